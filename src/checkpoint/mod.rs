@@ -1,0 +1,293 @@
+//! Checkpoint folders: `model.safetensors` and `config.json` that `PyTorch` loads without this program, with the
+//! tokenizer's and the feature extractor's files beside them (specification, section 6).
+
+pub mod names;
+pub mod parameters;
+pub mod published;
+pub mod source;
+mod tensors;
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use burn::{module::Module, tensor::backend::Backend};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    config::{Architecture, LossConfig},
+    encoder::{EncoderError, RobertaConfig, Wav2Vec2Config},
+    model::{Clasp, ModelConfig},
+    nn::Init,
+};
+use source::TensorSource;
+pub use tensors::{save_module, write_tensors};
+
+/// The format of `config.json` that this program reads and writes.
+pub const FORMAT: &str = "clasp-1";
+
+/// Names that an error shows of a long list.
+const SHOWN: usize = 10;
+
+/// A checkpoint or an encoder folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A folder without weights.
+    #[error(
+        "{} holds no weights: put model.safetensors or pytorch_model.bin (or its shards with their index) there",
+        folder.display()
+    )]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file that is cut or not what its name says.
+    #[error("{} is damaged: {problem}; copy it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        problem: String,
+    },
+    /// A `config.json` with a wrong or missing value.
+    #[error("{}: {problem}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with which key.
+        problem: String,
+    },
+    /// Tensors that do not fit the config.
+    #[error("{}: its tensors do not fit its config.json: {mismatch}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Which tensors.
+        mismatch: Mismatch,
+    },
+    /// An encoder that cannot be built.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+}
+
+/// How the tensors of a file differ from those that are expected.
+#[derive(Clone, Debug, Default)]
+pub struct Mismatch {
+    /// Expected and not there.
+    pub missing: Vec<String>,
+    /// There and not expected.
+    pub unexpected: Vec<String>,
+    /// Of another shape: name, expected, found.
+    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Mismatch {
+    /// Compares names and shapes.
+    #[must_use]
+    pub fn between(expected: &BTreeMap<String, Vec<usize>>, source: &TensorSource) -> Self {
+        let mut mismatch = Self::default();
+        let found: BTreeMap<&str, Vec<usize>> = source.shapes().collect();
+        for (name, shape) in expected {
+            match found.get(name.as_str()) {
+                None => mismatch.missing.push(name.clone()),
+                Some(other) if other != shape => {
+                    mismatch.misshapen.push((name.clone(), shape.clone(), other.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        mismatch.unexpected =
+            found.keys().filter(|name| !expected.contains_key(**name)).map(|&name| name.to_owned()).collect();
+        mismatch
+    }
+
+    fn into_result(self, files: &[PathBuf]) -> Result<(), CheckpointError> {
+        if self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty() {
+            return Ok(());
+        }
+        Err(CheckpointError::Mismatch { path: files.first().cloned().unwrap_or_default(), mismatch: self })
+    }
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |items: &[String]| {
+            let mut text = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+            if items.len() > SHOWN {
+                let _ = write!(text, " and {} more", items.len() - SHOWN);
+            }
+            text
+        };
+        let misshapen: Vec<String> = self
+            .misshapen
+            .iter()
+            .map(|(name, expected, found)| format!("{name} is {found:?} and should be {expected:?}"))
+            .collect();
+        let parts = [("missing", &self.missing), ("of another shape", &misshapen), ("not expected", &self.unexpected)];
+        let mut separator = "";
+        for (what, items) in parts {
+            if !items.is_empty() {
+                write!(formatter, "{separator}{} {what}: {}", items.len(), list(items))?;
+                separator = "; ";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `config.json` of a checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckpointConfig {
+    /// The format's name.
+    pub format: String,
+    /// The method.
+    pub method: String,
+    /// The labels in the order of the logits.
+    pub labels: Vec<String>,
+    /// Sizes and dropouts beside the encoders.
+    #[serde(flatten)]
+    pub architecture: Architecture,
+    /// The losses it was trained with.
+    pub loss: LossConfig,
+    /// The text encoder's Hugging Face config.
+    pub text_encoder: Value,
+    /// The speech encoder's Hugging Face config.
+    pub speech_encoder: Value,
+    /// The most tokens of a text; longer texts are cut.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// The most seconds of an utterance; longer ones are cut.
+    #[serde(default)]
+    pub max_seconds: Option<f64>,
+}
+
+impl CheckpointConfig {
+    /// Reads `config.json` of a checkpoint folder.
+    ///
+    /// # Errors
+    /// The file is missing, damaged, of another format, or states something that cannot be built.
+    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        let path = folder.join("config.json");
+        let json = published::read_config(folder)?;
+        let problem = |problem: String| CheckpointError::Config { path: path.clone(), problem };
+        match json.get("format").and_then(Value::as_str) {
+            Some(FORMAT) => {}
+            Some(other) => return Err(problem(format!("format is {other:?}; this program reads {FORMAT:?}"))),
+            None => {
+                return Err(problem(format!(
+                    "it has no `format`: this is no checkpoint of clasp ({FORMAT:?}); an encoder's folder goes into \
+                     text.checkpoint or speech.checkpoint of a config"
+                )));
+            }
+        }
+        let config: Self = serde_json::from_value(json).map_err(|source| problem(source.to_string()))?;
+        if config.method != "clasp" {
+            return Err(problem(format!("method {:?} is not in this version, which has \"clasp\"", config.method)));
+        }
+        config.model().map_err(|source| problem(source.to_string()))?;
+        Ok(config)
+    }
+
+    /// The typed form.
+    ///
+    /// # Errors
+    /// An encoder or a fusion that cannot be built.
+    pub fn model(&self) -> Result<ModelConfig, EncoderError> {
+        let config = ModelConfig {
+            labels: self.labels.clone(),
+            architecture: self.architecture.clone(),
+            text_encoder: RobertaConfig::from_json(&self.text_encoder)?,
+            speech_encoder: Wav2Vec2Config::from_json(&self.speech_encoder)?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// A checkpoint that was loaded.
+#[derive(Debug)]
+pub struct Checkpoint<B: Backend> {
+    /// Its config.
+    pub config: CheckpointConfig,
+    /// The typed form of the config.
+    pub model_config: ModelConfig,
+    /// The model.
+    pub model: Clasp<B>,
+}
+
+/// Loads a checkpoint folder. Every tensor must be there, of its shape, and no other.
+///
+/// # Errors
+/// See [`CheckpointConfig::read`]; tensors that do not fit, all of them listed.
+pub fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Checkpoint<B>, CheckpointError> {
+    let config = CheckpointConfig::read(folder)?;
+    let model_config = config.model()?;
+    let model = Clasp::new(&model_config, &mut Init::empty(device));
+    let model = load_parameters(model, &folder.join("model.safetensors"))?;
+    Ok(Checkpoint { config, model_config, model })
+}
+
+/// Fills a module from a file of this program's own names, strictly.
+///
+/// # Errors
+/// A missing or damaged file; tensors that do not fit, all of them listed.
+pub fn load_parameters<B: Backend, M: Module<B>>(module: M, path: &Path) -> Result<M, CheckpointError> {
+    let source = TensorSource::open_file(path)?;
+    Mismatch::between(&parameters::shapes(&module), &source).into_result(source.files())?;
+    let mut problem = None;
+    let module = parameters::fill(module, |name| match source.read(name) {
+        Ok(data) => data,
+        Err(found) => {
+            problem.get_or_insert(found);
+            None
+        }
+    });
+    match problem {
+        Some(problem) => Err(problem),
+        None => Ok(module),
+    }
+}
+
+/// Writes a whole checkpoint into an empty folder: weights, config and the feature extractor's file. The tokenizer's
+/// files are the caller's.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn save<B: Backend>(model: &Clasp<B>, config: &CheckpointConfig, folder: &Path) -> Result<(), CheckpointError> {
+    save_module(model, &folder.join("model.safetensors"))?;
+    write_json(&folder.join("config.json"), &serde_json::json!(config))?;
+    let feature_extractor = serde_json::json!({
+        "do_normalize": true,
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": true,
+        "sampling_rate": 16_000,
+    });
+    write_json(&folder.join("preprocessor_config.json"), &feature_extractor)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
+    let text = format!("{value:#}\n");
+    std::fs::write(path, text).map_err(|source| CheckpointError::Write { path: path.into(), source })
+}

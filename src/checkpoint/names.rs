@@ -1,0 +1,109 @@
+//! The names of the parameters in a checkpoint. One kind of Transformer layer serves three places, each of which has
+//! names of its own in the published files; these tables say which.
+//!
+//! | in the program | `text_encoder` (`RobertaModel`) | `speech_encoder` (`Wav2Vec2Model`) | `fusion` |
+//! |---|---|---|---|
+//! | `layers.N` | `encoder.layer.N` | `encoder.layers.N` | `layers.N` |
+//! | `attention.query` | `attention.self.query` | `attention.q_proj` | `self_attn.q_proj` |
+//! | `attention.output` | `attention.output.dense` | `attention.out_proj` | `self_attn.out_proj` |
+//! | `attention_norm` | `attention.output.LayerNorm` | `layer_norm` | `norm1` |
+//! | `feed_forward.up` | `intermediate.dense` | `feed_forward.intermediate_dense` | `linear1` |
+//! | `feed_forward.down` | `output.dense` | `feed_forward.output_dense` | `linear2` |
+//! | `output_norm` | `output.LayerNorm` | `final_layer_norm` | `norm2` |
+
+/// Replacements on a path, in this order.
+type Table = &'static [(&'static str, &'static str)];
+
+const TEXT: Table = &[
+    ("embeddings.word.", "embeddings.word_embeddings."),
+    ("embeddings.position.", "embeddings.position_embeddings."),
+    ("embeddings.token_type.", "embeddings.token_type_embeddings."),
+    ("embeddings.norm.", "embeddings.LayerNorm."),
+    ("text_encoder.layers.", "text_encoder.encoder.layer."),
+    (".attention.query.", ".attention.self.query."),
+    (".attention.key.", ".attention.self.key."),
+    (".attention.value.", ".attention.self.value."),
+    (".attention.output.", ".attention.output.dense."),
+    (".attention_norm.", ".attention.output.LayerNorm."),
+    (".feed_forward.up.", ".intermediate.dense."),
+    (".feed_forward.down.", ".output.dense."),
+    (".output_norm.", ".output.LayerNorm."),
+];
+
+const SPEECH: Table = &[
+    ("speech_encoder.feature_encoder.", "speech_encoder.feature_extractor."),
+    ("speech_encoder.mask_embedding", "speech_encoder.masked_spec_embed"),
+    (
+        "speech_encoder.positional.length",
+        "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original0",
+    ),
+    (
+        "speech_encoder.positional.direction",
+        "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original1",
+    ),
+    ("speech_encoder.positional.bias", "speech_encoder.encoder.pos_conv_embed.conv.bias"),
+    ("speech_encoder.norm.", "speech_encoder.encoder.layer_norm."),
+    ("speech_encoder.layers.", "speech_encoder.encoder.layers."),
+    (".attention.query.", ".attention.q_proj."),
+    (".attention.key.", ".attention.k_proj."),
+    (".attention.value.", ".attention.v_proj."),
+    (".attention.output.", ".attention.out_proj."),
+    (".attention_norm.", ".layer_norm."),
+    (".feed_forward.up.", ".feed_forward.intermediate_dense."),
+    (".feed_forward.down.", ".feed_forward.output_dense."),
+    (".output_norm.", ".final_layer_norm."),
+];
+
+const FUSION: Table = &[
+    (".attention.query.", ".self_attn.q_proj."),
+    (".attention.key.", ".self_attn.k_proj."),
+    (".attention.value.", ".self_attn.v_proj."),
+    (".attention.output.", ".self_attn.out_proj."),
+    (".attention_norm.", ".norm1."),
+    (".feed_forward.up.", ".linear1."),
+    (".feed_forward.down.", ".linear2."),
+    (".output_norm.", ".norm2."),
+];
+
+/// The checkpoint name of the parameter at a path of fields, as in `text_encoder.layers.0.attention.query.weight`.
+#[must_use]
+pub fn checkpoint_name(path: &str) -> String {
+    let table = match path.split('.').next() {
+        Some("text_encoder") => TEXT,
+        Some("speech_encoder") => SPEECH,
+        Some("fusion") => FUSION,
+        _ => &[],
+    };
+    table.iter().fold(path.to_owned(), |name, (from, to)| name.replacen(from, to, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_the_names_of_the_specification() {
+        for (path, name) in [
+            (
+                "text_encoder.layers.11.attention.output.weight",
+                "text_encoder.encoder.layer.11.attention.output.dense.weight",
+            ),
+            (
+                "text_encoder.layers.0.attention_norm.bias",
+                "text_encoder.encoder.layer.0.attention.output.LayerNorm.bias",
+            ),
+            ("text_encoder.embeddings.norm.weight", "text_encoder.embeddings.LayerNorm.weight"),
+            (
+                "speech_encoder.feature_encoder.conv_layers.0.layer_norm.weight",
+                "speech_encoder.feature_extractor.conv_layers.0.layer_norm.weight",
+            ),
+            ("speech_encoder.layers.3.output_norm.weight", "speech_encoder.encoder.layers.3.final_layer_norm.weight"),
+            ("speech_encoder.norm.weight", "speech_encoder.encoder.layer_norm.weight"),
+            ("fusion.layers.1.attention.key.weight", "fusion.layers.1.self_attn.k_proj.weight"),
+            ("fusion.layers.1.feed_forward.down.bias", "fusion.layers.1.linear2.bias"),
+            ("projection.invariant.weight", "projection.invariant.weight"),
+        ] {
+            assert_eq!(checkpoint_name(path), name);
+        }
+    }
+}

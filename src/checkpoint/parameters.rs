@@ -1,0 +1,109 @@
+//! Walking over a model's parameters by their checkpoint names.
+
+use std::collections::BTreeMap;
+
+use burn::{
+    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{
+        Tensor, TensorData,
+        backend::{AutodiffBackend, Backend},
+    },
+};
+
+use super::names::checkpoint_name;
+
+/// Follows the fields of a module and names the parameter at hand.
+#[derive(Debug, Default)]
+pub struct Path {
+    fields: Vec<String>,
+}
+
+impl Path {
+    /// Enters a field.
+    pub fn enter(&mut self, field: &str) {
+        self.fields.push(field.to_owned());
+    }
+
+    /// Leaves the last field.
+    pub fn exit(&mut self) {
+        self.fields.pop();
+    }
+
+    /// The checkpoint name of the parameter here.
+    #[must_use]
+    pub fn name(&self) -> String {
+        checkpoint_name(&self.fields.join("."))
+    }
+}
+
+struct Shapes {
+    path: Path,
+    found: BTreeMap<String, Vec<usize>>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Shapes {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+        self.found.insert(self.path.name(), parameter.lazy_shape().to_vec());
+    }
+}
+
+/// Name and shape of every parameter.
+#[must_use]
+pub fn shapes<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    let mut visitor = Shapes { path: Path::default(), found: BTreeMap::new() };
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+struct Fill<F> {
+    path: Path,
+    read: F,
+}
+
+impl<B: Backend, F: FnMut(&str) -> Option<TensorData>> ModuleMapper<B> for Fill<F> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        match (self.read)(&self.path.name()) {
+            Some(data) => {
+                let tensor = Tensor::from_data(data, &parameter.lazy_device());
+                let id = parameter.id;
+                parameter.transform_for_load(tensor, id)
+            }
+            None => parameter,
+        }
+    }
+}
+
+/// Replaces every parameter for which `read` gives data; its shape must fit.
+pub fn fill<B: Backend, M: Module<B>>(module: M, read: impl FnMut(&str) -> Option<TensorData>) -> M {
+    module.map(&mut Fill { path: Path::default(), read })
+}
+
+struct Track;
+
+impl<B: Backend> ModuleMapper<B> for Track {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, tensor, mapper) = parameter.consume();
+        Param::from_mapped_value(id, tensor.require_grad(), mapper)
+    }
+}
+
+/// The module with gradients for every parameter.
+pub fn trainable<A: AutodiffBackend, M: AutodiffModule<A>>(module: M::InnerModule) -> M {
+    M::from_inner(module).map(&mut Track)
+}

@@ -1,0 +1,160 @@
+//! Reading tensor files: safetensors and `PyTorch` pickles, whole or in shards. Nothing in a pickle is executed.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{DType, TensorData};
+use burn_store::{ModuleStore, SafetensorsStore, TensorSnapshot, pytorch::PytorchReader};
+
+use super::CheckpointError;
+
+/// The files of a folder that can hold weights, in the order in which they are looked for.
+const WHOLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+/// Keys under which a training program puts the weights among other things.
+const TOP_LEVEL_KEYS: [&str; 2] = ["model", "state_dict"];
+
+/// The tensors of some files, read when they are asked for.
+#[derive(Default)]
+pub struct TensorSource {
+    tensors: BTreeMap<String, TensorSnapshot>,
+    files: Vec<PathBuf>,
+}
+
+impl TensorSource {
+    /// The weights in a folder, by the names that Hugging Face gives the files, or the one `.pt` file in it.
+    ///
+    /// # Errors
+    /// No such file, or one that is damaged.
+    pub fn open_folder(folder: &Path) -> Result<Self, CheckpointError> {
+        for (whole, index) in WHOLE.iter().zip(INDICES) {
+            let path = folder.join(whole);
+            if path.is_file() {
+                return Self::open_file(&path);
+            }
+            let path = folder.join(index);
+            if path.is_file() {
+                return Self::open_shards(folder, &path);
+            }
+        }
+        let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+            .map_err(|source| CheckpointError::Read { path: folder.into(), source })?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "pt"))
+            .collect();
+        found.sort();
+        match found.as_slice() {
+            [path] => Self::open_file(path),
+            _ => Err(CheckpointError::NoWeights { folder: folder.into() }),
+        }
+    }
+
+    /// The tensors of one file.
+    ///
+    /// # Errors
+    /// The file is missing or damaged.
+    pub fn open_file(path: &Path) -> Result<Self, CheckpointError> {
+        let tensors = if path.extension().is_some_and(|extension| extension == "safetensors") {
+            open_safetensors(path)?
+        } else {
+            open_pickle(path)?
+        };
+        Ok(Self { tensors, files: vec![path.into()] })
+    }
+
+    fn open_shards(folder: &Path, index: &Path) -> Result<Self, CheckpointError> {
+        let damaged = |problem: String| CheckpointError::Damaged { path: index.into(), problem };
+        let text =
+            std::fs::read_to_string(index).map_err(|source| CheckpointError::Read { path: index.into(), source })?;
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|source| damaged(source.to_string()))?;
+        let map = json
+            .get("weight_map")
+            .and_then(serde_json::Value::as_object)
+            .ok_or_else(|| damaged("it has no `weight_map`".into()))?;
+        let mut shards: Vec<&str> = map.values().filter_map(serde_json::Value::as_str).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut all = Self::default();
+        for shard in shards {
+            if shard.contains(['/', '\\']) {
+                return Err(damaged(format!("the shard {shard:?} lies in another folder")));
+            }
+            let opened = Self::open_file(&folder.join(shard))?;
+            all.tensors.extend(opened.tensors);
+            all.files.extend(opened.files);
+        }
+        Ok(all)
+    }
+
+    /// The files that were opened.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Name and shape of every tensor of numbers.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.to_vec()))
+    }
+
+    /// Renames every tensor; `None` leaves it out.
+    pub fn rename(&mut self, rename: impl Fn(&str) -> Option<String>) {
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().filter_map(|(name, tensor)| Some((rename(&name)?, tensor))).collect();
+    }
+
+    /// Adds a tensor of zeros.
+    pub fn insert_zeros(&mut self, name: &str, shape: Vec<usize>) {
+        let data = TensorData::zeros::<f32, _>(shape);
+        let id = burn::module::ParamId::new();
+        self.tensors.insert(name.into(), TensorSnapshot::from_data(data, Vec::new(), Vec::new(), id));
+    }
+
+    /// A tensor in f32.
+    ///
+    /// # Errors
+    /// The file is damaged or the tensor does not hold real numbers.
+    pub fn read(&self, name: &str) -> Result<Option<TensorData>, CheckpointError> {
+        let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
+        let damaged = |problem: String| CheckpointError::Damaged {
+            path: self.files.first().cloned().unwrap_or_default(),
+            problem: format!("tensor {name}: {problem}"),
+        };
+        if !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64 | DType::Flex32) {
+            return Err(damaged(format!("its type {:?} is not a floating-point one", tensor.dtype)));
+        }
+        let data = tensor.to_data().map_err(|problem| damaged(problem.to_string()))?;
+        Ok(Some(if data.dtype == DType::F32 { data } else { data.convert::<f32>() }))
+    }
+}
+
+fn open_safetensors(path: &Path) -> Result<BTreeMap<String, TensorSnapshot>, CheckpointError> {
+    if !path.is_file() {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(CheckpointError::Read { path: path.into(), source });
+    }
+    let mut store = SafetensorsStore::from_file(path).map_indices_contiguous(false);
+    match store.get_all_snapshots() {
+        Ok(tensors) => Ok(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()),
+        Err(problem) => Err(CheckpointError::Damaged { path: path.into(), problem: problem.to_string() }),
+    }
+}
+
+fn open_pickle(path: &Path) -> Result<BTreeMap<String, TensorSnapshot>, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::Damaged { path: path.into(), problem };
+    std::fs::File::open(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
+    for key in TOP_LEVEL_KEYS {
+        if let Ok(reader) = PytorchReader::with_top_level_key(path, key)
+            && !reader.is_empty()
+        {
+            return Ok(reader.into_tensors().into_iter().collect());
+        }
+    }
+    let reader = PytorchReader::new(path).map_err(|problem| damaged(problem.to_string()))?;
+    if reader.is_empty() {
+        return Err(damaged("it holds no tensors".into()));
+    }
+    Ok(reader.into_tensors().into_iter().collect())
+}

@@ -1,0 +1,104 @@
+//! Writing tensor files.
+
+use std::{borrow::Cow, collections::HashMap, path::Path};
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{DType, Tensor, TensorData, backend::Backend},
+};
+use safetensors::{Dtype, SafeTensorError, View, serialize_to_file};
+
+use super::{CheckpointError, parameters};
+
+/// A tensor that is brought to the host when it is written.
+struct LazyTensor<'a> {
+    shape: Vec<usize>,
+    read: Box<dyn Fn() -> TensorData + 'a>,
+}
+
+impl View for &LazyTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let data = (self.read)();
+        let data = if data.dtype == DType::F32 { data } else { data.convert::<f32>() };
+        Cow::Owned(data.as_bytes().to_vec())
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * size_of::<f32>()
+    }
+}
+
+struct Collect<'a> {
+    path: parameters::Path,
+    found: Vec<(String, LazyTensor<'a>)>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Collect<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+        let tensor = parameter.val();
+        let shape = tensor.dims().to_vec();
+        let read = Box::new(move || tensor.clone().into_data());
+        self.found.push((self.path.name(), LazyTensor { shape, read }));
+    }
+}
+
+/// Writes every parameter of a module under its checkpoint name, in f32.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn save_module<B: Backend, M: Module<B>>(module: &M, path: &Path) -> Result<(), CheckpointError> {
+    let mut visitor = Collect { path: parameters::Path::default(), found: Vec::new() };
+    module.visit(&mut visitor);
+    write(&visitor.found, HashMap::new(), path)
+}
+
+/// Writes named tensors in f32, with metadata beside `format = "pt"`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_tensors(
+    tensors: Vec<(String, TensorData)>,
+    metadata: HashMap<String, String>,
+    path: &Path,
+) -> Result<(), CheckpointError> {
+    let lazy: Vec<(String, LazyTensor<'_>)> = tensors
+        .into_iter()
+        .map(|(name, data)| {
+            let shape = data.shape.to_vec();
+            (name, LazyTensor { shape, read: Box::new(move || data.clone()) })
+        })
+        .collect();
+    write(&lazy, metadata, path)
+}
+
+fn write(
+    tensors: &[(String, LazyTensor<'_>)],
+    mut metadata: HashMap<String, String>,
+    path: &Path,
+) -> Result<(), CheckpointError> {
+    metadata.insert("format".into(), "pt".into());
+    let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    serialize_to_file(views, Some(metadata), path).map_err(|problem| {
+        let source = match problem {
+            SafeTensorError::IoError(source) => source,
+            other => std::io::Error::other(other),
+        };
+        CheckpointError::Write { path: path.into(), source }
+    })
+}

@@ -1,0 +1,473 @@
+//! The command line: the tree of commands and flags, and their help. No logic; `commands` does the work.
+//!
+//! The shell completions are made from this tree too.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::config::{Device, Precision};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    success
+  1    the run failed (disk, memory)
+  2    a missing or malformed flag, config or checkpoint
+  3    a missing or malformed manifest, text or audio, or a failed check
+  4    training diverged
+  130  interrupted, after a checkpoint
+
+Metrics:
+  accuracy           share of right predictions (often called WA)
+  balanced accuracy  mean over the labels of their recall (often called UA)
+  weighted F1        mean over the labels of their F1, weighted by how often each label is true: the headline number
+  macro F1           plain mean over the labels of their F1
+
+Standard output is data, standard error is talk. First steps: clasp train --config demo.toml";
+
+/// Train, evaluate and run classifiers over a spoken utterance and its text
+///
+/// CLASP: Cross-modal Alignment Using Pre-trained Unimodal Models (Findings of ACL 2024). Not the retrieval model of
+/// the same name (Contrastive Language-Speech Pretraining).
+#[derive(Debug, Parser)]
+#[command(name = "clasp", version, after_long_help = AFTER_HELP, max_term_width = 120)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model as a config says; without a config, the demo
+    Train(TrainArguments),
+    /// Score a checkpoint on a manifest or on a split of its run
+    Eval(EvalArguments),
+    /// Predict the label of one utterance, or of every row of a manifest
+    Predict(PredictArguments),
+    /// Write the vectors and logits of every row of a manifest to a safetensors file
+    Encode(EncodeArguments),
+    /// Turn a corpus into manifests
+    Prepare(PrepareArguments),
+    /// List, show and copy the built-in configs
+    Config(ConfigArguments),
+    /// Time a training step and a prediction
+    Bench(BenchArguments),
+    /// Tell what this machine has, and whether a config would run on it
+    Doctor(DoctorArguments),
+    /// Print a shell's completion script
+    Completions(CompletionsArguments),
+}
+
+/// `clasp train`
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    /// A config file, else the name of a built-in config (see `clasp config list`)
+    #[arg(long, value_name = "FILE", default_value = "demo.toml")]
+    pub config: String,
+    /// Set a key of the config, as in train.epochs=3; may be given more than once
+    ///
+    /// The value is TOML; what is not TOML is taken as a string. Paths are relative to what they are relative to in the
+    /// config file. An empty value takes a path back: text.checkpoint=
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Go on with the run in the run folder, from its last checkpoint; begin where there is none yet
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Remove the run that is in the run folder, and begin anew
+    #[arg(long)]
+    pub overwrite: bool,
+    /// auto, cpu, cuda or cuda:N; wins over run.device
+    #[arg(long)]
+    pub device: Option<Device>,
+    /// Say nothing but what goes wrong
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Flags that supply a missing modality.
+#[derive(Debug, Args)]
+pub struct MissingModality {
+    /// Command that turns speech into text where a row has none: gets a WAV's path, prints one line of text
+    #[arg(long, value_name = "COMMAND")]
+    pub asr: Option<String>,
+    /// Command that turns text into speech where a row has none: gets the text, prints a WAV
+    #[arg(long, value_name = "COMMAND")]
+    pub tts: Option<String>,
+}
+
+/// `clasp eval`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("data").required(true).args(["manifest", "split"]), after_long_help = AFTER_HELP)]
+pub struct EvalArguments {
+    /// A checkpoint folder, or a run folder (its best checkpoint)
+    #[arg(long, value_name = "FOLDER")]
+    pub checkpoint: PathBuf,
+    /// The manifest to score
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// The split of the run to score: train, dev or test
+    #[arg(long)]
+    pub split: Option<Split>,
+    /// Folder for predictions and report; default: the run folder
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Also score by this key of the manifest (label, words or any other); may be given more than once
+    #[arg(long, value_name = "KEY")]
+    pub by: Vec<String>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Utterances a batch; changes no result
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
+    pub batch_size: u32,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where a modality is missing
+    #[command(flatten)]
+    pub missing: MissingModality,
+}
+
+/// The splits of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Split {
+    /// The training data
+    Train,
+    /// What picks the best epoch
+    Dev,
+    /// What is scored in the end
+    Test,
+}
+
+/// `clasp predict`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("input").required(true).multiple(true).args(["audio", "text", "manifest"]))]
+pub struct PredictArguments {
+    /// A checkpoint folder, or a run folder (its best checkpoint)
+    #[arg(long, value_name = "FOLDER")]
+    pub checkpoint: PathBuf,
+    /// An audio file: WAV, FLAC, MP3, OGG Vorbis or AIFF
+    #[arg(long, value_name = "FILE", conflicts_with = "manifest")]
+    pub audio: Option<PathBuf>,
+    /// What is said in it
+    #[arg(long, conflicts_with = "manifest", allow_hyphen_values = true)]
+    pub text: Option<String>,
+    /// A manifest (JSON Lines), or - for standard input; a bad row does not stop the others (exit code 3)
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// File for the predictions (JSON Lines, in input order); default: standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Utterances a batch; changes no result
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
+    pub batch_size: u32,
+    /// Print JSON also for a single utterance
+    #[arg(long)]
+    pub json: bool,
+    /// Where a modality is missing
+    #[command(flatten)]
+    pub missing: MissingModality,
+}
+
+/// `clasp encode`
+#[derive(Debug, Args)]
+pub struct EncodeArguments {
+    /// A checkpoint folder, or a run folder (its best checkpoint)
+    #[arg(long, value_name = "FOLDER")]
+    pub checkpoint: PathBuf,
+    /// The manifest; a bad row is an error
+    #[arg(long, value_name = "FILE")]
+    pub manifest: PathBuf,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Utterances a batch; changes no result
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
+    pub batch_size: u32,
+}
+
+/// `clasp prepare`
+#[derive(Debug, Args)]
+pub struct PrepareArguments {
+    /// The kind of corpus
+    #[command(subcommand)]
+    pub corpus: PrepareCorpus,
+}
+
+/// The corpora.
+#[derive(Debug, Subcommand)]
+pub enum PrepareCorpus {
+    /// Any CSV, TSV or JSON Lines file with audio, text and label columns
+    Table(PrepareTableArguments),
+}
+
+/// `clasp prepare table`
+#[derive(Debug, Args)]
+pub struct PrepareTableArguments {
+    /// The table
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Its format; default: by the ending of its name
+    #[arg(long)]
+    pub format: Option<TableFormat>,
+    /// Column of the audio paths; "" where there is none
+    #[arg(long, alias = "audio", value_name = "COLUMN", default_value = "audio")]
+    pub audio_column: String,
+    /// Column of the texts; "" where there is none
+    #[arg(long, alias = "text", value_name = "COLUMN", default_value = "text")]
+    pub text_column: String,
+    /// Column of the labels; "" where there is none
+    #[arg(long, alias = "label", value_name = "COLUMN", default_value = "label")]
+    pub label_column: String,
+    /// Column of the ids; default: the names of the audio files
+    #[arg(long, alias = "id", value_name = "COLUMN")]
+    pub id_column: Option<String>,
+    /// Column of the speakers
+    #[arg(long, alias = "speaker", value_name = "COLUMN")]
+    pub speaker_column: Option<String>,
+    /// Folder that the audio paths are relative to; default: the table's
+    #[arg(long, value_name = "FOLDER")]
+    pub audio_root: Option<PathBuf>,
+    /// Folder for train.jsonl, dev.jsonl and test.jsonl
+    #[arg(long, alias = "out", value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Shares of train, dev and test
+    #[arg(long, value_name = "TRAIN,DEV,TEST", default_value = "0.8,0.1,0.1", value_delimiter = ',', num_args = 1)]
+    pub fractions: Vec<f64>,
+    /// Seed of the split
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Column whose values are never divided over two splits, as the speaker's
+    #[arg(long, value_name = "COLUMN")]
+    pub group_by: Option<String>,
+}
+
+/// The formats of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Comma-separated, with a header
+    Csv,
+    /// Tab-separated, with a header
+    Tsv,
+    /// JSON Lines
+    Jsonl,
+}
+
+/// `clasp config`
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What `clasp config` can do.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// List the built-in configs
+    List,
+    /// Print a config, or every key with its default
+    Show(ConfigShowArguments),
+    /// Copy a config to a file of your own
+    Copy(ConfigCopyArguments),
+}
+
+/// `clasp config show`
+#[derive(Debug, Args)]
+pub struct ConfigShowArguments {
+    /// A config file, else the name of a built-in config
+    #[arg(required_unless_present = "defaults")]
+    pub name: Option<String>,
+    /// Set a key of the config, as in train.epochs=3, and print the resolved config
+    #[arg(long, value_name = "KEY=VALUE", requires = "name")]
+    pub set: Vec<String>,
+    /// Print what the program will use: every key, every default filled in, paths absolute
+    #[arg(long, requires = "name")]
+    pub resolved: bool,
+    /// Print every key with its default and what it is for
+    #[arg(long, conflicts_with = "name")]
+    pub defaults: bool,
+}
+
+/// `clasp config copy`
+#[derive(Debug, Args)]
+pub struct ConfigCopyArguments {
+    /// The name of a built-in config, or a file
+    pub name: String,
+    /// A file or folder; default: a file of that name in the current folder
+    pub to: Option<PathBuf>,
+    /// Replace the file if there is one
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `clasp bench`
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// The model's size; base is the paper's
+    #[arg(long, default_value = "base")]
+    pub size: Size,
+    /// Utterances a batch
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
+    pub batch_size: u32,
+    /// Seconds of audio of each utterance
+    #[arg(long, default_value_t = 4.5)]
+    pub seconds: f64,
+    /// Tokens of each text
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
+    pub tokens: u32,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// f32 or bf16
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: Precision,
+    /// Timed steps
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one())]
+    pub steps: u32,
+    /// Steps before the timed ones
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub warmup: u32,
+    /// Threads of the CPU; 0: as many as there are cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Time only one of the two jobs
+    #[arg(long)]
+    pub only: Option<Job>,
+    /// JSON list of [tokens, samples]: time an epoch over these instead of one batch
+    #[arg(long, value_name = "FILE")]
+    pub lengths: Option<PathBuf>,
+}
+
+/// The sizes of `clasp bench`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Size {
+    /// Width 48, group norm
+    Tiny,
+    /// Width 48, layer norm before the layers
+    TinyLarge,
+    /// RoBERTa base and wav2vec 2.0 base: the paper's
+    Base,
+    /// RoBERTa large and wav2vec 2.0 large
+    Large,
+}
+
+/// The jobs of `clasp bench`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Job {
+    /// A training step
+    Train,
+    /// A prediction
+    Predict,
+}
+
+/// `clasp doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Also check this config: encoders, data, run folder
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `clasp completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// The shell
+    pub shell: Shell,
+}
+
+fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
+}
+
+fn precision(word: &str) -> Result<Precision, String> {
+    Precision::from_word(word).ok_or_else(|| format!("expected one of {}", Precision::WORDS.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("clasp").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn the_tree_is_sound_and_every_flag_has_help() {
+        Cli::command().debug_assert();
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn the_demo_is_the_default() {
+        let Command::Train(arguments) = parse(&["train"]).unwrap().command else { panic!("train") };
+        assert_eq!((arguments.config.as_str(), arguments.device), ("demo.toml", None));
+        let words = ["train", "--set", "a=b=c", "--set", "d=e", "--device", "cuda:1"];
+        let Command::Train(arguments) = parse(&words).unwrap().command else { panic!("train") };
+        assert_eq!(
+            (arguments.set.as_slice(), arguments.device),
+            (&["a=b=c".into(), "d=e".into()][..], Some(Device::Cuda(1)))
+        );
+    }
+
+    #[test]
+    fn flags_that_exclude_or_need_each_other() {
+        for words in [
+            &["eval", "--checkpoint", "x"][..],
+            &["eval", "--checkpoint", "x", "--split", "dev", "--manifest", "m"],
+            &["eval", "--checkpoint", "x", "--split", "devel"],
+            &["predict", "--checkpoint", "x"],
+            &["predict", "--checkpoint", "x", "--manifest", "-", "--text", "a"],
+            &["predict", "--checkpoint", "x", "--text", "a", "--batch-size", "0"],
+            &["train", "--resume", "--overwrite"],
+            &["train", "--device", "gpu"],
+            &["config", "show"],
+            &["config", "show", "demo", "--defaults"],
+            &["bench", "--precision", "f16"],
+            &["bench", "--size", "huge"],
+        ] {
+            assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words:?}");
+        }
+        for words in [
+            &["predict", "--checkpoint", "x", "--manifest", "-"][..],
+            &["predict", "--checkpoint", "x", "--text", "--yes--", "--audio", "f.wav"],
+            &["prepare", "table", "--input", "t.csv", "--output", "o", "--fractions", "0.7,0.2,0.1"],
+            &["config", "show", "--defaults"],
+            &["bench", "--size", "tiny-large", "--only", "train"],
+        ] {
+            parse(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        }
+    }
+
+    #[test]
+    fn the_help_tells_the_exit_codes_and_the_metrics() {
+        let help = Cli::command().render_long_help().to_string();
+        for part in ["130  interrupted", "training diverged", "mean over the labels of their recall (often called UA)"]
+        {
+            assert!(help.contains(part), "{help}");
+        }
+    }
+}

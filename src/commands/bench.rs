@@ -1,0 +1,358 @@
+//! `clasp bench`: seconds of a training step and of a prediction, on the shapes and dropouts of
+//! `scripts/clasp_torch.py bench`, with the same fields.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use burn::{backend::Autodiff, module::AutodiffModule};
+use serde_json::json;
+
+use super::{count, write_output};
+use clasp::{
+    checkpoint::parameters::trainable,
+    cli::{BenchArguments, Job, Size},
+    config::{Architecture, Fusion, FusionKind, LossConfig, Precision, SpeechPooling, TextPooling},
+    data::{SAMPLE_RATE, audio::normalise},
+    device::{self, Chosen, Task},
+    encoder::{RobertaConfig, Wav2Vec2Config},
+    error,
+    inference::rows,
+    loss::{Targets, losses},
+    model::{Clasp, Inputs, ModelConfig},
+    nn::Init,
+    ops::{Lengths, Mode, Ops, StepRandom},
+    random::{Random, mix},
+    train::{
+        gradients::GradientWindow,
+        optimizer::{Optimizer, OptimizerConfig},
+    },
+};
+
+/// Labels of the made-up batches.
+const LABELS: usize = 4;
+/// The paper's.
+const LEARNING_RATE: f64 = 1e-5;
+
+/// Runs `clasp bench`.
+///
+/// # Errors
+/// A device or a precision that is not there; a lengths file that cannot be read.
+pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
+    if arguments.precision != Precision::F32 {
+        bail!(clasp::config::ConfigError::invalid(
+            "command line",
+            vec![clasp::config::Problem::conflict(
+                "--precision",
+                format!("{} is not available in this version; available: f32", arguments.precision)
+            )]
+        ));
+    }
+    let chosen = device::choose(arguments.device)?;
+    if arguments.threads > 0 {
+        rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("--threads")?;
+    }
+    let shapes = match &arguments.lengths {
+        Some(path) => grouped(read_lengths(path)?, count(arguments.batch_size)),
+        None => vec![vec![(count(arguments.tokens), samples(arguments.seconds)); count(arguments.batch_size)]],
+    };
+    let model = model_config(arguments.size);
+    for &(tokens, samples) in shapes.iter().flatten() {
+        if tokens < 2 || tokens > model.text_encoder.max_tokens() || model.speech_encoder.frames(samples) == 0 {
+            bail!(clasp::config::ConfigError::invalid(
+                "command line",
+                vec![clasp::config::Problem::conflict(
+                    "--tokens, --seconds or --lengths",
+                    format!(
+                        "asks for {tokens} tokens and {samples} samples: this size takes 2 to {} tokens and 400 samples \
+                         or more",
+                        model.text_encoder.max_tokens()
+                    )
+                )]
+            ));
+        }
+    }
+    device::dispatch(chosen, Work { arguments, model, shapes, chosen })?;
+    Ok(error::SUCCESS)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds of audio are few; a negative number becomes 0 and is refused"
+)]
+fn samples(seconds: f64) -> usize {
+    (seconds * f64::from(SAMPLE_RATE)) as usize
+}
+
+/// A JSON list of [tokens, samples].
+fn read_lengths(path: &Path) -> anyhow::Result<Vec<(usize, usize)>> {
+    let problem = |reason: String| {
+        let problem = clasp::config::Problem::conflict("--lengths", format!("{}: {reason}", path.display()));
+        clasp::config::ConfigError::invalid("command line", vec![problem])
+    };
+    let text = std::fs::read_to_string(path).map_err(|source| problem(source.to_string()))?;
+    let lengths: Vec<(usize, usize)> = serde_json::from_str(&text)
+        .map_err(|source| problem(format!("it is no JSON list of [tokens, samples]: {source}")))?;
+    if lengths.is_empty() {
+        return Err(problem("the list is empty".into()).into());
+    }
+    Ok(lengths)
+}
+
+/// Batches of neighbours in length.
+fn grouped(mut lengths: Vec<(usize, usize)>, batch_size: usize) -> Vec<Vec<(usize, usize)>> {
+    lengths.sort_by_key(|&(_, samples)| samples);
+    lengths.chunks(batch_size).map(<[_]>::to_vec).collect()
+}
+
+/// The sizes of the reference, and the large encoders; no layer drop and no `SpecAugment`.
+fn model_config(size: Size) -> ModelConfig {
+    let text = RobertaConfig {
+        max_position_embeddings: 514,
+        type_vocab_size: 1,
+        layer_norm_eps: 1e-5,
+        ..RobertaConfig::default()
+    };
+    let speech = Wav2Vec2Config { layerdrop: 0.0, apply_spec_augment: false, ..Wav2Vec2Config::default() };
+    let stable = |speech: Wav2Vec2Config| Wav2Vec2Config {
+        feat_extract_norm: "layer".into(),
+        conv_bias: true,
+        do_stable_layer_norm: true,
+        ..speech
+    };
+    let (hidden, fusion_heads, feed_forward, layers, split_heads) = match size {
+        Size::Tiny | Size::TinyLarge => (48, 4, 64, 2, 4),
+        Size::Base => (768, 8, 2048, 4, 12),
+        Size::Large => (1024, 8, 2048, 4, 16),
+    };
+    let (text_encoder, speech_encoder) = match size {
+        Size::Base => (text, speech),
+        Size::Large => (
+            RobertaConfig {
+                hidden_size: 1024,
+                num_hidden_layers: 24,
+                num_attention_heads: 16,
+                intermediate_size: 4096,
+                ..text
+            },
+            stable(Wav2Vec2Config {
+                hidden_size: 1024,
+                num_hidden_layers: 24,
+                num_attention_heads: 16,
+                intermediate_size: 4096,
+                ..speech
+            }),
+        ),
+        Size::Tiny | Size::TinyLarge => {
+            let text = RobertaConfig {
+                vocab_size: 512,
+                hidden_size: 48,
+                num_hidden_layers: 2,
+                num_attention_heads: 4,
+                intermediate_size: 96,
+                max_position_embeddings: 66,
+                ..text
+            };
+            let speech = Wav2Vec2Config {
+                hidden_size: 48,
+                num_hidden_layers: 2,
+                num_attention_heads: 4,
+                intermediate_size: 96,
+                conv_dim: vec![32; 7],
+                num_conv_pos_embeddings: 16,
+                num_conv_pos_embedding_groups: 4,
+                ..speech
+            };
+            (text, if size == Size::TinyLarge { stable(speech) } else { speech })
+        }
+    };
+    ModelConfig {
+        labels: (0..LABELS).map(|label| format!("label{label}")).collect(),
+        architecture: Architecture {
+            hidden_size: hidden,
+            text_pooling: TextPooling::Cls,
+            speech_pooling: SpeechPooling::Mean,
+            classifier_dropout: 0.1,
+            fusion: Fusion {
+                kind: FusionKind::MultiHead,
+                split_heads,
+                hidden_size: hidden,
+                layers,
+                attention_heads: fusion_heads,
+                feed_forward,
+                dropout: 0.1,
+                slot_embeddings: false,
+            },
+        },
+        text_encoder,
+        speech_encoder,
+    }
+}
+
+/// Random inputs: a (tokens, samples) pair an example; shorter ones are padded.
+fn batch(model: &ModelConfig, shapes: &[(usize, usize)], seed: u64) -> (Inputs, Vec<usize>) {
+    let text = &model.text_encoder;
+    let mut random = Random::new(mix(seed, 1));
+    let to_id = |token: usize| i64::try_from(token).unwrap_or_default();
+    let longest_text = shapes.iter().map(|shape| shape.0).max().unwrap_or(0);
+    let longest_speech = shapes.iter().map(|shape| shape.1).max().unwrap_or(0);
+    let (mut all_tokens, mut waveforms, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    for &(tokens, samples) in shapes {
+        let mut row: Vec<i64> = (0..tokens).map(|_| to_id(4 + random.below(text.vocab_size - 4))).collect();
+        row[0] = to_id(text.bos_token_id);
+        row[tokens - 1] = to_id(text.eos_token_id);
+        row.resize(longest_text, to_id(text.pad_token_id));
+        all_tokens.extend(row);
+        #[expect(clippy::cast_possible_truncation, reason = "samples are single precision")]
+        let mut waveform: Vec<f32> = (0..samples).map(|_| random.normal() as f32).collect();
+        normalise(&mut waveform);
+        waveform.resize(longest_speech, 0.0);
+        waveforms.extend(waveform);
+        labels.push(random.below(LABELS));
+    }
+    let inputs = Inputs {
+        tokens: all_tokens,
+        text_lengths: Lengths::new(shapes.iter().map(|shape| shape.0).collect(), longest_text),
+        waveforms,
+        speech_lengths: Lengths::new(shapes.iter().map(|shape| shape.1).collect(), longest_speech),
+    };
+    (inputs, labels)
+}
+
+struct Work<'a> {
+    arguments: &'a BenchArguments,
+    model: ModelConfig,
+    shapes: Vec<Vec<(usize, usize)>>,
+    chosen: Chosen,
+}
+
+impl Task for Work<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
+        let batches: Vec<(Inputs, Vec<usize>)> =
+            (0..).zip(&self.shapes).map(|(seed, shapes)| batch(&self.model, shapes, seed)).collect();
+        let mut model = Some(Clasp::<B>::new(&self.model, &mut Init::fresh(0, device)));
+        for (job, name) in [(Job::Train, "train"), (Job::Predict, "predict")] {
+            if self.arguments.only.is_some_and(|only| only != job) {
+                continue;
+            }
+            let Some(current) = model.take() else { break };
+            let times = match job {
+                Job::Train => {
+                    let mut trainee = Trainee::new(current, &self.model);
+                    let times = self.time::<B>(device, || trainee.epoch(&batches, device));
+                    model = trainee.model.map(|model| model.valid());
+                    times
+                }
+                Job::Predict => {
+                    let times = self.time::<B>(device, || predict(&current, &batches, device));
+                    model = Some(current);
+                    times
+                }
+            };
+            self.print(name, times)?;
+        }
+        Ok(())
+    }
+}
+
+impl Work<'_> {
+    /// Seconds of each timed step.
+    fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut()) -> Vec<f64> {
+        let mut times = Vec::new();
+        let warmup = count(self.arguments.warmup);
+        for number in 0..warmup + count(self.arguments.steps) {
+            let started = Instant::now();
+            step();
+            // A device that is behind is waited for; where it cannot say, the numbers read in the step have waited.
+            let _ = B::sync(device);
+            let elapsed: Duration = started.elapsed();
+            if number >= warmup {
+                times.push(elapsed.as_secs_f64());
+            }
+        }
+        times
+    }
+
+    fn print(&self, job: &str, mut times: Vec<f64>) -> anyhow::Result<()> {
+        times.sort_by(f64::total_cmp);
+        let middle = times.len() / 2;
+        let median =
+            if times.len().is_multiple_of(2) { f64::midpoint(times[middle - 1], times[middle]) } else { times[middle] };
+        let row = json!({
+            "implementation": "clasp",
+            "job": job,
+            "device": self.chosen.to_string(),
+            "precision": self.arguments.precision,
+            "compile": false,
+            "batch": self.arguments.batch_size,
+            "batches": self.shapes.len(),
+            "seconds_of_audio": self.arguments.seconds,
+            "tokens": self.arguments.tokens,
+            "median_s": median,
+            "min_s": times[0],
+            "steps": self.arguments.steps,
+            "peak_gib": peak_gib(),
+        });
+        Ok(write_output(&format!("{row}\n"))?)
+    }
+}
+
+/// The largest resident memory of this process so far, in GiB; none where the system does not say.
+fn peak_gib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / f64::from(1 << 20))
+}
+
+struct Trainee<B: Ops> {
+    model: Option<Clasp<Autodiff<B>>>,
+    optimizer: Optimizer<Autodiff<B>>,
+    step: u64,
+}
+
+impl<B: Ops> Trainee<B> {
+    fn new(model: Clasp<B>, config: &ModelConfig) -> Self {
+        let mut model = trainable::<Autodiff<B>, Clasp<Autodiff<B>>>(model);
+        model.speech_encoder = model.speech_encoder.freeze_feature_encoder();
+        let optimizer = Optimizer::new(OptimizerConfig {
+            decoupled: false,
+            weight_decay: 0.0,
+            learning_rate: LEARNING_RATE,
+            encoder_learning_rate: LEARNING_RATE,
+            layer_decay: 1.0,
+            text_layers: config.text_encoder.num_hidden_layers,
+            speech_layers: config.speech_encoder.num_hidden_layers,
+        });
+        Self { model: Some(model), optimizer, step: 0 }
+    }
+
+    /// One optimiser step for each batch.
+    fn epoch(&mut self, batches: &[(Inputs, Vec<usize>)], device: &B::Device) {
+        for (inputs, labels) in batches {
+            let Some(model) = self.model.take() else { return };
+            self.step += 1;
+            let random = StepRandom::new(0, self.step);
+            let output = model.forward(inputs, Mode::Training(&random), device);
+            let terms = losses(&output, &Targets::new(labels, LABELS, &[], 0.0), &LossConfig::default());
+            drop(output);
+            let total = terms.total.clone();
+            drop(terms);
+            let mut window = GradientWindow::default();
+            window.add::<Autodiff<B>, _>(&model, total.backward());
+            self.model = Some(self.optimizer.step(model, &mut window, 1.0, 1.0));
+        }
+    }
+}
+
+fn predict<B: Ops>(model: &Clasp<B>, batches: &[(Inputs, Vec<usize>)], device: &B::Device) {
+    for (inputs, _) in batches {
+        // Read back, as the reference does.
+        let _ = rows(model.forward(inputs, Mode::Evaluation, device).logits_fusion);
+    }
+}

@@ -1,0 +1,111 @@
+//! `clasp config`: lists the built-in configs, shows one as written or as resolved, copies one to be changed.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::write_output;
+use clasp::cli::{ConfigAction, ConfigArguments, ConfigCopyArguments, ConfigShowArguments};
+use clasp::config::builtin::{self, BUILT_IN};
+use clasp::config::{self, ConfigError, render};
+use clasp::error;
+
+/// Runs `clasp config …`.
+///
+/// # Errors
+/// [`ConfigError`], or where standard output cannot be written.
+pub fn run(arguments: ConfigArguments) -> anyhow::Result<u8> {
+    match arguments.action {
+        ConfigAction::List => write_output(&list())?,
+        ConfigAction::Show(arguments) => write_output(&show(&arguments)?)?,
+        ConfigAction::Copy(arguments) => {
+            let path = copy(&arguments)?;
+            write_output(&format!("{}\n", path.display()))?;
+        }
+    }
+    Ok(error::SUCCESS)
+}
+
+/// One line a config: its name and what it is.
+fn list() -> String {
+    let width = BUILT_IN.iter().map(|config| config.name.len()).max().unwrap_or_default();
+    let lines = BUILT_IN.iter().map(|config| format!("{:width$}  {}", config.name, config.about()));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// The file as it is; resolved where that is asked for or flags change it.
+fn show(arguments: &ConfigShowArguments) -> Result<String, ConfigError> {
+    match &arguments.name {
+        Some(name) if arguments.resolved || !arguments.set.is_empty() => {
+            Ok(config::load(name, &arguments.set)?.to_toml())
+        }
+        Some(name) => Ok(builtin::find(name)?.text),
+        None => Ok(render::defaults()),
+    }
+}
+
+/// Writes the config's text into a new file and returns the file's path.
+fn copy(arguments: &ConfigCopyArguments) -> Result<PathBuf, ConfigError> {
+    let source = builtin::find(&arguments.name)?;
+    let name = format!("{}.toml", source.stem());
+    let path = match &arguments.to {
+        Some(to) if to.is_dir() => to.join(name),
+        Some(to) => to.clone(),
+        None => PathBuf::from(name),
+    };
+    let result = if arguments.force { replace(&path, &source.text) } else { create(&path, &source.text) };
+    match result {
+        Ok(()) => Ok(path),
+        Err(failure) if failure.kind() == ErrorKind::AlreadyExists => Err(ConfigError::Exists { path }),
+        Err(source) => Err(ConfigError::Unwritable { path, source }),
+    }
+}
+
+fn create(path: &Path, text: &str) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_a_line_a_config() {
+        let list = list();
+        assert_eq!(list.lines().count(), BUILT_IN.len());
+        assert!(list.starts_with("demo.toml      The demo: a made-up corpus"), "{list}");
+    }
+
+    #[test]
+    fn a_copy_never_overwrites_without_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut arguments =
+            ConfigCopyArguments { name: "mist".into(), to: Some(folder.path().to_owned()), force: false };
+        let path = copy(&arguments).unwrap();
+        assert_eq!(path, folder.path().join("mist.toml"));
+        std::fs::write(&path, "# mine").unwrap();
+        assert!(matches!(copy(&arguments), Err(ConfigError::Exists { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine");
+        arguments.force = true;
+        copy(&arguments).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("# The paper's setting on MIST"));
+    }
+
+    #[test]
+    fn a_config_is_shown_as_written_or_resolved() {
+        let arguments = |name: Option<&str>, set: &[&str], resolved: bool| ConfigShowArguments {
+            name: name.map(str::to_owned),
+            set: set.iter().map(|&assignment| assignment.to_owned()).collect(),
+            resolved,
+            defaults: name.is_none(),
+        };
+        assert!(show(&arguments(Some("demo"), &[], false)).unwrap().starts_with("# The demo"));
+        assert!(show(&arguments(Some("demo"), &["train.epochs=7"], false)).unwrap().contains("\nepochs = 7\n"));
+        assert!(show(&arguments(Some("demo"), &[], true)).unwrap().starts_with("[data]\n"));
+        assert!(show(&arguments(None, &[], false)).unwrap().contains("# Every key"));
+    }
+}

@@ -1,0 +1,223 @@
+//! `clasp doctor`: what this machine has, and whether a config would run on it; all problems at once.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::write_output;
+use clasp::{
+    checkpoint::{CheckpointConfig, published::read_config},
+    cli::DoctorArguments,
+    config::{self, Config, DataSource, EncoderSource, TokenizerSource, locate},
+    data::{manifest, text::Tokenizer},
+    device,
+    encoder::{RobertaConfig, Wav2Vec2Config},
+    error,
+    run::{RunFolder, State, provenance::GIT},
+};
+
+/// One thing that was looked at.
+struct Finding {
+    what: &'static str,
+    /// What was found, or what is wrong and what to do.
+    text: String,
+    /// The exit code that a problem gives; none where all is well.
+    code: Option<u8>,
+}
+
+/// Runs `clasp doctor`.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn run(arguments: &DoctorArguments) -> anyhow::Result<u8> {
+    let mut findings = machine(arguments);
+    if let Some(name) = &arguments.config {
+        match config::load(name, &[]) {
+            Ok(config) => {
+                findings.push(good("config", format!("{name} is well-formed")));
+                findings.extend(check(&config));
+            }
+            Err(problem) => findings.push(bad("config", &problem.into())),
+        }
+    }
+    let code = findings.iter().filter_map(|finding| finding.code).max().unwrap_or(error::SUCCESS);
+    let text = if arguments.json {
+        let rows: Vec<_> = findings
+            .iter()
+            .map(|finding| json!({ "check": finding.what, "ok": finding.code.is_none(), "text": finding.text }))
+            .collect();
+        format!("{:#}\n", json!({ "ok": code == error::SUCCESS, "checks": rows }))
+    } else {
+        findings
+            .iter()
+            .map(|finding| {
+                let mark = if finding.code.is_none() { "ok     " } else { "problem" };
+                format!("{mark}  {:<16} {}\n", finding.what, finding.text)
+            })
+            .collect()
+    };
+    write_output(&text)?;
+    Ok(code)
+}
+
+fn good(what: &'static str, text: String) -> Finding {
+    Finding { what, text, code: None }
+}
+
+fn bad(what: &'static str, problem: &anyhow::Error) -> Finding {
+    Finding { what, text: error::sentence(problem), code: Some(error::exit_code(problem)) }
+}
+
+fn either(what: &'static str, result: anyhow::Result<String>) -> Finding {
+    match result {
+        Ok(text) => good(what, text),
+        Err(problem) => bad(what, &problem),
+    }
+}
+
+fn machine(arguments: &DoctorArguments) -> Vec<Finding> {
+    let version = env!("CARGO_PKG_VERSION");
+    let git = GIT.map_or(String::new(), |git| format!(" ({git})"));
+    let cuda = match device::cuda_devices() {
+        Ok(count) => format!("{count} device(s)"),
+        Err(reason) => format!("not used: {reason}"),
+    };
+    let memory = memory_gib().map_or("unknown".into(), |gib| format!("{gib:.1} GiB available"));
+    vec![
+        good("program", format!("clasp {version}{git}")),
+        good("cpu", format!("{} threads, {}", rayon::current_num_threads(), instructions())),
+        good("memory", memory),
+        good("cuda", cuda),
+        either(
+            "device",
+            device::choose(arguments.device)
+                .map(|chosen| format!("{} means {chosen} here", arguments.device))
+                .map_err(anyhow::Error::from),
+        ),
+    ]
+}
+
+/// What the fast forms can use.
+fn instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            return "AVX-512";
+        }
+        if std::is_x86_feature_detected!("avx2") {
+            return "AVX2";
+        }
+    }
+    std::env::consts::ARCH
+}
+
+fn memory_gib() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / f64::from(1 << 20))
+}
+
+/// Everything that a run of this config would need.
+fn check(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![
+        either(
+            "config device",
+            device::choose(config.run.device).map(|chosen| chosen.to_string()).map_err(anyhow::Error::from),
+        ),
+        either("run folder", run_folder(config)),
+        either("text encoder", text_encoder(config)),
+        either("speech encoder", speech_encoder(config)),
+        either("tokenizer", tokenizer(config)),
+    ];
+    if let Some(folder) = &config.train.init {
+        let read = CheckpointConfig::read(folder).map(|found| format!("{} labels", found.labels.len()));
+        findings.push(either("train.init", read.map_err(anyhow::Error::from)));
+    }
+    match &config.data.source {
+        DataSource::Demo { folder, .. } => {
+            findings.push(good("data", format!("made by the program in {}", folder.display())));
+        }
+        DataSource::Manifests { train, dev, test } => {
+            let splits = [("data.train", Some(train)), ("data.dev", dev.as_ref()), ("data.test", test.as_ref())];
+            for (key, path) in splits {
+                if let Some(path) = path {
+                    findings.push(either(key, manifest_of(path)));
+                }
+            }
+        }
+    }
+    findings
+}
+
+fn manifest_of(path: &Path) -> anyhow::Result<String> {
+    let rows = manifest::read(path)?;
+    manifest::require(&rows, true, true, true)?;
+    let missing: Vec<String> = rows
+        .iter()
+        .filter_map(|row| row.audio.as_deref())
+        .filter(|audio| !audio.is_file())
+        .map(|audio| audio.display().to_string())
+        .collect();
+    if !missing.is_empty() {
+        let failures = clasp::eval::Problems(missing.iter().map(|path| format!("no file {path}")).collect());
+        return Err(clasp::data::DataError::Unscored { path: path.into(), failures }.into());
+    }
+    Ok(format!("{}: {} utterances", path.display(), rows.len()))
+}
+
+fn run_folder(config: &Config) -> anyhow::Result<String> {
+    let folder = RunFolder::new(&config.run.dir);
+    let path = config.run.dir.display();
+    Ok(match folder.state()? {
+        State::Empty => format!("{path} is free"),
+        State::Unfinished { can_resume: true } => format!("{path} holds a run to --resume"),
+        State::Unfinished { can_resume: false } => format!("{path} holds a run without a checkpoint"),
+        State::Finished(_) => format!("{path} holds a finished run"),
+        State::Foreign(name) => format!("{path} holds a `{name}` that is no run's: choose another run.dir"),
+    })
+}
+
+fn text_encoder(config: &Config) -> anyhow::Result<String> {
+    match &config.text.source {
+        EncoderSource::Checkpoint { folder, .. } => {
+            let files = locate::encoder("text.checkpoint", folder)?;
+            let encoder = RobertaConfig::from_json(&read_config(folder)?)?;
+            Ok(format!("{}: {} layers of {}", files.weights.display(), encoder.num_hidden_layers, encoder.hidden_size))
+        }
+        EncoderSource::Fresh { .. } => Ok("fresh weights".into()),
+        EncoderSource::Initial { .. } => Ok("from train.init".into()),
+    }
+}
+
+fn speech_encoder(config: &Config) -> anyhow::Result<String> {
+    match &config.speech.source {
+        EncoderSource::Checkpoint { folder, .. } => {
+            let files = locate::encoder("speech.checkpoint", folder)?;
+            let encoder = Wav2Vec2Config::from_json(&read_config(folder)?)?;
+            Ok(format!(
+                "{}: {} layers of {}, layerdrop {}, mask_time_prob {}",
+                files.weights.display(),
+                encoder.num_hidden_layers,
+                encoder.hidden_size,
+                encoder.layerdrop,
+                encoder.mask_time_prob
+            ))
+        }
+        EncoderSource::Fresh { .. } => Ok("fresh weights".into()),
+        EncoderSource::Initial { .. } => Ok("from train.init".into()),
+    }
+}
+
+fn tokenizer(config: &Config) -> anyhow::Result<String> {
+    match &config.text.tokenizer {
+        TokenizerSource::Folder(folder) => {
+            locate::tokenizer(folder)?;
+            Ok(format!("{}: {} entries", folder.display(), Tokenizer::load(folder)?.vocab_size()))
+        }
+        TokenizerSource::Train { vocab_size } => {
+            Ok(format!("trained on the training text, up to {vocab_size} entries"))
+        }
+        TokenizerSource::Initial => Ok("from train.init".into()),
+    }
+}

@@ -1,0 +1,140 @@
+//! `clasp encode`: the twelve tensors of every utterance of a manifest, in a safetensors file.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+
+use super::count;
+use clasp::{
+    cli::EncodeArguments,
+    data::manifest,
+    device::{self, Task},
+    error,
+    ops::Ops,
+    predict::Predictor,
+    report::{Event, Progress},
+};
+
+/// Threads that decode ahead.
+const WORKERS: usize = 2;
+
+/// Runs `clasp encode`.
+///
+/// # Errors
+/// A checkpoint, manifest or utterance that cannot be read; a file that cannot be written.
+pub fn run(arguments: &EncodeArguments) -> anyhow::Result<u8> {
+    let chosen = device::choose(arguments.device)?;
+    device::dispatch(chosen, Work(arguments))
+}
+
+struct Work<'a>(&'a EncodeArguments);
+
+impl Task for Work<'_> {
+    type Output = anyhow::Result<u8>;
+
+    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
+        let arguments = self.0;
+        let rows = manifest::read(&arguments.manifest)?;
+        let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
+        let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+        let dataset = predictor.dataset(rows)?;
+        let pass = predictor.pass(count(arguments.batch_size), WORKERS);
+        let mut progress = Progress::stderr(false);
+        let mut writer: Option<RowWriter> = None;
+        let (mut done, of) = (0, Some(ids.len()));
+        let written =
+            clasp::inference::run::<B, anyhow::Error>(predictor.model(), device, &dataset, pass, |batch, output| {
+                let tensors: Vec<(&str, usize, Vec<f32>)> = output
+                    .named()
+                    .into_iter()
+                    .map(|(name, tensor)| {
+                        let [_, width] = tensor.dims();
+                        let values = tensor.into_data().convert::<f32>().to_vec::<f32>();
+                        Ok((name, width, values.map_err(|problem| anyhow::anyhow!("{problem:?}"))?))
+                    })
+                    .collect::<anyhow::Result<_>>()?;
+                let writer = match &mut writer {
+                    Some(writer) => writer,
+                    None => {
+                        let widths: Vec<(&str, usize)> =
+                            tensors.iter().map(|(name, width, _)| (*name, *width)).collect();
+                        writer.insert(RowWriter::create(&arguments.output, &widths, &ids)?)
+                    }
+                };
+                for (place, (_, width, values)) in tensors.iter().enumerate() {
+                    for (&row, values) in batch.indices.iter().zip(values.chunks(*width)) {
+                        writer.write(place, row, values)?;
+                    }
+                }
+                done += batch.len();
+                progress.handle(&Event::Count { what: "encoding", done, of });
+                Ok(())
+            });
+        progress.handle(&Event::Finished);
+        written?;
+        if let Some(writer) = writer {
+            writer.commit()?;
+        }
+        Ok(error::SUCCESS)
+    }
+}
+
+/// A safetensors file of [examples, width] tensors whose rows arrive in any order; nothing is held in memory. The
+/// file appears under its name when it is complete.
+struct RowWriter {
+    file: File,
+    path: PathBuf,
+    temporary: tempfile::TempPath,
+    /// Offset of each tensor's first byte, and bytes of a row.
+    places: Vec<(u64, u64)>,
+}
+
+impl RowWriter {
+    fn create(path: &Path, widths: &[(&str, usize)], ids: &[String]) -> anyhow::Result<Self> {
+        let mut header = Map::new();
+        header.insert("__metadata__".into(), json!({ "format": "pt", "ids": json!(ids).to_string() }));
+        let mut rows = Vec::with_capacity(widths.len());
+        let mut end = 0;
+        for &(name, width) in widths {
+            let row = width * size_of::<f32>();
+            let begin = end;
+            end += row * ids.len();
+            header.insert(
+                name.into(),
+                json!({ "dtype": "F32", "shape": [ids.len(), width], "data_offsets": [begin, end] }),
+            );
+            rows.push((begin as u64, row as u64));
+        }
+        let mut text = Value::Object(header).to_string();
+        // The data begin at a multiple of eight bytes.
+        text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+        let cannot = || format!("cannot write {}", path.display());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (mut file, temporary) =
+            tempfile::Builder::new().prefix(".clasp-").tempfile_in(folder).with_context(cannot)?.into_parts();
+        file.write_all(&(text.len() as u64).to_le_bytes()).with_context(cannot)?;
+        file.write_all(text.as_bytes()).with_context(cannot)?;
+        let start = (size_of::<u64>() + text.len()) as u64;
+        let places = rows.into_iter().map(|(begin, row)| (start + begin, row)).collect();
+        Ok(Self { file, path: path.to_owned(), temporary, places })
+    }
+
+    fn write(&mut self, tensor: usize, row: usize, values: &[f32]) -> anyhow::Result<()> {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (begin, length) = self.places[tensor];
+        let cannot = || format!("cannot write {}", self.path.display());
+        self.file.write_all_at(&bytes, begin + length * row as u64).with_context(cannot)
+    }
+
+    fn commit(self) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write {}", self.path.display());
+        self.file.sync_all().with_context(cannot)?;
+        self.temporary.persist(&self.path).map_err(|problem| problem.error).with_context(cannot)
+    }
+}

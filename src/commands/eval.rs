@@ -1,0 +1,181 @@
+//! `clasp eval`: the scores of a checkpoint on a manifest, or on a split of its run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use super::{BATCHES_AT_ONCE, count, write_output};
+use clasp::{
+    cli::{EvalArguments, Split},
+    config,
+    data::{DataError, manifest},
+    device::{self, Chosen, Task},
+    error,
+    eval::{
+        Report, ReportOptions,
+        predictions::{self, Row as Output},
+        report::InputCounts,
+    },
+    ops::Ops,
+    predict::{Input, Predictor},
+    report::{Event, Progress, table},
+    run::{RunFolder, provenance::HashedFile},
+    supply::Supply,
+    train::setup,
+};
+
+/// Runs `clasp eval`.
+///
+/// # Errors
+/// A checkpoint or a manifest that cannot be used; a row that cannot be scored.
+pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
+    let chosen = device::choose(arguments.device)?;
+    let run = RunFolder::new(&arguments.checkpoint);
+    let (path, split) = match (&arguments.manifest, arguments.split) {
+        (Some(path), _) => (path.clone(), file_stem(path)),
+        (None, Some(split)) => (split_of_run(&run, split)?, name(split).to_owned()),
+        (None, None) => bail!("give --manifest or --split"),
+    };
+    let output = match &arguments.output {
+        Some(folder) => {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+            Some(RunFolder::new(folder))
+        }
+        None => run.is_run().then(|| run.clone()),
+    };
+    let supply = Supply::new(&arguments.missing)?;
+    let scoring = Scoring {
+        checkpoint: &arguments.checkpoint,
+        manifest: &path,
+        split: &split,
+        output: output.as_ref(),
+        keys: &arguments.by,
+        batch_size: count(arguments.batch_size),
+        supply: supply.as_ref(),
+        is_quiet: false,
+    };
+    if split == "test" && run.is_run() {
+        // Counted before it is looked at, so that a look that fails counts too.
+        let mut manifest = run.load_manifest()?;
+        manifest.count_test_use();
+        manifest.save(&run.manifest())?;
+    }
+    let report = score(&scoring, chosen)?;
+    if arguments.json {
+        write_output(&format!("{:#}\n", json!(report)))?;
+    } else {
+        write_output(&table::render(&report))?;
+    }
+    Ok(error::SUCCESS)
+}
+
+fn name(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Dev => "dev",
+        Split::Test => "test",
+    }
+}
+
+fn file_stem(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "manifest".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The manifest of a split of a run.
+fn split_of_run(run: &RunFolder, split: Split) -> anyhow::Result<PathBuf> {
+    run.load_manifest()?;
+    let config = config::load(&run.config().display().to_string(), &[])?;
+    let splits = setup::splits(&config)?;
+    let found = splits.named().find(|(found, _)| *found == name(split)).map(|(_, path)| path.to_owned());
+    found.ok_or_else(|| {
+        let problem = config::Problem::conflict(&format!("data.{}", name(split)), "is not set in this run".into());
+        config::ConfigError::invalid(&run.config().display().to_string(), vec![problem]).into()
+    })
+}
+
+/// What is scored, and where the results go.
+pub struct Scoring<'a> {
+    /// A checkpoint folder or a run folder.
+    pub checkpoint: &'a Path,
+    /// The manifest.
+    pub manifest: &'a Path,
+    /// Its name in the files and the report.
+    pub split: &'a str,
+    /// Where predictions and report are written.
+    pub output: Option<&'a RunFolder>,
+    /// Keys of the manifest to score by.
+    pub keys: &'a [String],
+    /// Utterances a batch.
+    pub batch_size: usize,
+    /// What supplies a missing modality.
+    pub supply: Option<&'a Supply>,
+    /// Whether progress is shown.
+    pub is_quiet: bool,
+}
+
+/// Scores a manifest.
+///
+/// # Errors
+/// See [`run`].
+pub fn score(scoring: &Scoring<'_>, chosen: Chosen) -> anyhow::Result<Report> {
+    device::dispatch(chosen, Work(scoring))
+}
+
+struct Work<'a>(&'a Scoring<'a>);
+
+impl Task for Work<'_> {
+    type Output = anyhow::Result<Report>;
+
+    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
+        let scoring = self.0;
+        let rows = manifest::read(scoring.manifest)?;
+        manifest::require(&rows, false, false, true)?;
+        let predictor = Predictor::<B>::load(scoring.checkpoint, device)?;
+        let unknown: Vec<DataError> =
+            rows.iter().filter_map(|row| predictor.labels().index_of_row(row).err()).collect();
+        DataError::check(unknown)?;
+        let mut progress = Progress::stderr(scoring.is_quiet);
+        let what = format!("scoring {}", scoring.split);
+        let mut counts = InputCounts::default();
+        let mut results: Vec<Output> = Vec::with_capacity(rows.len());
+        let of = Some(rows.len());
+        for chunk in rows.chunks(scoring.batch_size * BATCHES_AT_ONCE) {
+            let inputs = chunk.iter().map(|row| supplied(row, scoring.supply)).collect::<Result<Vec<_>, _>>()?;
+            results.extend(predictor.predict(&inputs, scoring.batch_size, &mut counts));
+            progress.handle(&Event::Count { what: &what, done: results.len(), of });
+        }
+        progress.handle(&Event::Finished);
+        let failures: Vec<String> = results
+            .iter()
+            .filter_map(|row| match row {
+                Output::Failure(failure) => Some(failure.error.clone()),
+                Output::Prediction(_) => None,
+            })
+            .collect();
+        if !failures.is_empty() {
+            return Err(DataError::Unscored {
+                path: scoring.manifest.into(),
+                failures: clasp::eval::Problems(failures),
+            }
+            .into());
+        }
+        let mut options = ReportOptions::new(scoring.split, predictor.labels().names());
+        options.keys = scoring.keys.to_vec();
+        options.inputs = counts;
+        options.data_sha256 = Some(HashedFile::of(scoring.split, scoring.manifest)?.sha256);
+        let report = Report::from_predictions(&results, &options)?;
+        if let Some(output) = scoring.output {
+            predictions::write(&output.predictions(scoring.split), &results)?;
+            report.save(&output.report(scoring.split))?;
+        }
+        Ok(report)
+    }
+}
+
+fn supplied(row: &manifest::Row, supply: Option<&Supply>) -> anyhow::Result<Input> {
+    match supply {
+        Some(supply) => Ok(supply.fill(row.clone())?),
+        None => Ok(Input::given(row.clone())),
+    }
+}

@@ -1,0 +1,54 @@
+//! The commands, a file each; this file only sends the parsed command line to the right one.
+
+pub mod bench;
+pub mod completions;
+pub mod config;
+pub mod doctor;
+pub mod encode;
+pub mod eval;
+pub mod predict;
+pub mod prepare;
+pub mod train;
+
+use std::io::Write as _;
+
+use clasp::{
+    cli::{Cli, Command},
+    error::OutputError,
+};
+
+/// Utterances that are read, decoded and answered together where a manifest is streamed: this many batches.
+const BATCHES_AT_ONCE: usize = 8;
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the command fails with; [`clasp::error::exit_code`] turns it into the exit code.
+pub fn run(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Encode(arguments) => encode::run(&arguments),
+        Command::Prepare(arguments) => prepare::run(arguments),
+        Command::Config(arguments) => config::run(arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+    }
+}
+
+/// Writes to standard output; a closed pipe ends the program with success.
+///
+/// # Errors
+/// [`OutputError`]
+pub fn write_output(text: &str) -> Result<(), OutputError> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    Ok(output.flush()?)
+}
+
+/// A number of the command line as the library takes it.
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

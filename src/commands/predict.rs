@@ -1,0 +1,279 @@
+//! `clasp predict`: the label of one utterance, or of every row of a manifest. A bad row becomes a result with `error`,
+//! the others go on, and the exit code is 3.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use rayon::prelude::*;
+
+use super::{BATCHES_AT_ONCE, count, write_output};
+use clasp::{
+    cli::PredictArguments,
+    data::{
+        DataError,
+        manifest::{self, Row},
+    },
+    device::{self, Task},
+    error,
+    eval::predictions::{Failure, Prediction, Row as Output},
+    eval::report::InputCounts,
+    ops::Ops,
+    predict::{Input, Predictor},
+    report::{Event, Progress},
+    run::replace::AtomicFile,
+    supply::Supply,
+};
+
+/// The id of an utterance that was given by flags.
+const ONLY: &str = "utterance";
+
+/// Runs `clasp predict`.
+///
+/// # Errors
+/// A checkpoint that cannot be used; a manifest or an output that cannot be opened.
+pub fn run(arguments: &PredictArguments) -> anyhow::Result<u8> {
+    let chosen = device::choose(arguments.device)?;
+    device::dispatch(chosen, Work(arguments))
+}
+
+struct Work<'a>(&'a PredictArguments);
+
+impl Task for Work<'_> {
+    type Output = anyhow::Result<u8>;
+
+    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
+        let arguments = self.0;
+        // Both ends are opened before the weights are loaded.
+        let lines = arguments.manifest.as_deref().map(Lines::open).transpose()?;
+        let mut sink = Sink::open(arguments.output.as_deref())?;
+        let supply = Supply::new(&arguments.missing)?;
+        let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
+        let batch_size = count(arguments.batch_size);
+        let mut session = Session { predictor, supply, batch_size, counts: InputCounts::default(), done: 0, failed: 0 };
+        match lines {
+            Some(lines) => session.stream(lines, &mut sink)?,
+            None => session.one(arguments, &mut sink)?,
+        }
+        sink.close()?;
+        session.tell_counts();
+        Ok(if session.failed > 0 { error::DATA } else { error::SUCCESS })
+    }
+}
+
+struct Session<B: Ops> {
+    predictor: Predictor<B>,
+    supply: Option<Supply>,
+    batch_size: usize,
+    counts: InputCounts,
+    done: usize,
+    failed: usize,
+}
+
+impl<B: Ops> Session<B> {
+    fn one(&mut self, arguments: &PredictArguments, sink: &mut Sink) -> anyhow::Result<()> {
+        let row = Row {
+            id: arguments
+                .audio
+                .as_deref()
+                .and_then(Path::file_stem)
+                .map_or_else(|| ONLY.to_owned(), |stem| stem.to_string_lossy().into_owned()),
+            audio: arguments.audio.clone(),
+            text: arguments.text.clone(),
+            line: 1,
+            ..Row::default()
+        };
+        for output in self.answer(vec![Ok(row)]) {
+            match output {
+                Output::Prediction(prediction) if sink.is_stdout() && !arguments.json => {
+                    write_output(&sentence(&prediction))?;
+                }
+                Output::Failure(failure) if sink.is_stdout() && !arguments.json => {
+                    return Err(DataError::Unusable { problem: failure.error }.into());
+                }
+                output => sink.write(&output)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads, answers and writes a few batches at a time, in the order of the input.
+    fn stream(&mut self, mut lines: Lines, sink: &mut Sink) -> anyhow::Result<()> {
+        let mut progress = Progress::stderr(sink.is_stdout());
+        loop {
+            let rows = lines.next(self.batch_size * BATCHES_AT_ONCE)?;
+            if rows.is_empty() {
+                break;
+            }
+            for output in self.answer(rows) {
+                sink.write(&output)?;
+            }
+            sink.flush()?;
+            progress.handle(&Event::Count { what: "predicting", done: self.done, of: None });
+        }
+        progress.handle(&Event::Finished);
+        if self.done == 0 {
+            return Err(DataError::EmptyManifest { path: lines.name }.into());
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, rows: Vec<Result<Row, Failure>>) -> Vec<Output> {
+        let supply = self.supply.as_ref();
+        let inputs: Vec<Result<Input, Failure>> = rows.into_par_iter().map(|row| supplied(row?, supply)).collect();
+        let good: Vec<Input> = inputs.iter().filter_map(|input| input.as_ref().ok().cloned()).collect();
+        let mut answers = self.predictor.predict(&good, self.batch_size, &mut self.counts).into_iter();
+        let outputs: Vec<Output> = inputs
+            .into_iter()
+            .filter_map(|input| match input {
+                Ok(_) => answers.next(),
+                Err(failure) => Some(Output::Failure(failure)),
+            })
+            .collect();
+        self.done += outputs.len();
+        self.failed += outputs.iter().filter(|output| matches!(output, Output::Failure(_))).count();
+        outputs
+    }
+
+    fn tell_counts(&self) {
+        let mut progress = Progress::stderr(false);
+        for (count, what) in [
+            (self.failed, "could not be read: each has its `error`"),
+            (self.counts.empty_texts, "have no words"),
+            (self.counts.cut_texts, "had their text cut at the checkpoint's max_tokens"),
+            (self.counts.cut_audio, "had their audio cut at the checkpoint's max_seconds"),
+        ] {
+            if count > 0 {
+                progress.handle(&Event::Message(&format!("note: {count} of {} utterances {what}", self.done)));
+            }
+        }
+    }
+}
+
+fn supplied(row: Row, supply: Option<&Supply>) -> Result<Input, Failure> {
+    let id = row.id.clone();
+    match supply {
+        Some(supply) => supply.fill(row).map_err(|problem| Failure { id: Some(id), error: problem.to_string() }),
+        None => Ok(Input::given(row)),
+    }
+}
+
+/// One prediction for people to read.
+fn sentence(prediction: &Prediction) -> String {
+    let classified = |name: &str, classification: &clasp::eval::predictions::Classification| {
+        let probabilities: Vec<String> = classification
+            .probabilities
+            .0
+            .iter()
+            .map(|(label, probability)| format!("{label} {probability:.3}"))
+            .collect();
+        format!("{name:<12} {}  ({})\n", classification.label, probabilities.join(", "))
+    };
+    let mut text = classified("prediction", &prediction.fusion);
+    for (name, classification) in [("text only", &prediction.text_only), ("speech only", &prediction.speech_only)] {
+        if let Some(classification) = classification {
+            text.push_str(&classified(name, classification));
+        }
+    }
+    text.push_str(&format!(
+        "{:<12} text {}, speech {}\n",
+        "inputs", prediction.provenance.text, prediction.provenance.speech
+    ));
+    text
+}
+
+/// The lines of a manifest, also of standard input.
+struct Lines {
+    reader: Box<dyn BufRead>,
+    base: PathBuf,
+    name: PathBuf,
+    line: usize,
+}
+
+impl Lines {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let (reader, base, name): (Box<dyn BufRead>, PathBuf, PathBuf) = if path == Path::new("-") {
+            (Box::new(BufReader::new(std::io::stdin())), PathBuf::from("."), PathBuf::from("standard input"))
+        } else {
+            let file = std::fs::File::open(path).map_err(|error| DataError::file(path, &error))?;
+            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+                return Err(DataError::file(path, &error).into());
+            }
+            let base = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+            (Box::new(BufReader::new(file)), base, path.to_owned())
+        };
+        Ok(Self { reader, base, name, line: 0 })
+    }
+
+    /// Up to `most` further rows; empty lines are passed over.
+    fn next(&mut self, most: usize) -> anyhow::Result<Vec<Result<Row, Failure>>> {
+        let mut rows = Vec::new();
+        while rows.len() < most {
+            let mut bytes = Vec::new();
+            let read = self.reader.read_until(b'\n', &mut bytes);
+            if read.map_err(|error| DataError::file(&self.name, &error))? == 0 {
+                break;
+            }
+            self.line += 1;
+            let mut bytes: &[u8] = &bytes;
+            if self.line == 1 {
+                bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+            }
+            let bytes = bytes.trim_ascii();
+            if !bytes.is_empty() {
+                let row = manifest::parse_line(bytes, self.line, &self.base);
+                rows.push(
+                    row.map_err(|problem| Failure { id: manifest::id_of_line(bytes), error: problem.to_string() }),
+                );
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// Where results go.
+enum Sink {
+    Stdout,
+    File(Box<AtomicFile>),
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> anyhow::Result<Self> {
+        Ok(match path {
+            Some(path) => Self::File(Box::new(AtomicFile::create(path).context("--output")?)),
+            None => Self::Stdout,
+        })
+    }
+
+    fn is_stdout(&self) -> bool {
+        matches!(self, Self::Stdout)
+    }
+
+    fn write(&mut self, output: &Output) -> anyhow::Result<()> {
+        let mut line = Vec::new();
+        output.write_line(&mut line)?;
+        match self {
+            Self::Stdout => write_output(&String::from_utf8_lossy(&line))?,
+            Self::File(file) => file.write_all(&line)?,
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Stdout => {}
+            Self::File(file) => file.flush()?,
+        }
+        Ok(())
+    }
+
+    fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Stdout => Ok(()),
+            Self::File(file) => Ok((*file).commit()?),
+        }
+    }
+}

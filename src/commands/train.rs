@@ -1,0 +1,250 @@
+//! `clasp train`: config, data, model, training, the test report.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::{eval, write_output};
+use clasp::{
+    cli::TrainArguments,
+    config::{self, Config, EncoderSource, Precision},
+    device::{self, Task},
+    error,
+    eval::Report,
+    ops::Ops,
+    report::{Event, Progress, table},
+    run::{
+        Decision, Existing, RunFolder, State,
+        provenance::{HashedFile, Manifest, Session},
+    },
+    train::{
+        Outcome, Trainer,
+        setup::{self, Material},
+    },
+};
+
+/// The version of Burn that the program is built on.
+pub const BURN: &str = "0.21.0";
+
+/// Keys that change no number of a run: they may differ when it is continued.
+const HARMLESS: [&str; 5] = ["run.dir", "run.device", "run.workers", "train.log_every_steps", "train.save_every_steps"];
+
+/// Runs `clasp train`.
+///
+/// # Errors
+/// Whatever stops the run.
+pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
+    let mut config = config::load(&arguments.config, &arguments.set)?;
+    if let Some(device) = arguments.device {
+        config.run.device = device;
+    }
+    debug_assert_eq!(config.run.precision, Precision::F32, "the config refuses the others");
+    let chosen = device::choose(config.run.device)?;
+    let folder = RunFolder::new(&config.run.dir);
+    let existing = Existing { resume: arguments.resume, overwrite: arguments.overwrite };
+    if !matches!(folder.state()?, State::Finished(_)) {
+        // What must be left alone is known before anything is read or made.
+        folder.decide(existing, |_| Vec::new())?;
+    }
+    let lock = folder.open()?;
+    let mut progress = Progress::stderr(arguments.quiet);
+    let material = setup::prepare(&config)?;
+    let decision = folder.decide(existing, |stored| differences(stored, &material.config))?;
+    let is_resumed = match decision {
+        Decision::Show(result) => return show(&folder, &result),
+        Decision::Start => false,
+        Decision::Resume => true,
+    };
+    tell_start(&mut progress, &material, chosen, &folder, is_resumed);
+    let session = Session::start(BURN, &chosen.to_string(), rayon::current_num_threads());
+    let mut manifest = if is_resumed {
+        folder.begin_again(&lock, session)?
+    } else {
+        let files = hashed_files(&material)?;
+        folder.begin(&lock, &material.config.to_toml(), material.config.train.seed, files, session)?
+    };
+    let is_stopped = stop_flag()?;
+    let work =
+        Work { material: &material, folder: &folder, is_resumed, is_stopped: &is_stopped, progress: &mut progress };
+    let trained = device::dispatch(chosen, work);
+    if trained.is_err() {
+        manifest.end_session();
+        // What went wrong in training is told; that the manifest could not be written is not worth more.
+        let _ = manifest.save(&folder.manifest());
+    }
+    let outcome = trained?;
+    let report = test_at_end(&material, &folder, chosen, &mut manifest, arguments.quiet)?;
+    let mut result = json!({
+        "best_epoch": outcome.best.map(|best| best.epoch),
+        "dev_weighted_f1": outcome.best.and_then(|best| best.weighted_f1),
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+    });
+    if let Some(report) = &report {
+        result["test"] = json!(report.fusion.headline.map(|estimate| estimate.value));
+    }
+    folder.finish(&lock, &mut manifest, result.clone())?;
+    show(&folder, &result)
+}
+
+/// Set by Ctrl-C and SIGTERM; the second one ends the program at once.
+fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(error::INTERRUPTED));
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(flag)
+}
+
+struct Work<'a> {
+    material: &'a Material,
+    folder: &'a RunFolder,
+    is_resumed: bool,
+    is_stopped: &'a AtomicBool,
+    progress: &'a mut Progress,
+}
+
+impl Task for Work<'_> {
+    type Output = anyhow::Result<Outcome>;
+
+    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
+        let progress = self.progress;
+        let mut tell = |event: &Event| progress.handle(event);
+        Trainer::<B>::new(self.material, self.folder, device, self.is_resumed, self.is_stopped, &mut tell)?.run()
+    }
+}
+
+fn tell_start(
+    progress: &mut Progress,
+    material: &Material,
+    chosen: device::Chosen,
+    folder: &RunFolder,
+    is_resumed: bool,
+) {
+    let mut say = |line: &str| progress.handle(&Event::Message(line));
+    let dev = material.dev.as_ref().map_or(0, |dev| dev.len());
+    let verb = if is_resumed { "continuing" } else { "training" };
+    say(&format!(
+        "{verb} {} on {chosen} with {} and {dev} dev utterances, {} labels; run folder {}",
+        material.config.model.method,
+        material.train.len(),
+        material.labels.len(),
+        folder.path().display()
+    ));
+    material.warnings.iter().for_each(|warning| say(&format!("note: {warning}")));
+    if material.dev.is_none() {
+        say("note: there is no data.dev: the last epoch is taken as the best");
+    }
+    if material.config.train.accumulation_steps > 1 {
+        say("note: train.accumulation_steps does not enlarge the contrastive terms' negatives: they stay in a batch");
+    }
+}
+
+/// The files that a run depends on, with their SHA-256.
+fn hashed_files(material: &Material) -> anyhow::Result<Vec<HashedFile>> {
+    let mut files = Vec::new();
+    for (split, path) in material.splits.named() {
+        if path.exists() {
+            files.push(HashedFile::of(split, path)?);
+        }
+        let protocol = path.with_file_name("split.json");
+        if split == "train" && protocol.exists() {
+            files.push(HashedFile::of("split", &protocol)?);
+        }
+    }
+    let config = &material.config;
+    for (role, key, source) in [
+        ("text weights", "text.checkpoint", &config.text.source),
+        ("speech weights", "speech.checkpoint", &config.speech.source),
+    ] {
+        if let EncoderSource::Checkpoint { folder, .. } = source {
+            files.push(HashedFile::of(role, &config::locate::encoder(key, folder)?.weights)?);
+        }
+    }
+    if let Some(folder) = &config.train.init {
+        files.push(HashedFile::of("initial weights", &folder.join("model.safetensors"))?);
+    }
+    Ok(files)
+}
+
+/// The keys in which two configs differ, of those that matter to the result.
+fn differences(stored: &str, new: &Config) -> Vec<String> {
+    let stored = values(stored);
+    let new = values(&new.to_toml());
+    let keys: std::collections::BTreeSet<&String> = stored.keys().chain(new.keys()).collect();
+    let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "not set".into());
+    keys.into_iter()
+        .filter(|key| !HARMLESS.contains(&key.as_str()) && stored.get(*key) != new.get(*key))
+        .map(|key| format!("{key}: {} there, {} here", shown(stored.get(key)), shown(new.get(key))))
+        .collect()
+}
+
+/// Every key of a config with its value as it is written.
+fn values(toml: &str) -> std::collections::BTreeMap<String, String> {
+    let mut values = std::collections::BTreeMap::new();
+    let table = toml.parse::<toml::Table>().unwrap_or_default();
+    let mut open: Vec<(String, toml::Value)> = table.into_iter().collect();
+    while let Some((key, value)) = open.pop() {
+        match value {
+            toml::Value::Table(table) => {
+                open.extend(table.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)))
+            }
+            value => {
+                values.insert(key, value.to_string());
+            }
+        }
+    }
+    values
+}
+
+fn test_at_end(
+    material: &Material,
+    folder: &RunFolder,
+    chosen: device::Chosen,
+    manifest: &mut Manifest,
+    is_quiet: bool,
+) -> anyhow::Result<Option<Report>> {
+    let (true, Some(test)) = (material.config.run.test_at_end, &material.splits.test) else { return Ok(None) };
+    manifest.count_test_use();
+    manifest.save(&folder.manifest())?;
+    let scoring = eval::Scoring {
+        checkpoint: &folder.best(),
+        manifest: test,
+        split: "test",
+        output: Some(folder),
+        keys: &[],
+        batch_size: material.config.train.batch_size,
+        supply: None,
+        is_quiet,
+    };
+    Ok(Some(eval::score(&scoring, chosen)?))
+}
+
+/// Prints what a finished run came to.
+fn show(folder: &RunFolder, result: &Value) -> anyhow::Result<u8> {
+    let mut text = String::new();
+    if folder.report("test").is_file() {
+        text.push_str(&table::render(&Report::load(&folder.report("test"))?));
+        text.push('\n');
+    }
+    let score =
+        result["dev_weighted_f1"].as_f64().map_or(String::new(), |score| format!(", dev weighted F1 {score:.4}"));
+    text.push_str(&format!("best epoch {}{score}; run folder {}\n", result["best_epoch"], shown(folder.path())));
+    write_output(&text)?;
+    Ok(error::SUCCESS)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

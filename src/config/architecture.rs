@@ -1,0 +1,336 @@
+//! The sizes of the model, once the encoders are known: what the config says, what they say, and where these disagree.
+//!
+//! `config::resolve` calls this for fresh encoders, `train` for loaded ones. With `train.init` the checkpoint decides,
+//! and a config that states something else is an error. Section 2 of the specification.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::problem::{ConfigError, Problem};
+use super::types::{FusionKind, SpeechPooling, TextPooling};
+use super::{Config, EncoderMap};
+
+/// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Architecture {
+    /// Width of all utterance vectors.
+    pub hidden_size: usize,
+    /// How the text encoder's states become one vector.
+    pub text_pooling: TextPooling,
+    /// How the speech encoder's states become one vector.
+    pub speech_pooling: SpeechPooling,
+    /// Dropout before each classifier.
+    pub classifier_dropout: f64,
+    /// The fusion.
+    pub fusion: Fusion,
+}
+
+/// `fusion` of a checkpoint's `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fusion {
+    /// What it attends over.
+    pub kind: FusionKind,
+    /// Pieces of each vector; 1 with [`FusionKind::Attention`].
+    pub split_heads: usize,
+    /// Width of its layers; the model's with [`FusionKind::Attention`].
+    pub hidden_size: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Attention heads of a layer.
+    pub attention_heads: usize,
+    /// Inner width of a layer.
+    pub feed_forward: usize,
+    /// Dropout.
+    pub dropout: f64,
+    /// Whether each token has a learned vector.
+    pub slot_embeddings: bool,
+}
+
+/// The defaults of `[model.fusion]` that depend on its kind: layers and attention heads.
+pub(super) const fn fusion_depth(kind: FusionKind) -> (usize, usize) {
+    match kind {
+        FusionKind::MultiHead => (4, 8),
+        FusionKind::Attention => (1, 2),
+    }
+}
+
+pub(super) const FEED_FORWARD: usize = 2048;
+pub(super) const DROPOUT: f64 = 0.1;
+const MAX_TOKENS: usize = 512;
+
+impl Config {
+    /// Fills in what the encoders decide, and checks what must fit together.
+    ///
+    /// `text_encoder` and `speech_encoder` are the Hugging Face configs in use; `initial` is the architecture of the
+    /// checkpoint of `train.init`. The returned config states everything that the returned architecture does.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with every contradiction.
+    pub fn settle(
+        &self,
+        text_encoder: &EncoderMap,
+        speech_encoder: &EncoderMap,
+        initial: Option<&Architecture>,
+    ) -> Result<(Self, Architecture), ConfigError> {
+        let mut problems = Vec::new();
+        let architecture = match initial {
+            Some(initial) => self.as_in(initial, &mut problems),
+            None => self.beside(text_encoder),
+        };
+        architecture.check(&mut problems);
+        let max_tokens = self.check_encoders(text_encoder, speech_encoder, &mut problems);
+        if problems.is_empty() {
+            Ok((self.stating(&architecture, max_tokens), architecture))
+        } else {
+            Err(ConfigError::invalid("config", problems))
+        }
+    }
+
+    /// What the config says, else what the text encoder's sizes ask for, else the paper's.
+    fn beside(&self, text_encoder: &EncoderMap) -> Architecture {
+        let stated = &self.model.fusion;
+        let kind = stated.kind.unwrap_or(FusionKind::MultiHead);
+        let (layers, attention_heads) = fusion_depth(kind);
+        let hidden_size = self.model.hidden_size.unwrap_or_else(|| whole(text_encoder, "hidden_size", 768));
+        let split_heads = match kind {
+            FusionKind::MultiHead => whole(text_encoder, "num_attention_heads", 12),
+            FusionKind::Attention => 1,
+        };
+        Architecture {
+            hidden_size,
+            text_pooling: self.text.pooling.unwrap_or(TextPooling::Cls),
+            speech_pooling: self.speech.pooling.unwrap_or(SpeechPooling::Mean),
+            classifier_dropout: self.model.classifier_dropout.unwrap_or(DROPOUT),
+            fusion: Fusion {
+                kind,
+                split_heads: stated.split_heads.unwrap_or(split_heads),
+                hidden_size: stated.hidden_size.unwrap_or(hidden_size),
+                layers: stated.layers.unwrap_or(layers),
+                attention_heads: stated.attention_heads.unwrap_or(attention_heads),
+                feed_forward: stated.feed_forward.unwrap_or(FEED_FORWARD),
+                dropout: stated.dropout.unwrap_or(DROPOUT),
+                slot_embeddings: stated.slot_embeddings.unwrap_or(false),
+            },
+        }
+    }
+
+    /// The checkpoint's architecture; dropouts are no part of it and may be stated anew.
+    fn as_in(&self, initial: &Architecture, problems: &mut Vec<Problem>) -> Architecture {
+        let stated = &self.model.fusion;
+        let fusion = &initial.fusion;
+        contradict("model.hidden_size", self.model.hidden_size, &initial.hidden_size, problems);
+        contradict("text.pooling", self.text.pooling, &initial.text_pooling, problems);
+        contradict("speech.pooling", self.speech.pooling, &initial.speech_pooling, problems);
+        contradict("model.fusion.kind", stated.kind, &fusion.kind, problems);
+        contradict("model.fusion.split_heads", stated.split_heads, &fusion.split_heads, problems);
+        contradict("model.fusion.hidden_size", stated.hidden_size, &fusion.hidden_size, problems);
+        contradict("model.fusion.layers", stated.layers, &fusion.layers, problems);
+        contradict("model.fusion.attention_heads", stated.attention_heads, &fusion.attention_heads, problems);
+        contradict("model.fusion.feed_forward", stated.feed_forward, &fusion.feed_forward, problems);
+        contradict("model.fusion.slot_embeddings", stated.slot_embeddings, &fusion.slot_embeddings, problems);
+        let mut architecture = initial.clone();
+        architecture.classifier_dropout = self.model.classifier_dropout.unwrap_or(initial.classifier_dropout);
+        architecture.fusion.dropout = stated.dropout.unwrap_or(fusion.dropout);
+        architecture
+    }
+
+    /// Checks what the encoders limit; returns `data.max_tokens`.
+    fn check_encoders(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> usize {
+        for (key, wanted, encoder) in [
+            ("text.freeze_layers", self.text.freeze_layers, text),
+            ("speech.freeze_layers", self.speech.freeze_layers, speech),
+        ] {
+            let layers = whole(encoder, "num_hidden_layers", 12);
+            if wanted > layers {
+                problems.push(Problem::conflict(key, format!("is {wanted}, but the encoder has {layers} layers")));
+            }
+        }
+        // RoBERTa numbers its positions from pad_token_id + 1.
+        let unused = whole(text, "pad_token_id", 1).saturating_add(1);
+        let limit = whole(text, "max_position_embeddings", 512).saturating_sub(unused);
+        if let Some(wanted) = self.data.max_tokens.filter(|wanted| *wanted > limit) {
+            let reason =
+                format!("is {wanted}, but the text encoder has positions for {limit} tokens: set it to {limit}");
+            problems.push(Problem::conflict("data.max_tokens", reason));
+        }
+        self.data.max_tokens.unwrap_or(MAX_TOKENS.min(limit))
+    }
+
+    fn stating(&self, architecture: &Architecture, max_tokens: usize) -> Self {
+        let Architecture { hidden_size, text_pooling, speech_pooling, classifier_dropout, fusion } = architecture;
+        let mut config = self.clone();
+        config.data.max_tokens = Some(max_tokens);
+        config.text.pooling = Some(*text_pooling);
+        config.speech.pooling = Some(*speech_pooling);
+        config.model.hidden_size = Some(*hidden_size);
+        config.model.classifier_dropout = Some(*classifier_dropout);
+        config.model.fusion = super::FusionConfig {
+            kind: Some(fusion.kind),
+            split_heads: Some(fusion.split_heads),
+            hidden_size: Some(fusion.hidden_size),
+            layers: Some(fusion.layers),
+            attention_heads: Some(fusion.attention_heads),
+            feed_forward: Some(fusion.feed_forward),
+            dropout: Some(fusion.dropout),
+            slot_embeddings: Some(fusion.slot_embeddings),
+        };
+        config
+    }
+}
+
+impl Architecture {
+    /// Adds what does not fit together.
+    fn check(&self, problems: &mut Vec<Problem>) {
+        let Fusion { kind, split_heads, hidden_size, attention_heads, .. } = self.fusion;
+        let mut complain = |key: &str, reason: String| problems.push(Problem::conflict(key, reason));
+        if self.hidden_size == 0 || split_heads == 0 || !self.hidden_size.is_multiple_of(split_heads) {
+            let reason =
+                format!("is {split_heads}, which does not divide the model's hidden_size, {}", self.hidden_size);
+            complain("model.fusion.split_heads", reason);
+        }
+        if hidden_size == 0 || attention_heads == 0 || !hidden_size.is_multiple_of(attention_heads) {
+            let reason = format!("is {attention_heads}, which does not divide the fusion's hidden_size, {hidden_size}");
+            complain("model.fusion.attention_heads", reason);
+        }
+        if kind == FusionKind::Attention && split_heads != 1 {
+            let reason = format!(
+                "is {split_heads}, but kind = \"attention\" does not cut the vectors: set it to 1, or remove it"
+            );
+            complain("model.fusion.split_heads", reason);
+        }
+        if kind == FusionKind::Attention && hidden_size != self.hidden_size {
+            let reason = format!(
+                "is {hidden_size}, but kind = \"attention\" keeps the model's hidden_size, {}: set it to that, or remove it",
+                self.hidden_size
+            );
+            complain("model.fusion.hidden_size", reason);
+        }
+    }
+}
+
+fn contradict<T: PartialEq + std::fmt::Display>(
+    key: &str,
+    stated: Option<T>,
+    initial: &T,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some(stated) = stated.filter(|stated| stated != initial) {
+        let reason = format!("is {stated}, but the checkpoint of train.init has {initial}: remove the key");
+        problems.push(Problem::conflict(key, reason));
+    }
+}
+
+/// A whole number of a Hugging Face config, else its default.
+fn whole(map: &EncoderMap, key: &str, default: usize) -> usize {
+    map.get(key).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::resolve::Surroundings;
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        super::super::parse("x.toml", text, &[], &Surroundings::plain(Path::new("/base"))).unwrap()
+    }
+
+    fn map(json: &str) -> EncoderMap {
+        serde_json::from_str(json).unwrap()
+    }
+
+    const LOADED: &str =
+        "[data]\ntrain = 'a'\n[text]\ncheckpoint = '/models/roberta'\n[speech]\ncheckpoint = '/models/wav2vec2'\n";
+    const INITIAL: &str = "[data]\ntrain = 'a'\n[train]\ninit = 'start'\n";
+
+    fn base() -> EncoderMap {
+        map(r#"{"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 514,
+               "pad_token_id": 1}"#)
+    }
+
+    fn tiny() -> Architecture {
+        // What `clasp_torch.py export --size tiny` writes.
+        serde_json::from_str(
+            r#"{"hidden_size": 48, "text_pooling": "cls", "speech_pooling": "mean", "classifier_dropout": 0.1,
+                "fusion": {"kind": "multi_head", "split_heads": 4, "hidden_size": 48, "layers": 2, "attention_heads": 4,
+                           "feed_forward": 64, "dropout": 0.1, "slot_embeddings": false}}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_paper_setting_comes_of_the_base_encoders() {
+        let (settled, architecture) = config(LOADED).settle(&base(), &base(), None).unwrap();
+        let expected = r#"{"hidden_size":768,"text_pooling":"cls","speech_pooling":"mean","classifier_dropout":0.1,
+            "fusion":{"kind":"multi_head","split_heads":12,"hidden_size":768,"layers":4,"attention_heads":8,
+            "feed_forward":2048,"dropout":0.1,"slot_embeddings":false}}"#;
+        assert_eq!(architecture, serde_json::from_str(expected).unwrap());
+        assert_eq!(settled.data.max_tokens, Some(512));
+        assert_eq!(settled.model.fusion.split_heads, Some(12));
+        assert_eq!(settled.settle(&base(), &base(), None).unwrap(), (settled, architecture));
+    }
+
+    #[test]
+    fn attention_has_other_defaults() {
+        let text = format!("{LOADED}[model.fusion]\nkind = 'attention'\n");
+        let (_, architecture) = config(&text).settle(&base(), &base(), None).unwrap();
+        let Fusion { split_heads, hidden_size, layers, attention_heads, .. } = architecture.fusion;
+        assert_eq!((split_heads, hidden_size, layers, attention_heads), (1, 768, 1, 2));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_reported_at_once() {
+        let text = format!(
+            "{LOADED}freeze_layers = 13\n[model]\nhidden_size = 100\n[model.fusion]\nkind = 'attention'\nsplit_heads = 3\n\
+             hidden_size = 99\n"
+        );
+        let message = config(&text).settle(&base(), &base(), None).unwrap_err().to_string();
+        for part in [
+            "config has 5 problems:",
+            "`model.fusion.split_heads` is 3, which does not divide the model's hidden_size, 100",
+            "`model.fusion.split_heads` is 3, but kind = \"attention\" does not cut",
+            "`model.fusion.hidden_size` is 99, but kind",
+            "`model.fusion.attention_heads` is 2, which does not divide the fusion's hidden_size, 99",
+            "`speech.freeze_layers` is 13, but the encoder has 12 layers",
+        ] {
+            assert!(message.contains(part), "{part}\n{message}");
+        }
+    }
+
+    #[test]
+    fn text_is_cut_where_the_positions_end() {
+        let mut short = base();
+        short.insert("max_position_embeddings".into(), 66.into());
+        let (settled, _) = config(LOADED).settle(&short, &base(), None).unwrap();
+        assert_eq!(settled.data.max_tokens, Some(64));
+        let asked = config(&LOADED.replace("train = 'a'", "train = 'a'\nmax_tokens = 65"));
+        let message = asked.settle(&short, &base(), None).unwrap_err().to_string();
+        assert!(message.contains("`data.max_tokens` is 65") && message.contains("set it to 64"), "{message}");
+    }
+
+    #[test]
+    fn the_initial_checkpoint_decides() {
+        let (settled, architecture) = config(INITIAL).settle(&base(), &base(), Some(&tiny())).unwrap();
+        assert_eq!(architecture, tiny());
+        assert_eq!(settled.model.fusion.layers, Some(2));
+        let same = config(&format!("{INITIAL}[model]\nhidden_size = 48\ndropout = 0.0\n"));
+        let (_, architecture) = same.settle(&base(), &base(), Some(&tiny())).unwrap();
+        assert!(architecture.classifier_dropout.abs() + architecture.fusion.dropout.abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_config_that_contradicts_the_initial_checkpoint_is_an_error() {
+        let text =
+            format!("{INITIAL}[text]\npooling = 'mean'\n[model]\nhidden_size = 768\nablation = 'no-multi-head'\n");
+        let message = config(&text).settle(&base(), &base(), Some(&tiny())).unwrap_err().to_string();
+        for part in [
+            "config has 3 problems:",
+            "`model.hidden_size` is 768, but the checkpoint of train.init has 48: remove the key",
+            "`text.pooling` is mean, but the checkpoint of train.init has cls",
+            "`model.fusion.kind` is attention, but the checkpoint of train.init has multi_head",
+        ] {
+            assert!(message.contains(part), "{part}\n{message}");
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! The one table of all keys: path, what the value may be, default, and a line of documentation.
+//!
+//! Validation, the search for the nearest key, the defaults of the resolver and `clasp config show --defaults` all read
+//! this table; there is no other list of keys. The keys of the encoders' own configs are in [`super::encoder_keys`].
+
+use super::encoder_keys;
+use super::types::{
+    Ablation, ClassWeights, FusionKind, KlDirection, Method, Negatives, OptimizerKind, Precision, Schedule, Similarity,
+    SpeechPooling, TextPooling,
+};
+
+/// The range of a number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// Above zero.
+    Positive,
+    /// Zero or above.
+    NotNegative,
+    /// From 0 up to, but without, 1.
+    BelowOne,
+    /// From 0 to 1.
+    Unit,
+    /// Above 0, up to 1.
+    Share,
+}
+
+impl Range {
+    /// Whether the range holds a number; it never holds one that is not finite.
+    #[must_use]
+    pub fn holds(self, number: f64) -> bool {
+        number.is_finite()
+            && match self {
+                Self::Positive => number > 0.0,
+                Self::NotNegative => number >= 0.0,
+                Self::BelowOne => (0.0..1.0).contains(&number),
+                Self::Unit => (0.0..=1.0).contains(&number),
+                Self::Share => number > 0.0 && number <= 1.0,
+            }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Positive => "a number above 0",
+            Self::NotNegative => "a number of 0 or more",
+            Self::BelowOne => "a number from 0 up to, but without, 1",
+            Self::Unit => "a number from 0 to 1",
+            Self::Share => "a number above 0, at most 1",
+        }
+    }
+}
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number of at least this much.
+    Integer(i64),
+    /// A number.
+    Number(Range),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A file, folder or hub id; the empty string counts as not set.
+    Path,
+    /// The word of a device.
+    Device,
+    /// Two or more different labels.
+    Labels,
+    /// A list of whole numbers of at least 1.
+    Integers,
+}
+
+impl Kind {
+    /// What the key takes, in words that follow "must be".
+    #[must_use]
+    pub fn expected(self) -> String {
+        match self {
+            Self::Boolean => "true or false".to_owned(),
+            Self::Integer(minimum) => format!("a whole number of at least {minimum}"),
+            Self::Number(range) => range.words().to_owned(),
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::Path => "a string (a path)".to_owned(),
+            Self::Device => "one of auto, cpu, cuda, cuda:N".to_owned(),
+            Self::Labels => "a list of two or more different strings, none of them empty".to_owned(),
+            Self::Integers => "a list of whole numbers of at least 1".to_owned(),
+        }
+    }
+
+    /// Whether a bare word on the command line is meant as a string.
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Choice(_) | Self::Path | Self::Device)
+    }
+}
+
+/// What holds where a key is not set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Preset {
+    /// This value, in TOML.
+    Value(&'static str),
+    /// Something that depends on other keys, in words.
+    Depends(&'static str),
+}
+
+/// One key of a config.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Key {
+    /// The full path, as in `train.epochs`.
+    pub path: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Its default.
+    pub preset: Preset,
+    /// One line.
+    pub about: &'static str,
+}
+
+impl Key {
+    /// A key with a fixed default.
+    pub(super) const fn fixed(path: &'static str, kind: Kind, value: &'static str, about: &'static str) -> Self {
+        Self { path, kind, preset: Preset::Value(value), about }
+    }
+
+    /// A key whose default depends on other keys.
+    pub(super) const fn open(path: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Self {
+        Self { path, kind, preset: Preset::Depends(default), about }
+    }
+
+    /// The section and the last part of the path: `model.fusion` and `kind`.
+    #[must_use]
+    pub fn split(&self) -> (&'static str, &'static str) {
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
+    }
+}
+
+const NONE: &str = "none";
+
+/// Every key but those of the encoders' own configs, in the order of the documentation.
+const GENERAL: &[Key] = &[
+    Key::open("data.train", Kind::Path, "required, unless [data.demo] is there", "manifest to train on (JSON Lines)"),
+    Key::open("data.dev", Kind::Path, "none: the last epoch is the best", "manifest that picks the best epoch"),
+    Key::open("data.test", Kind::Path, NONE, "manifest that only `eval` and run.test_at_end read"),
+    Key::open("data.labels", Kind::Labels, "the sorted labels of train", "the labels, in the order of the outputs"),
+    Key::fixed("data.max_seconds", Kind::Number(Range::Positive), "30.0", "longer audio is cut, and counted"),
+    Key::open(
+        "data.max_tokens",
+        Kind::Integer(3),
+        "512, or fewer where the text encoder has fewer positions",
+        "longer text is cut, and counted",
+    ),
+    Key::open("data.demo.utterances", Kind::Integer(40), "1200", "size of the corpus that the program makes"),
+    Key::open("data.demo.seed", Kind::Integer(0), "1", "seed of that corpus"),
+    Key::open(
+        "text.checkpoint",
+        Kind::Path,
+        "required, unless [text.config] or train.init is there",
+        "RoBERTa: a folder or a hub id",
+    ),
+    Key::open(
+        "text.tokenizer",
+        Kind::Path,
+        "the checkpoint's folder; required with fresh weights",
+        "a folder, or \"train\": byte-level BPE on the training text",
+    ),
+    Key::open(
+        "text.vocab_size",
+        Kind::Integer(261),
+        "1000 with tokenizer = \"train\"",
+        "size of a tokenizer that is trained (256 bytes and 5 special tokens at least)",
+    ),
+    Key::open(
+        "text.pooling",
+        Kind::Choice(TextPooling::WORDS),
+        "\"cls\"",
+        "the vector of the text: the state of <s>, or the mean over tokens",
+    ),
+    Key::fixed("text.freeze", Kind::Boolean, "false", "keep the whole text encoder as it is"),
+    Key::fixed("text.freeze_layers", Kind::Integer(0), "0", "keep this many of the lowest layers as they are"),
+    Key::open(
+        "speech.checkpoint",
+        Kind::Path,
+        "required, unless [speech.config] or train.init is there",
+        "wav2vec 2.0: a folder or a hub id",
+    ),
+    Key::open(
+        "speech.pooling",
+        Kind::Choice(SpeechPooling::WORDS),
+        "\"mean\"",
+        "the vector of the speech: the mean over frames",
+    ),
+    Key::fixed("speech.freeze", Kind::Boolean, "false", "keep the whole speech encoder as it is"),
+    Key::fixed("speech.freeze_layers", Kind::Integer(0), "0", "keep this many of the lowest layers as they are"),
+    Key::open(
+        "speech.freeze_feature_encoder",
+        Kind::Boolean,
+        "true for a loaded encoder, false for a fresh one",
+        "keep the convolutions as they are",
+    ),
+    Key::fixed("model.method", Kind::Choice(Method::WORDS), "\"clasp\"", "the system (this version: clasp)"),
+    Key::fixed(
+        "model.ablation",
+        Kind::Choice(Ablation::WORDS),
+        "\"none\"",
+        "what is left out; it wins over the weights and the fusion of the file",
+    ),
+    Key::open("model.hidden_size", Kind::Integer(1), "the text encoder's", "width of all utterance vectors"),
+    Key::open(
+        "model.dropout",
+        Kind::Number(Range::BelowOne),
+        "none: each dropout as it is stated",
+        "sets every dropout at once, also the encoders'",
+    ),
+    Key::open("model.classifier_dropout", Kind::Number(Range::BelowOne), "0.1", "dropout before each classifier"),
+    Key::open(
+        "model.fusion.kind",
+        Kind::Choice(FusionKind::WORDS),
+        "\"multi_head\"",
+        "cut the six vectors into pieces, or attend over them whole",
+    ),
+    Key::open(
+        "model.fusion.split_heads",
+        Kind::Integer(1),
+        "the text encoder's attention heads (H)",
+        "pieces of each vector; divides model.hidden_size",
+    ),
+    Key::open("model.fusion.hidden_size", Kind::Integer(1), "the model's", "width of the fusion's layers"),
+    Key::open("model.fusion.layers", Kind::Integer(1), "4 (1 with kind = \"attention\")", "fusion layers"),
+    Key::open(
+        "model.fusion.attention_heads",
+        Kind::Integer(1),
+        "8 (2 with kind = \"attention\")",
+        "attention heads of a fusion layer",
+    ),
+    Key::open("model.fusion.feed_forward", Kind::Integer(1), "2048", "inner width of a fusion layer"),
+    Key::open("model.fusion.dropout", Kind::Number(Range::BelowOne), "0.1", "dropout in the fusion"),
+    Key::open("model.fusion.slot_embeddings", Kind::Boolean, "false", "add a learned vector to each fusion token"),
+    Key::fixed("loss.semantic", Kind::Number(Range::NotNegative), "0.01", "weight of the semantic term (alpha)"),
+    Key::fixed("loss.modality", Kind::Number(Range::NotNegative), "0.01", "weight of the modality term (beta)"),
+    Key::fixed(
+        "loss.reconstruction",
+        Kind::Number(Range::NotNegative),
+        "0.01",
+        "weight of the reconstruction term (gamma)",
+    ),
+    Key::fixed("loss.kl", Kind::Number(Range::NotNegative), "0.05", "weight of the divergence (delta; zeta)"),
+    Key::fixed("loss.temperature", Kind::Number(Range::Positive), "0.1", "divides the similarities"),
+    Key::fixed("loss.similarity", Kind::Choice(Similarity::WORDS), "\"cosine\"", "similarity of two vectors"),
+    Key::fixed(
+        "loss.negatives",
+        Kind::Choice(Negatives::WORDS),
+        "\"printed\"",
+        "what a pair is contrasted with; only within a batch, accumulation adds none",
+    ),
+    Key::fixed("loss.detach_target", Kind::Boolean, "false", "no gradient into the targets of the reconstruction"),
+    Key::fixed(
+        "loss.kl_direction",
+        Kind::Choice(KlDirection::WORDS),
+        "\"fusion_to_unimodal\"",
+        "from which distribution the divergence is measured",
+    ),
+    Key::fixed("loss.kl_detach", Kind::Boolean, "false", "no gradient of the divergence into the fusion"),
+    Key::fixed("loss.class_weights", Kind::Choice(ClassWeights::WORDS), "\"none\"", "weights of the labels"),
+    Key::fixed("loss.label_smoothing", Kind::Number(Range::BelowOne), "0.0", "label smoothing"),
+    Key::fixed("train.optimizer", Kind::Choice(OptimizerKind::WORDS), "\"adam\"", "the optimiser"),
+    Key::fixed("train.learning_rate", Kind::Number(Range::Positive), "1e-5", "rate of the new layers"),
+    Key::open(
+        "train.encoder_learning_rate",
+        Kind::Number(Range::Positive),
+        "train.learning_rate",
+        "rate of both encoders",
+    ),
+    Key::fixed(
+        "train.layer_decay",
+        Kind::Number(Range::Share),
+        "1.0",
+        "factor on the rate per encoder layer downwards",
+    ),
+    Key::fixed("train.weight_decay", Kind::Number(Range::NotNegative), "0.0", "weight decay"),
+    Key::fixed("train.schedule", Kind::Choice(Schedule::WORDS), "\"constant\"", "the rate after the warm-up"),
+    Key::fixed("train.warmup_steps", Kind::Integer(0), "0", "steps in which the rate rises from 0"),
+    Key::fixed("train.clip_norm", Kind::Number(Range::NotNegative), "0.0", "largest global gradient norm; 0: no limit"),
+    Key::fixed("train.accumulation_steps", Kind::Integer(1), "1", "batches an optimiser step"),
+    Key::fixed("train.patience", Kind::Integer(0), "0", "stop after this many epochs without a better one; 0: never"),
+    Key::fixed("train.batch_size", Kind::Integer(1), "4", "utterances a batch"),
+    Key::fixed(
+        "train.batch_seconds",
+        Kind::Number(Range::NotNegative),
+        "0.0",
+        "largest padded seconds of audio a batch; 0: no limit",
+    ),
+    Key::fixed("train.epochs", Kind::Integer(1), "25", "passes over the training data"),
+    Key::fixed("train.seed", Kind::Integer(0), "1", "seed of the weights, the order and the dropout"),
+    Key::fixed("train.save_every_steps", Kind::Integer(0), "0", "also save within an epoch; 0: only at its end"),
+    Key::fixed("train.log_every_steps", Kind::Integer(1), "1", "log each so many steps"),
+    Key::open("train.init", Kind::Path, "none", "start from this clasp checkpoint, which decides the architecture"),
+    Key::open("run.dir", Kind::Path, "runs/<name of the config>", "folder of the run, relative to the current folder"),
+    Key::fixed("run.device", Kind::Device, "\"auto\"", "auto, cpu, cuda or cuda:N"),
+    Key::fixed("run.precision", Kind::Choice(Precision::WORDS), "\"f32\"", "number format (this version: f32)"),
+    Key::fixed("run.test_at_end", Kind::Boolean, "false", "score the test data after training"),
+    Key::fixed("run.workers", Kind::Integer(1), "2", "threads that decode audio"),
+];
+
+/// Every key, those of the encoders' own configs last.
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    GENERAL.iter().chain(encoder_keys::TEXT).chain(encoder_keys::SPEECH)
+}
+
+/// The key of this path.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    all().find(|key| key.path == path)
+}
+
+/// Whether keys lie under this path, as under `model.fusion`.
+#[must_use]
+pub fn is_section(path: &str) -> bool {
+    all().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// All sections, as `model.fusion`.
+fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<&'static str> = Vec::new();
+    for key in all() {
+        let ends = key.path.match_indices('.').map(|(end, _)| end);
+        for section in ends.filter_map(|end| key.path.get(..end)) {
+            if !sections.contains(&section) {
+                sections.push(section);
+            }
+        }
+    }
+    sections
+}
+
+/// The valid key or section that an unknown one most likely stands for.
+///
+/// A near name in the same section wins, then the same name in another section, then the nearest whole path. Nothing is
+/// returned where nothing is near: a wrong hint is worse than the list of what is valid.
+#[must_use]
+pub fn nearest(path: &str) -> Option<String> {
+    let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let candidates: Vec<&'static str> = all().map(|key| key.path).chain(sections()).collect();
+    let split = |candidate: &'static str| candidate.rsplit_once('.').unwrap_or(("", candidate));
+    let here = candidates.iter().copied().filter(|candidate| split(candidate).0 == section);
+    let same_name = candidates.iter().copied().find(|candidate| split(candidate).1 == name);
+    nearest_by(name, here, |candidate| split(candidate).1)
+        .or(same_name)
+        .or_else(|| nearest_by(path, candidates.iter().copied(), |candidate| candidate))
+        .or_else(|| nearest_by(name, candidates.iter().copied(), |candidate| split(candidate).1))
+        .map(str::to_owned)
+}
+
+/// The nearest of some words, if one is near.
+#[must_use]
+pub fn nearest_word(word: &str, words: &'static [&'static str]) -> Option<&'static str> {
+    nearest_by(word, words.iter().copied(), |candidate| candidate)
+}
+
+fn nearest_by(
+    word: &str,
+    candidates: impl Iterator<Item = &'static str>,
+    part: impl Fn(&'static str) -> &'static str,
+) -> Option<&'static str> {
+    let word = word.to_lowercase().replace('-', "_");
+    let limit = (word.chars().count() / 3).max(1);
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &part(candidate).replace('-', "_")), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// What may stand in a section: its keys and the sections in it.
+#[must_use]
+pub fn valid_in(section: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for key in all() {
+        let rest = if section.is_empty() {
+            Some(key.path)
+        } else {
+            key.path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'))
+        };
+        let name = rest.and_then(|rest| rest.split('.').next());
+        if let Some(name) = name.filter(|name| names.iter().all(|known| known != name)) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_unique_and_documented() {
+        let paths: BTreeSet<&str> = all().map(|key| key.path).collect();
+        assert_eq!(paths.len(), all().count());
+        assert!(all().all(|key| !key.about.is_empty() && key.path.contains('.')));
+    }
+
+    #[test]
+    fn the_nearest_key_is_named() {
+        for (wrong, right) in [
+            ("train.epoch", "train.epochs"),
+            ("train.Batch-Size", "train.batch_size"),
+            ("trian", "train"),
+            ("epochs", "train.epochs"),
+            ("train.semantic", "loss.semantic"),
+            ("model.fusion.layer", "model.fusion.layers"),
+            ("model.kind", "model.fusion.kind"),
+            ("text.config.hiden_size", "text.config.hidden_size"),
+            ("tset_at_end", "run.test_at_end"),
+            ("text.poling", "text.pooling"),
+        ] {
+            assert_eq!(nearest(wrong).as_deref(), Some(right), "{wrong}");
+        }
+        assert_eq!(nearest("train.unrelated_thing"), None);
+        assert_eq!(nearest("x"), None);
+        assert_eq!(nearest_word("cosin", Similarity::WORDS), Some("cosine"));
+        assert_eq!(nearest_word("no_kl", Ablation::WORDS), Some("no-kl"));
+        assert_eq!(nearest_word("manhattan", Similarity::WORDS), None);
+    }
+
+    #[test]
+    fn a_section_lists_its_keys_and_sections() {
+        assert_eq!(valid_in(""), ["data", "text", "speech", "model", "loss", "train", "run"]);
+        assert!(valid_in("model").contains(&"fusion".to_owned()));
+        assert_eq!(valid_in("data.demo"), ["utterances", "seed"]);
+        assert!(is_section("model.fusion") && !is_section("model.fus") && !is_section("train.epochs"));
+    }
+
+    #[test]
+    fn ranges_hold_what_they_say() {
+        for range in [Range::Positive, Range::NotNegative, Range::BelowOne, Range::Unit, Range::Share] {
+            assert!(range.holds(0.5));
+            for outside in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.1] {
+                assert!(!range.holds(outside));
+            }
+        }
+        assert!(!Range::Positive.holds(0.0) && Range::NotNegative.holds(0.0) && !Range::Share.holds(0.0));
+        assert!(!Range::BelowOne.holds(1.0) && Range::Unit.holds(1.0) && Range::Share.holds(1.0));
+    }
+}

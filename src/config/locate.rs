@@ -1,0 +1,185 @@
+//! Where an encoder's files are: a folder, or a model of the Hugging Face cache. Nothing is ever downloaded.
+//!
+//! Resolving a config only turns names into folders; `train` and `doctor` call [`encoder`] and [`tokenizer`] to see
+//! that the files are there.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::problem::ConfigError;
+
+/// The config of an encoder.
+const CONFIG: &str = "config.json";
+
+/// The names of weights, the preferred one first.
+const WEIGHTS: &[&str] =
+    &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// The files of an encoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderFiles {
+    /// `config.json`.
+    pub config: PathBuf,
+    /// The weights, or the index of their shards: one of `model.safetensors`, `pytorch_model.bin`, an index of either,
+    /// or the folder's only fairseq file (`*.pt`).
+    pub weights: PathBuf,
+}
+
+/// The files of a tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerFiles {
+    /// `tokenizer.json`.
+    Whole(PathBuf),
+    /// Byte-level BPE in two files.
+    Parts {
+        /// `vocab.json`
+        vocab: PathBuf,
+        /// `merges.txt`
+        merges: PathBuf,
+    },
+}
+
+/// Finds an encoder's files in its resolved folder; `key` is the config key to name, as `text.checkpoint`.
+///
+/// # Errors
+/// [`ConfigError::NoFolder`] or [`ConfigError::MissingFiles`], which lists all that is missing.
+pub fn encoder(key: &'static str, folder: &Path) -> Result<EncoderFiles, ConfigError> {
+    check_folder(key, folder, "config.json and model.safetensors (or pytorch_model.bin)")?;
+    let config = Some(folder.join(CONFIG)).filter(|path| path.is_file());
+    let named = WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    match (config, named.or_else(|| only_fairseq_file(folder))) {
+        (Some(config), Some(weights)) => Ok(EncoderFiles { config, weights }),
+        (config, weights) => {
+            let weights = weights.is_none().then_some("weights (model.safetensors or pytorch_model.bin)");
+            Err(missing(key, folder, &[config.is_none().then_some(CONFIG), weights]))
+        }
+    }
+}
+
+/// Finds a tokenizer's files in its resolved folder.
+///
+/// # Errors
+/// [`ConfigError::NoFolder`] or [`ConfigError::MissingFiles`].
+pub fn tokenizer(folder: &Path) -> Result<TokenizerFiles, ConfigError> {
+    const KEY: &str = "text.tokenizer";
+    check_folder(KEY, folder, "tokenizer.json (or vocab.json and merges.txt)")?;
+    let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    match (file("tokenizer.json"), file("vocab.json"), file("merges.txt")) {
+        (Some(whole), ..) => Ok(TokenizerFiles::Whole(whole)),
+        (None, Some(vocab), Some(merges)) => Ok(TokenizerFiles::Parts { vocab, merges }),
+        (None, Some(_), None) => Err(missing(KEY, folder, &[Some("tokenizer.json or merges.txt (beside vocab.json)")])),
+        (None, None, Some(_)) => Err(missing(KEY, folder, &[Some("tokenizer.json or vocab.json (beside merges.txt)")])),
+        (None, None, None) => Err(missing(KEY, folder, &[Some("tokenizer.json, nor vocab.json with merges.txt")])),
+    }
+}
+
+/// The folder of hub models: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`.
+#[must_use]
+pub fn hub_cache() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("HF_HUB_CACHE")
+        .or_else(|| variable("HF_HOME").map(|home| home.join("hub")))
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
+        .unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache/huggingface/hub"))
+}
+
+/// The folder of a hub id in the cache: the snapshot that its `main` points to.
+#[must_use]
+pub fn in_hub_cache(cache: &Path, id: &str) -> Option<PathBuf> {
+    if !is_hub_id(id) {
+        return None;
+    }
+    let model = cache.join(format!("models--{}", id.replace('/', "--")));
+    let revision = std::fs::read_to_string(model.join("refs/main")).ok()?;
+    // A revision is a commit; anything else must not lead out of the cache.
+    let revision = Some(revision.trim()).filter(|name| matches!(parts(name).as_slice(), [Component::Normal(_)]))?;
+    Some(model.join("snapshots").join(revision)).filter(|folder| folder.is_dir())
+}
+
+/// Whether a string has the form of a hub id: `roberta-base` or `facebook/wav2vec2-base`.
+fn is_hub_id(id: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with(['.', '-'])
+            && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
+    };
+    id.split('/').count() <= 2 && id.split('/').all(is_name)
+}
+
+fn parts(path: &str) -> Vec<Component<'_>> {
+    Path::new(path).components().collect()
+}
+
+fn only_fairseq_file(folder: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let found: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|ending| ending == "pt")).collect();
+    match found.as_slice() {
+        [file] => Some(file.clone()),
+        _ => None,
+    }
+}
+
+fn check_folder(key: &'static str, folder: &Path, files: &str) -> Result<(), ConfigError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    Err(ConfigError::NoFolder { key, folder: folder.to_owned(), cache: hub_cache(), files: files.to_owned() })
+}
+
+fn missing(key: &'static str, folder: &Path, names: &[Option<&str>]) -> ConfigError {
+    let missing = names.iter().flatten().copied().collect::<Vec<_>>().join(" and no ");
+    ConfigError::MissingFiles { key, folder: folder.to_owned(), missing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "abc123\n").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn safetensors_is_preferred_and_all_that_is_missing_is_named() {
+        let both = folder(&["config.json", "pytorch_model.bin", "model.safetensors"]);
+        let files = encoder("text.checkpoint", both.path()).unwrap();
+        assert!(files.weights.ends_with("model.safetensors"));
+        let fairseq = folder(&["config.json", "wav2vec_small.pt"]);
+        assert!(encoder("speech.checkpoint", fairseq.path()).unwrap().weights.ends_with("wav2vec_small.pt"));
+        let message = encoder("text.checkpoint", folder(&[]).path()).unwrap_err().to_string();
+        assert!(message.contains("no config.json and no weights (model.safetensors"), "{message}");
+        let message = encoder("text.checkpoint", Path::new("/no/such")).unwrap_err().to_string();
+        assert!(message.contains("`text.checkpoint`: there is no folder /no/such"), "{message}");
+        assert!(message.contains("nothing is downloaded: put config.json and model.safetensors"), "{message}");
+    }
+
+    #[test]
+    fn a_tokenizer_is_one_file_or_two() {
+        let whole = folder(&["tokenizer.json", "vocab.json", "merges.txt"]);
+        assert_eq!(tokenizer(whole.path()).unwrap(), TokenizerFiles::Whole(whole.path().join("tokenizer.json")));
+        let parts = folder(&["vocab.json", "merges.txt"]);
+        assert!(matches!(tokenizer(parts.path()).unwrap(), TokenizerFiles::Parts { .. }));
+        for files in [&["vocab.json"][..], &["merges.txt"], &[]] {
+            assert!(tokenizer(folder(files).path()).unwrap_err().to_string().contains("has no tokenizer.json"));
+        }
+    }
+
+    #[test]
+    fn a_hub_id_is_found_in_the_cache() {
+        let cache = folder(&[
+            "models--facebook--wav2vec2-base/refs/main",
+            "models--facebook--wav2vec2-base/snapshots/abc123/config.json",
+            "models--broken/refs/main",
+        ]);
+        let found = in_hub_cache(cache.path(), "facebook/wav2vec2-base").unwrap();
+        assert!(found.ends_with("models--facebook--wav2vec2-base/snapshots/abc123"));
+        for id in ["broken", "roberta-base", "../x", "a/b/c", "/abs", "", "models/", "~/models"] {
+            assert_eq!(in_hub_cache(cache.path(), id), None, "{id}");
+        }
+    }
+}

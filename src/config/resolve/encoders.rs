@@ -1,0 +1,204 @@
+//! Resolves `[text]` and `[speech]`: where the weights and the tokenizer come from, and what may be set beside them.
+
+use serde_json::Value as Json;
+use toml::Value;
+
+use super::super::keys::Kind;
+use super::super::problem::Fault;
+use super::super::types::{SpeechPooling, TextPooling};
+use super::super::validate::{self, show};
+use super::super::{EncoderMap, EncoderSource, SpeechConfig, TextConfig, TokenizerSource, encoder_keys};
+use super::reader::Resolver;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Modality {
+    Text,
+    Speech,
+}
+
+impl Resolver<'_> {
+    pub(super) fn text_encoder(&mut self, has_init: bool, dropout: Option<f64>) -> TextConfig {
+        let source = self.encoder(Modality::Text, has_init, dropout);
+        let tokenizer = self.tokenizer(&source);
+        let source = match (source, &tokenizer) {
+            (EncoderSource::Fresh { mut config }, TokenizerSource::Train { vocab_size }) => {
+                config.insert("vocab_size".to_owned(), (*vocab_size).into());
+                EncoderSource::Fresh { config }
+            }
+            (source, _) => source,
+        };
+        let default = (!has_init).then_some(TextPooling::Cls);
+        TextConfig {
+            source,
+            tokenizer,
+            pooling: self.choice("text.pooling", TextPooling::from_word).or(default),
+            freeze: self.boolean("text.freeze"),
+            freeze_layers: self.integer("text.freeze_layers"),
+        }
+    }
+
+    pub(super) fn speech_encoder(&mut self, has_init: bool, dropout: Option<f64>) -> SpeechConfig {
+        let source = self.encoder(Modality::Speech, has_init, dropout);
+        let is_loaded = !matches!(source, EncoderSource::Fresh { .. });
+        let default = (!has_init).then_some(SpeechPooling::Mean);
+        SpeechConfig {
+            source,
+            pooling: self.choice("speech.pooling", SpeechPooling::from_word).or(default),
+            freeze: self.boolean("speech.freeze"),
+            freeze_layers: self.integer("speech.freeze_layers"),
+            freeze_feature_encoder: self.stated_boolean("speech.freeze_feature_encoder").unwrap_or(is_loaded),
+        }
+    }
+
+    fn encoder(&mut self, modality: Modality, has_init: bool, dropout: Option<f64>) -> EncoderSource {
+        let (section, checkpoint_key, table, dropouts) = match modality {
+            Modality::Text => ("text.config", "text.checkpoint", encoder_keys::TEXT, encoder_keys::DROPOUTS_TEXT),
+            Modality::Speech => {
+                ("speech.config", "speech.checkpoint", encoder_keys::SPEECH, encoder_keys::DROPOUTS_SPEECH)
+            }
+        };
+        let checkpoint = self.folder(checkpoint_key);
+        let is_stated = self.document.has_section(section);
+        let is_fresh = checkpoint.is_none() && !has_init && is_stated;
+        let mut map = EncoderMap::new();
+        for key in table {
+            let name = key.split().1;
+            let value = if is_fresh { self.value(key.path) } else { self.set(key.path).cloned() };
+            if let Some(value) = dropout.filter(|_| dropouts.contains(&name)).map(Value::Float).or(value) {
+                map.insert(name.to_owned(), json(&value, key.kind));
+            }
+            if !is_fresh && self.set(key.path).is_some() && !encoder_keys::is_adjustable(key.path) {
+                let loaded = if has_init { "train.init" } else { checkpoint_key };
+                if has_init || checkpoint.is_some() {
+                    self.conflict(key.path, format!("is decided by the checkpoint of {loaded}: remove one of them"));
+                }
+            }
+            self.check_dropout_flags(key.path, dropout.filter(|_| dropouts.contains(&name)));
+        }
+        if has_init && checkpoint.is_some() {
+            let reason = format!("and train.init exclude each other: remove one of them (`--set {checkpoint_key}=`)");
+            self.conflict(checkpoint_key, reason);
+        }
+        if is_fresh {
+            self.check_fresh(modality, &map);
+        }
+        match (checkpoint, has_init) {
+            (_, true) => EncoderSource::Initial { overrides: map },
+            (Some(folder), false) => EncoderSource::Checkpoint { folder, overrides: map },
+            (None, false) => {
+                if !is_stated {
+                    let hint = format!("a folder or a hub id (or a [{section}] table: fresh weights; or train.init)");
+                    self.missing(checkpoint_key, &hint);
+                }
+                EncoderSource::Fresh { config: map }
+            }
+        }
+    }
+
+    /// The rules between keys of a fresh encoder's config.
+    fn check_fresh(&mut self, modality: Modality, map: &EncoderMap) {
+        let section = if modality == Modality::Text { "text.config" } else { "speech.config" };
+        if self.is_rejected(&[section]) {
+            return;
+        }
+        let whole = |name: &str| map.get(name).and_then(Json::as_u64).unwrap_or(1).max(1);
+        let length = |name: &str| map.get(name).and_then(Json::as_array).map_or(0, Vec::len);
+        let hidden = whole("hidden_size");
+        let mut divisors = vec!["num_attention_heads"];
+        if modality == Modality::Speech {
+            divisors.push("num_conv_pos_embedding_groups");
+        }
+        for name in divisors {
+            if !hidden.is_multiple_of(whole(name)) {
+                let reason = format!("is {}, which does not divide {section}.hidden_size, {hidden}", whole(name));
+                self.conflict(&format!("{section}.{name}"), reason);
+            }
+        }
+        match modality {
+            Modality::Text => {
+                let positions = whole("max_position_embeddings");
+                let padding = map.get("pad_token_id").and_then(Json::as_u64).unwrap_or(1);
+                if positions < padding.saturating_add(4) {
+                    let reason = format!("is {positions}, too few for any text: positions start at pad_token_id + 1");
+                    self.conflict("text.config.max_position_embeddings", reason);
+                }
+            }
+            Modality::Speech => {
+                let layers = length("conv_dim");
+                for name in ["conv_stride", "conv_kernel"] {
+                    if length(name) != layers {
+                        let reason = format!("has {} entries, but conv_dim has {layers}", length(name));
+                        self.conflict(&format!("speech.config.{name}"), reason);
+                    }
+                }
+                if map.get("add_adapter").and_then(Json::as_bool) == Some(true) {
+                    self.complain(
+                        "speech.config.add_adapter",
+                        Fault::Unavailable { found: "true".to_owned(), available: "false".to_owned() },
+                    );
+                }
+            }
+        }
+    }
+
+    fn tokenizer(&mut self, source: &EncoderSource) -> TokenizerSource {
+        let stated = self.text("text.tokenizer");
+        let folder = self.folder("text.tokenizer");
+        let wants_training = stated == Some("train");
+        let vocab_size = self.stated_integer("text.vocab_size");
+        if vocab_size.is_some() && !wants_training && !self.is_rejected(&["text.tokenizer"]) {
+            self.conflict(
+                "text.vocab_size",
+                "is the size of a trained tokenizer: set tokenizer = \"train\", or remove it",
+            );
+        }
+        let vocab_size = vocab_size.unwrap_or(1000);
+        match source {
+            EncoderSource::Initial { .. } => {
+                if stated.is_some() {
+                    self.conflict("text.tokenizer", "is decided by the checkpoint of train.init: remove one of them");
+                }
+                TokenizerSource::Initial
+            }
+            EncoderSource::Checkpoint { .. } if wants_training => {
+                self.conflict(
+                    "text.tokenizer",
+                    "is \"train\", but a loaded encoder needs the tokenizer it was trained with: remove it",
+                );
+                TokenizerSource::Train { vocab_size }
+            }
+            EncoderSource::Checkpoint { folder: checkpoint, .. } => {
+                TokenizerSource::Folder(folder.unwrap_or_else(|| checkpoint.clone()))
+            }
+            EncoderSource::Fresh { .. } if wants_training => {
+                let rows = self.set("text.config.vocab_size").and_then(Value::as_integer);
+                let is_other = rows.is_some_and(|rows| usize::try_from(rows) != Ok(vocab_size));
+                if is_other && !self.is_rejected(&["text.vocab_size"]) {
+                    let reason =
+                        format!("differs from text.vocab_size, {vocab_size}: remove it, it follows the tokenizer");
+                    self.conflict("text.config.vocab_size", reason);
+                }
+                TokenizerSource::Train { vocab_size }
+            }
+            EncoderSource::Fresh { .. } => {
+                if folder.is_none() && self.document.has_section("text.config") {
+                    self.missing("text.tokenizer", "fresh weights need one: a folder, or \"train\"");
+                }
+                TokenizerSource::Folder(folder.unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// A value of an encoder's config as JSON; numbers that may be fractions always are, so that a round trip is exact.
+fn json(value: &Value, kind: Kind) -> Json {
+    match value {
+        Value::Integer(_) if matches!(kind, Kind::Number(_)) => validate::number(value).map_or(Json::Null, Json::from),
+        Value::Integer(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+        Value::Boolean(flag) => (*flag).into(),
+        Value::String(text) => text.as_str().into(),
+        Value::Array(values) => values.iter().map(|value| json(value, kind)).collect(),
+        Value::Datetime(_) | Value::Table(_) => show(value).into(),
+    }
+}

@@ -1,0 +1,436 @@
+//! Tests of the resolver: every built-in config, every key, the rules between keys, paths, the round trip.
+
+use super::super::builtin::BUILT_IN;
+use super::super::keys::{Kind, Preset};
+use super::super::{EncoderMap, TokenizerSource};
+use super::super::{keys, parse};
+use super::*;
+
+const BASE: &str = "/base";
+const LOADED: &str = "[data]\ntrain = 'train.jsonl'\ndev = 'dev.jsonl'\ntest = '/t/test.jsonl'\n\
+    [text]\ncheckpoint = 'models/roberta'\n[speech]\ncheckpoint = 'models/wav2vec2'\n";
+const FRESH: &str = "[data]\ntrain = 'train.jsonl'\ndev = 'dev.jsonl'\ntest = 'test.jsonl'\n\
+    [text]\ntokenizer = 'train'\n[text.config]\nmax_position_embeddings = 600\n[speech.config]\n";
+const INITIAL: &str = "[data]\ntrain = 'train.jsonl'\n[train]\ninit = 'runs/first/best'\n";
+
+fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
+    let overrides: Vec<String> = overrides.iter().map(|&assignment| assignment.to_owned()).collect();
+    parse("x.toml", text, &overrides, &Surroundings::plain(Path::new(BASE)))
+}
+
+fn lines(result: Result<Config, ConfigError>) -> Vec<String> {
+    result.unwrap_err().to_string().lines().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn one_problem(text: &str, overrides: &[&str], message: &str) {
+    assert_eq!(lines(load(text, overrides)), [message]);
+}
+
+#[test]
+fn every_built_in_config_resolves_and_survives_the_round_trip() {
+    for config in BUILT_IN {
+        let resolved = load(config.text, &[]).unwrap_or_else(|error| panic!("{}: {error}", config.name));
+        let text = resolved.to_toml();
+        let elsewhere = Surroundings::plain(Path::new("/elsewhere"));
+        assert_eq!(parse("config.toml", &text, &[], &elsewhere).unwrap(), resolved, "{text}");
+        assert_eq!(resolved.to_toml(), text);
+    }
+}
+
+#[test]
+fn other_configs_survive_the_round_trip() {
+    let settings: &[(&str, &[&str])] = &[
+        (LOADED, &[]),
+        (LOADED, &["model.dropout=0", "speech.config.layerdrop=0", "speech.config.mask_time_prob=0"]),
+        (LOADED, &["model.ablation=no-multi-head", "train.clip_norm=1", "train.patience=3", "train.batch_seconds=60"]),
+        (LOADED, &["model.fusion.kind=attention", "model.ablation=no-contrastive", "run.device=cuda"]),
+        (FRESH, &["model.dropout=0.25", "train.seed=9223372036854775807", "train.learning_rate=3e-5"]),
+        (INITIAL, &["model.dropout=0.1", "loss.kl=0.30000000000000004", "model.ablation=no-multi-head"]),
+        (INITIAL, &["speech.config.layerdrop=0.1", "data.labels=[\"a \\\"b\\\"\", 'c\\d', 'é\u{1F600}']"]),
+    ];
+    for (text, overrides) in settings {
+        let resolved = load(text, overrides).unwrap();
+        let again = resolved.to_toml();
+        let elsewhere = Surroundings::plain(Path::new("/elsewhere"));
+        assert_eq!(parse("config.toml", &again, &[], &elsewhere).unwrap(), resolved, "{again}");
+    }
+}
+
+#[test]
+fn the_paper_configs_state_the_paper_settings() {
+    for name in ["iemocap4.toml", "slurp.toml", "mist.toml"] {
+        let config = load(BUILT_IN.iter().find(|config| config.name == name).unwrap().text, &[]).unwrap();
+        // Appendix A of the paper: batch 4, 25 epochs, Adam 1e-5, the weights 0.01, 0.01, 0.01 and 0.05.
+        assert_eq!((config.train.batch_size, config.train.epochs), (4, 25));
+        assert_eq!(config.loss, LossConfig::default());
+        assert!((config.train.learning_rate - 1e-5).abs() < 1e-18);
+        assert!((config.train.encoder_learning_rate - 1e-5).abs() < 1e-18);
+        assert!(
+            config.train.clip_norm.is_none() && config.train.patience.is_none() && config.speech.freeze_feature_encoder
+        );
+        assert_eq!(config.model.fusion.layers, Some(4));
+    }
+    let slurp = load(BUILT_IN.get(2).unwrap().text, &[]).unwrap();
+    assert_eq!(slurp.data.labels.map(|labels| labels.len()), Some(60));
+}
+
+#[test]
+fn the_demo_is_fresh_and_settled() {
+    let config = load(BUILT_IN.first().unwrap().text, &[]).unwrap();
+    assert_eq!(
+        config.data.source,
+        DataSource::Demo { utterances: 1200, seed: 1, folder: "/base/runs/demo/corpus".into() }
+    );
+    assert_eq!(config.data.max_tokens, Some(64));
+    assert_eq!(config.model.hidden_size, Some(48));
+    assert!(config.run.test_at_end && !config.speech.freeze_feature_encoder);
+    let (EncoderSource::Fresh { config: text }, TokenizerSource::Train { vocab_size }) =
+        (&config.text.source, &config.text.tokenizer)
+    else {
+        panic!("the demo loads nothing");
+    };
+    assert_eq!(text.get("vocab_size").unwrap().as_u64(), Some(*vocab_size as u64));
+    assert_eq!(text.get("hidden_act").unwrap(), "gelu");
+}
+
+#[test]
+fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
+    let text = "[data]\ntrian = 'a'\nmax_seconds = -1\n[train]\nepochs = 0\nschedule = 'cosin'\nlearning_rate = nan\n\
+                [loss]\nkl = '0.1'\n[modle]\nmethod = 'clasp'\n";
+    assert_eq!(
+        lines(load(text, &["train.epoch=3", "run.device=gpu", "oops", "model.method=misa"])),
+        [
+            "x.toml has 14 problems:",
+            "  x.toml:2: unknown key `data.trian`; did you mean `data.train`?",
+            "  x.toml:3: `data.max_seconds` must be a number above 0, found -1",
+            "  x.toml:5: `train.epochs` must be a whole number of at least 1, found 0",
+            "  x.toml:6: `train.schedule` must be one of constant, linear, cosine, found \"cosin\"; did you mean \"cosine\"?",
+            "  x.toml:7: `train.learning_rate` must be a number above 0, found nan",
+            "  x.toml:9: `loss.kl` must be a number of 0 or more, found \"0.1\"",
+            "  x.toml:10: unknown key `modle`; did you mean `model`?",
+            "  --set model.method=misa: `model.method` = \"misa\" is not available in this version; available: clasp",
+            "  --set oops: expected key.path=value, as in --set train.epochs=3",
+            "  --set run.device=gpu: `run.device` must be one of auto, cpu, cuda, cuda:N, found \"gpu\"",
+            "  --set train.epoch=3: unknown key `train.epoch`; did you mean `train.epochs`?",
+            "  x.toml: `data.train` is missing: the manifest to train on (or a [data.demo] table: the program makes a corpus)",
+            "  x.toml: `speech.checkpoint` is missing: a folder or a hub id (or a [speech.config] table: fresh weights; or \
+             train.init)",
+            "  x.toml: `text.checkpoint` is missing: a folder or a hub id (or a [text.config] table: fresh weights; or \
+             train.init)",
+        ]
+    );
+}
+
+#[test]
+fn one_problem_is_one_line() {
+    one_problem(
+        LOADED,
+        &["train.epoch=3"],
+        "--set train.epoch=3: unknown key `train.epoch`; did you mean `train.epochs`?",
+    );
+    one_problem(
+        &format!("{LOADED}[run]\nprecision = 'bf16'\n"),
+        &[],
+        "x.toml:10: `run.precision` = \"bf16\" is not available in this version; available: f32",
+    );
+    one_problem(
+        LOADED,
+        &["model.ablation=raw-only"],
+        "--set model.ablation=raw-only: `model.ablation` = \"raw-only\" is not available in this version; available: none, \
+         no-semantic, no-modality, no-contrastive, no-reconstruction, no-kl, no-multi-head",
+    );
+}
+
+#[test]
+fn a_flag_repairs_what_the_file_has_wrong() {
+    let text = format!("{LOADED}[train]\nepochs = 0\n");
+    assert_eq!(load(&text, &["train.epochs=2", "train.epochs=3"]).unwrap().train.epochs, 3);
+    let config = load(LOADED, &["model.fusion={layers=2, dropout=0}"]).unwrap();
+    assert_eq!(config.model.fusion.layers, Some(2));
+}
+
+#[test]
+fn paths_are_absolute() {
+    let mut surroundings = Surroundings::plain(Path::new("/base"));
+    surroundings.current_folder = "/here".into();
+    let config = parse("x.toml", LOADED, &[], &surroundings).unwrap();
+    let DataSource::Manifests { train, dev, test } = config.data.source else { panic!("manifests") };
+    assert_eq!((train, dev), ("/base/train.jsonl".into(), Some("/base/dev.jsonl".into())));
+    assert_eq!(test, Some("/t/test.jsonl".into()));
+    assert_eq!(config.run.dir, Path::new("/here/runs/x"));
+    assert_eq!(
+        config.text.source,
+        EncoderSource::Checkpoint { folder: "/base/models/roberta".into(), overrides: EncoderMap::new() }
+    );
+    assert_eq!(config.text.tokenizer, TokenizerSource::Folder("/base/models/roberta".into()));
+    let initial = load(INITIAL, &[]).unwrap();
+    assert_eq!(initial.train.init, Some("/base/runs/first/best".into()));
+}
+
+#[test]
+fn an_existing_path_wins_over_a_hub_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("cache/models--org--model");
+    std::fs::create_dir_all(model.join("refs")).unwrap();
+    std::fs::create_dir_all(model.join("snapshots/1f2e")).unwrap();
+    std::fs::write(model.join("refs/main"), "1f2e").unwrap();
+    let mut surroundings = Surroundings::plain(folder.path());
+    surroundings.hub_cache = folder.path().join("cache");
+    let text = LOADED.replace("models/roberta", "org/model");
+    let found = |config: Config| match config.text.source {
+        EncoderSource::Checkpoint { folder, .. } => folder,
+        other => panic!("{other:?}"),
+    };
+    let cached = parse("x.toml", &text, &[], &surroundings).unwrap();
+    let again = parse("x.toml", &cached.to_toml(), &[], &Surroundings::plain(Path::new("/other"))).unwrap();
+    assert_eq!(again, cached);
+    assert_eq!(found(cached), model.join("snapshots/1f2e"));
+    std::fs::create_dir_all(folder.path().join("org/model")).unwrap();
+    assert_eq!(found(parse("x.toml", &text, &[], &surroundings).unwrap()), folder.path().join("org/model"));
+}
+
+#[test]
+fn encoders_are_loaded_or_fresh_or_initial() {
+    let both = format!("{LOADED}[text.config]\nhidden_size = 48\nhidden_dropout_prob = 0\n");
+    one_problem(
+        &both,
+        &[],
+        "x.toml:10: `text.config.hidden_size` is decided by the checkpoint of text.checkpoint: remove one of them",
+    );
+    let fresh = load(&both, &["text.checkpoint=", "text.tokenizer=train"]).unwrap();
+    assert!(matches!(fresh.text.source, EncoderSource::Fresh { .. }));
+    let overridden = load(LOADED, &["text.config.hidden_dropout_prob=0"]).unwrap();
+    let EncoderSource::Checkpoint { overrides, .. } = overridden.text.source else { panic!("loaded") };
+    assert_eq!(serde_json::to_string(&overrides).unwrap(), r#"{"hidden_dropout_prob":0.0}"#);
+    one_problem(
+        LOADED,
+        &["train.init=runs/a/best", "speech.checkpoint="],
+        "x.toml:6: `text.checkpoint` and train.init exclude each other: remove one of them (`--set text.checkpoint=`)",
+    );
+    assert_eq!(
+        lines(load(INITIAL, &["text.tokenizer=tok", "text.vocab_size=300", "speech.config.hidden_size=3"])).len(),
+        4
+    );
+    let initial = load(INITIAL, &[]).unwrap();
+    assert_eq!((initial.text.pooling, initial.model.fusion), (None, FusionConfig::default()));
+    assert!(initial.speech.freeze_feature_encoder);
+}
+
+#[test]
+fn tokenizers_fit_their_encoders() {
+    for (text, overrides, message) in [
+        (
+            FRESH,
+            &["text.tokenizer="][..],
+            "x.toml: `text.tokenizer` is missing: fresh weights need one: a folder, or \"train\"",
+        ),
+        (
+            LOADED,
+            &["text.tokenizer=train"],
+            "--set text.tokenizer=train: `text.tokenizer` is \"train\", but a loaded encoder needs the tokenizer it was \
+             trained with: remove it",
+        ),
+        (
+            LOADED,
+            &["text.vocab_size=300"],
+            "--set text.vocab_size=300: `text.vocab_size` is the size of a trained tokenizer: set tokenizer = \"train\", or \
+             remove it",
+        ),
+        (
+            FRESH,
+            &["text.config.vocab_size=300"],
+            "--set text.config.vocab_size=300: `text.config.vocab_size` differs from text.vocab_size, 1000: remove it, it \
+             follows the tokenizer",
+        ),
+    ] {
+        one_problem(text, overrides, message);
+    }
+}
+
+#[test]
+fn rules_between_keys() {
+    for (text, overrides, part) in [
+        (
+            LOADED,
+            &["data.demo.seed=2", "data.dev=", "data.test="][..],
+            "`data.train` and [data.demo] exclude each other",
+        ),
+        (LOADED, &["data.test=", "run.test_at_end=true"], "there is no data.test to score"),
+        (LOADED, &["data.dev=", "train.patience=3"], "there is no data.dev to judge by"),
+        (FRESH, &["text.config.num_attention_heads=7", "speech.config.hidden_size=768"], "does not divide text.config"),
+        (FRESH, &["speech.config.num_conv_pos_embedding_groups=7"], "does not divide speech.config.hidden_size, 768"),
+        (FRESH, &["speech.config.conv_kernel=[3]"], "has 1 entries, but conv_dim has 7"),
+        (FRESH, &["speech.config.add_adapter=true"], "not available in this version"),
+        (FRESH, &["text.config.hidden_act=relu"], "must be one of gelu, found \"relu\""),
+        (FRESH, &["text.config.pad_token_id=599"], "too few for any text"),
+        (FRESH, &["model.fusion.split_heads=7"], "which does not divide the model's hidden_size, 768"),
+        (FRESH, &["model.fusion.attention_heads=7"], "which does not divide the fusion's hidden_size, 768"),
+        (FRESH, &["data.max_tokens=599"], "set it to 598"),
+        (FRESH, &["speech.freeze_layers=13"], "the encoder has 12 layers"),
+        (LOADED, &["model.dropout=0", "model.fusion.dropout=0.2"], "both on the command line"),
+        (LOADED, &["model.dropout=0", "speech.config.hidden_dropout=0.2"], "both on the command line"),
+        (LOADED, &["model.ablation=no-kl", "loss.kl=0.2"], "takes this term out"),
+        (LOADED, &["model.ablation=no-multi-head", "model.fusion.kind=multi_head"], "remove one of them"),
+    ] {
+        let found = lines(load(text, overrides));
+        assert!(found.len() == 1 && found.iter().all(|line| line.contains(part)), "{overrides:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_rejected_value_makes_no_second_problem() {
+    one_problem(
+        FRESH,
+        &["text.config.hidden_size=0", "text.config.num_attention_heads=5"],
+        "--set text.config.hidden_size=0: `text.config.hidden_size` must be a whole number of at least 1, found 0",
+    );
+    one_problem(LOADED, &["data.train=[1]"], "--set data.train=[1]: `data.train` must be a string (a path), found [1]");
+}
+
+#[test]
+fn no_text_panics_and_every_accepted_value_survives_the_round_trip() {
+    for config in BUILT_IN {
+        for (end, _) in config.text.char_indices().step_by(61) {
+            let _ = load(&config.text[..end], &[]);
+        }
+    }
+    for key in keys::all() {
+        for value in
+            ["", "0", "-1", "1e400", "9223372036854775807", "[]", "{}", "[[1]]", "nan", "x", "1979-05-27", "\u{0}"]
+        {
+            for text in [FRESH, LOADED, INITIAL] {
+                if let Ok(config) = load(text, &[&format!("{}={value}", key.path)]) {
+                    assert_eq!(load(&config.to_toml(), &[]).unwrap(), config, "{}={value}", key.path);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ablations_are_loss_weights_and_fusion_kinds() {
+    let weights = |ablation: &str| {
+        let loss = load(LOADED, &[&format!("model.ablation={ablation}")]).unwrap().loss;
+        [loss.semantic, loss.modality, loss.reconstruction, loss.kl].map(|weight| weight > 0.0)
+    };
+    assert_eq!(weights("none"), [true; 4]);
+    assert_eq!(weights("no-semantic"), [false, true, true, true]);
+    assert_eq!(weights("no-modality"), [true, false, true, true]);
+    assert_eq!(weights("no-contrastive"), [false, false, true, true]);
+    assert_eq!(weights("no-reconstruction"), [true, true, false, true]);
+    assert_eq!(weights("no-kl"), [true, true, true, false]);
+    assert_eq!(weights("no-multi-head"), [true; 4]);
+    let demo = load(BUILT_IN.first().unwrap().text, &["model.ablation=no-multi-head"]).unwrap().model.fusion;
+    let expected = FusionConfig {
+        kind: Some(FusionKind::Attention),
+        split_heads: Some(1),
+        hidden_size: Some(48),
+        layers: Some(1),
+        attention_heads: Some(2),
+        feed_forward: Some(64),
+        dropout: Some(0.1),
+        slot_embeddings: Some(false),
+    };
+    assert_eq!(demo, expected);
+}
+
+#[test]
+fn model_dropout_sets_every_dropout() {
+    let config = load(LOADED, &["model.dropout=0.3", "run.device=cpu"]).unwrap();
+    assert_eq!((config.model.classifier_dropout, config.model.fusion.dropout), (Some(0.3), Some(0.3)));
+    for (source, expected) in [
+        (config.text.source, r#"{"hidden_dropout_prob":0.3,"attention_probs_dropout_prob":0.3}"#),
+        (
+            config.speech.source,
+            r#"{"hidden_dropout":0.3,"activation_dropout":0.3,"attention_dropout":0.3,"feat_proj_dropout":0.3}"#,
+        ),
+    ] {
+        let EncoderSource::Checkpoint { overrides, .. } = source else { panic!("loaded") };
+        assert_eq!(serde_json::to_string(&overrides).unwrap(), expected);
+    }
+}
+
+#[test]
+fn defaults_of_the_table_are_valid_and_those_of_the_loss_are_the_same() {
+    let defaults = keys::all().filter_map(|key| match key.preset {
+        Preset::Value(value) => Some(format!("{} = {value}\n", key.path)),
+        Preset::Depends(_) => None,
+    });
+    let document = Document::parse("defaults", &defaults.collect::<String>()).unwrap();
+    assert_eq!(validate::validate(&document).problems, []);
+    assert_eq!(load(LOADED, &[]).unwrap().loss, LossConfig::default());
+}
+
+#[test]
+fn every_key_is_read_and_changes_the_config() {
+    let document = Document::parse("x", FRESH).unwrap();
+    let (rejected, surroundings) = (BTreeSet::new(), Surroundings::plain(Path::new(BASE)));
+    let mut resolver = Resolver::new(&document, &rejected, &surroundings);
+    let _ = resolver.config();
+    let read = resolver.read.borrow();
+    for key in keys::all() {
+        assert!(read.contains(key.path), "{} is never read", key.path);
+    }
+    for key in keys::all() {
+        if let Some((text, overrides)) = probe(key) {
+            let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+            let (changed, plain) = (load(&text, &overrides).unwrap(), load(&text, &[]).unwrap());
+            assert_ne!(changed, plain, "{} changes nothing", key.path);
+        }
+    }
+}
+
+/// A config and a flag that sets the key to another value than it has; none where there is only one value.
+fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
+    let only = |value: &str| Some(vec![format!("{}={value}", key.path)]);
+    let with = |other: &str, value: &str| Some(vec![other.to_owned(), format!("{}={value}", key.path)]);
+    let demo = "[data.demo]\n[text]\ntokenizer = 'train'\n[text.config]\n[speech.config]\n";
+    let text = match key.path {
+        path if path.starts_with("data.demo") => demo,
+        "text.checkpoint" | "speech.checkpoint" => LOADED,
+        "train.init" => INITIAL,
+        _ => FRESH,
+    };
+    let overrides = match (key.path, key.kind) {
+        (
+            "model.method"
+            | "run.precision"
+            | "text.config.hidden_act"
+            | "speech.config.hidden_act"
+            | "speech.config.feat_extract_activation"
+            | "speech.pooling"
+            | "speech.config.add_adapter"
+            | "text.config.position_embedding_type",
+            _,
+        ) => None, // Only one value is available.
+        ("speech.config.conv_kernel" | "speech.config.conv_dim" | "speech.config.conv_stride", _) => {
+            only("[1, 1, 1, 1, 1, 1, 1]")
+        }
+        ("text.config.vocab_size", _) => with("text.tokenizer=folder", "300"),
+        ("model.fusion.hidden_size" | "text.config.hidden_size" | "speech.config.hidden_size", _) => only("96"),
+        ("model.hidden_size", _) => only("480"),
+        (path, _) if path.ends_with("heads") || path.ends_with("groups") => only("6"),
+        ("text.config.max_position_embeddings", _) => only("300"),
+        (_, Kind::Boolean) => {
+            let is_on = matches!(key.preset, Preset::Value("true"));
+            only(if is_on { "false" } else { "true" })
+        }
+        (_, Kind::Integer(minimum)) => only(&(minimum + 5).to_string()),
+        (_, Kind::Number(_)) => only("0.75"),
+        (_, Kind::Choice(words)) => {
+            only(words.iter().rev().find(|word| **word != "raw-only" && !key.is_default(word))?)
+        }
+        (_, Kind::Path) => only("somewhere/else"),
+        (_, Kind::Device) => only("cuda:3"),
+        (_, Kind::Labels) => only("['b', 'a']"),
+        (_, Kind::Integers) => None,
+    };
+    overrides.map(|overrides| (text.to_owned(), overrides))
+}
+
+impl keys::Key {
+    fn is_default(&self, word: &str) -> bool {
+        matches!(self.preset, Preset::Value(value) | Preset::Depends(value) if value.contains(word))
+    }
+}

@@ -1,0 +1,294 @@
+//! The words a config may use where it must choose one of a few, and the name of a device.
+//!
+//! Each choice is an enum whose serde name is the word of the config file, of `config.json` and of the reports. The
+//! loss, model and train modules take these types; the table of keys takes their lists of words.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares an enum whose variants are words of the config, with the list of the words.
+macro_rules! choices {
+    ($(#[$about:meta])* $name:ident { $($(#[$variant_about:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$variant_about])* #[serde(rename = $word)] $variant),+
+        }
+
+        impl $name {
+            /// Every word, in the order of the documentation.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word of the config file.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+
+            /// The choice that a word names.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(self.word())
+            }
+        }
+    };
+}
+
+choices! {
+    /// How the text encoder's states become one vector.
+    TextPooling {
+        /// The last hidden state of `<s>`.
+        Cls = "cls",
+        /// The mean over the real tokens.
+        Mean = "mean",
+    }
+}
+
+choices! {
+    /// How the speech encoder's states become one vector.
+    SpeechPooling {
+        /// The mean over the real frames.
+        Mean = "mean",
+    }
+}
+
+choices! {
+    /// The system that is trained: the paper's, or one of those it is compared with.
+    Method {
+        /// The text encoder alone.
+        Text = "text",
+        /// The speech encoder alone.
+        Speech = "speech",
+        /// The mean of the two single systems' probabilities.
+        LateFusion = "late-fusion",
+        /// The two vectors side by side.
+        Concat = "concat",
+        /// Low-rank multimodal fusion.
+        Lmf = "lmf",
+        /// Modality-invariant and -specific representations.
+        Misa = "misa",
+        /// Layer-wise fusion with modality independence modelling.
+        Lfmim = "lfmim",
+        /// The architecture of low-resource multimodal pre-training, without its pre-training.
+        LrmpArch = "lrmp-arch",
+        /// The paper's system.
+        Clasp = "clasp",
+    }
+}
+
+choices! {
+    /// What is left out of the paper's system.
+    Ablation {
+        /// Nothing.
+        None = "none",
+        /// The semantic contrastive term.
+        NoSemantic = "no-semantic",
+        /// The modality contrastive term.
+        NoModality = "no-modality",
+        /// Both contrastive terms.
+        NoContrastive = "no-contrastive",
+        /// The swap reconstruction term.
+        NoReconstruction = "no-reconstruction",
+        /// The divergence between fused and single-modality predictions.
+        NoKl = "no-kl",
+        /// The split into heads before the fusion.
+        NoMultiHead = "no-multi-head",
+        /// The projected vectors: only the two encoders' vectors are fused.
+        RawOnly = "raw-only",
+    }
+}
+
+choices! {
+    /// What the fusion attends over.
+    FusionKind {
+        /// The six vectors, each cut into pieces.
+        MultiHead = "multi_head",
+        /// The six whole vectors: the ablation.
+        Attention = "attention",
+    }
+}
+
+choices! {
+    /// The similarity of two vectors in the contrastive terms.
+    Similarity {
+        /// The cosine of the angle between them.
+        Cosine = "cosine",
+        /// Their dot product.
+        Dot = "dot",
+    }
+}
+
+choices! {
+    /// What the matched pair is contrasted with.
+    Negatives {
+        /// In-modality pairs, the matched pair not in the sum: equation 1 as printed.
+        Printed = "printed",
+        /// In-modality pairs, the matched pair in the sum.
+        WithPositive = "with_positive",
+        /// Cross-modal pairs, in both directions.
+        CrossModal = "cross_modal",
+    }
+}
+
+choices! {
+    /// Which distribution the divergence is measured from.
+    KlDirection {
+        /// KL(fusion ‖ single modality).
+        FusionToUnimodal = "fusion_to_unimodal",
+        /// KL(single modality ‖ fusion).
+        UnimodalToFusion = "unimodal_to_fusion",
+    }
+}
+
+choices! {
+    /// How the cross-entropies weigh the labels.
+    ClassWeights {
+        /// All alike.
+        None = "none",
+        /// By one over the label's count.
+        Inverse = "inverse",
+        /// By one over the label's effective number (Cui et al., 2019).
+        Effective = "effective",
+    }
+}
+
+choices! {
+    /// The optimiser.
+    OptimizerKind {
+        /// Adam; weight decay, if any, is added to the gradient.
+        Adam = "adam",
+        /// Adam with decoupled weight decay.
+        AdamW = "adamw",
+    }
+}
+
+choices! {
+    /// The course of the learning rate after the warm-up.
+    Schedule {
+        /// It stays.
+        Constant = "constant",
+        /// It falls to zero along a line.
+        Linear = "linear",
+        /// It falls to zero along half a cosine.
+        Cosine = "cosine",
+    }
+}
+
+choices! {
+    /// The number format of the computation.
+    Precision {
+        /// 32-bit floats.
+        F32 = "f32",
+        /// bfloat16 compute over 32-bit weights.
+        Bf16 = "bf16",
+    }
+}
+
+/// The device that computes: `auto`, `cpu`, `cuda` or `cuda:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A CUDA device where there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+        }
+    }
+}
+
+/// Why a word names no device that this version can use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// A list of devices.
+    #[error("several devices are not available in this version: name one of auto, cpu, cuda, cuda:N")]
+    Several,
+    /// Anything else.
+    #[error("no such device: expected auto, cpu, cuda or cuda:N (N a whole number, as in cuda:1)")]
+    Unknown,
+}
+
+impl FromStr for Device {
+    type Err = DeviceError;
+
+    fn from_str(word: &str) -> Result<Self, DeviceError> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ if word.contains(',') => Err(DeviceError::Several),
+            _ => word
+                .strip_prefix("cuda:")
+                .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or(DeviceError::Unknown),
+        }
+    }
+}
+
+impl Serialize for Device {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_serde_names_agree() {
+        for word in Ablation::WORDS {
+            let ablation = Ablation::from_word(word).unwrap();
+            assert_eq!(ablation.word(), *word);
+            assert_eq!(serde_json::to_string(&ablation).unwrap(), format!("\"{word}\""));
+        }
+        assert_eq!(Ablation::from_word("No-KL"), None);
+    }
+
+    #[test]
+    fn devices_are_read_and_written() {
+        for (word, device) in [
+            ("auto", Device::Auto),
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(0)),
+            ("cuda:0", Device::Cuda(0)),
+            ("cuda:12", Device::Cuda(12)),
+        ] {
+            assert_eq!(word.parse(), Ok(device));
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        for word in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1x", "CPU", "cuda:99999999999999999999"] {
+            assert_eq!(word.parse::<Device>(), Err(DeviceError::Unknown), "{word}");
+        }
+        assert_eq!("cuda:0,1".parse::<Device>(), Err(DeviceError::Several));
+    }
+}

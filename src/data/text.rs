@@ -1,0 +1,368 @@
+//! Byte-level BPE as RoBERTa's: loads published tokenizers, trains small ones, and encodes with the truncation that
+//! keeps `</s>`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::roberta::RobertaProcessing;
+use tokenizers::{AddedToken, Tokenizer as Inner};
+
+use super::{DataError, FileProblem};
+
+/// The file that holds everything.
+const WHOLE_FILE: &str = "tokenizer.json";
+/// Token to id.
+const VOCABULARY_FILE: &str = "vocab.json";
+/// The merges in the order of their rank.
+const MERGES_FILE: &str = "merges.txt";
+/// What Hugging Face's loader wants to know beside them.
+const CONFIG_FILE: &str = "tokenizer_config.json";
+
+/// The special tokens with the ids 0 to 3.
+const FIRST_SPECIALS: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
+/// The special token with the last id.
+const MASK: &str = "<mask>";
+
+/// The token ids of one text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// `<s> … </s>`, at most `max_tokens` of them.
+    pub ids: Vec<u32>,
+    /// Whether tokens were left out.
+    pub was_cut: bool,
+}
+
+/// A byte-level BPE tokenizer with RoBERTa's special tokens.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: Inner,
+    begin: u32,
+    pad: u32,
+    end: u32,
+    /// The published `tokenizer_config.json`, kept for [`Tokenizer::save`].
+    config: Option<String>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, or `vocab.json` with `merges.txt`, from a folder.
+    ///
+    /// # Errors
+    ///
+    /// The files are missing, malformed, or without RoBERTa's special tokens.
+    pub fn load(folder: &Path) -> Result<Self, DataError> {
+        if !folder.is_dir() {
+            let problem = if folder.exists() {
+                FileProblem::Other("a folder is needed, this is a file".to_owned())
+            } else {
+                FileProblem::Missing
+            };
+            return Err(DataError::File { path: folder.to_path_buf(), problem });
+        }
+        let whole = folder.join(WHOLE_FILE);
+        let (vocabulary, merges) = (folder.join(VOCABULARY_FILE), folder.join(MERGES_FILE));
+        let (inner, source) = if whole.exists() {
+            let bytes = std::fs::read(&whole).map_err(|error| DataError::file(&whole, &error))?;
+            (Inner::from_bytes(bytes).map_err(|error| failed(&whole, &error))?, whole)
+        } else {
+            let missing = match (vocabulary.exists(), merges.exists()) {
+                (true, true) => None,
+                (true, false) => Some("merges.txt is"),
+                (false, true) => Some("vocab.json is"),
+                (false, false) => Some("all three are"),
+            };
+            if let Some(missing) = missing {
+                return Err(DataError::NoTokenizer { folder: folder.to_path_buf(), missing });
+            }
+            (from_parts(folder, &vocabulary, &merges)?, folder.to_path_buf())
+        };
+        let config = std::fs::read_to_string(folder.join(CONFIG_FILE)).ok();
+        Self::new(inner, config, &source)
+    }
+
+    /// Learns `vocab_size` tokens (special tokens and the 256 bytes included) from texts; the result depends on the
+    /// texts and the size alone.
+    ///
+    /// # Errors
+    ///
+    /// `vocab_size` is below 261, or the trainer fails.
+    pub fn train<Text: AsRef<str> + Sync>(texts: &[Text], vocab_size: usize) -> Result<Self, DataError> {
+        let source = Path::new("the training text");
+        let floor = FIRST_SPECIALS.len() + 256 + 1;
+        if vocab_size < floor {
+            return Err(failed(source, &format!("a vocabulary of {vocab_size} is below {floor}, the bytes alone")));
+        }
+        let specials = FIRST_SPECIALS.iter().map(|token| AddedToken::from(*token, true)).collect();
+        let trainer = BpeTrainer::builder()
+            .vocab_size(vocab_size - 1)
+            .min_frequency(2)
+            .show_progress(false)
+            .special_tokens(specials)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        let mut inner = Inner::new(BPE::default());
+        inner.with_pre_tokenizer(Some(ByteLevel::default().add_prefix_space(false)));
+        inner
+            .train(&mut TrainerWrapper::from(trainer), texts.iter().map(|text| text.as_ref().to_owned()))
+            .map_err(|error| failed(source, &error))?;
+        let model = model_of(&inner, source)?;
+        let mut vocabulary = model.get("vocab").and_then(Value::as_object).cloned().unwrap_or_default();
+        vocabulary.insert(MASK.to_owned(), vocabulary.len().into());
+        let merges = model.get("merges").cloned().unwrap_or(Value::Null);
+        Self::new(assemble(&vocabulary.into(), &merges, source)?, None, source)
+    }
+
+    /// Writes `tokenizer.json`, `vocab.json`, `merges.txt` and `tokenizer_config.json`.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), DataError> {
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).map_err(|error| DataError::file(&path, &error))
+        };
+        let whole = self.inner.to_string(false).map_err(|error| failed(folder, &error))?;
+        write(WHOLE_FILE, &whole)?;
+        let model = model_of(&self.inner, folder)?;
+        write(VOCABULARY_FILE, &model.get("vocab").cloned().unwrap_or_default().to_string())?;
+        let mut merges = "#version: 0.2\n".to_owned();
+        for merge in model.get("merges").and_then(Value::as_array).into_iter().flatten() {
+            let line = match merge {
+                Value::String(line) => line.clone(),
+                pair => [0, 1].map(|side| pair.get(side).and_then(Value::as_str).unwrap_or_default()).join(" "),
+            };
+            merges.push_str(&line);
+            merges.push('\n');
+        }
+        write(MERGES_FILE, &merges)?;
+        let config = self.config.clone().unwrap_or_else(|| {
+            let config = json!({
+                "tokenizer_class": "RobertaTokenizer", "add_prefix_space": false, "model_max_length": 512,
+                "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
+                "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": MASK,
+            });
+            format!("{config:#}\n")
+        });
+        write(CONFIG_FILE, &config)
+    }
+
+    /// The number of tokens, special ones included: rows of the word embedding.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of `<pad>`.
+    #[must_use]
+    pub fn pad_token(&self) -> u32 {
+        self.pad
+    }
+
+    /// The ids of a text as Hugging Face's `RobertaTokenizerFast` gives them with truncation to `max_tokens` (at least
+    /// 2); an empty text is `<s></s>`.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer has no token for a part of the text (a vocabulary without all bytes).
+    pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Encoding, DataError> {
+        let encoded = self.inner.encode_fast(text, false).map_err(|error| failed(Path::new(WHOLE_FILE), &error))?;
+        let inner_ids = encoded.get_ids();
+        let room = max_tokens.saturating_sub(2);
+        let kept = &inner_ids[..inner_ids.len().min(room)];
+        let mut ids = Vec::with_capacity(kept.len() + 2);
+        ids.push(self.begin);
+        ids.extend_from_slice(kept);
+        ids.push(self.end);
+        Ok(Encoding { ids, was_cut: kept.len() < inner_ids.len() })
+    }
+
+    fn new(mut inner: Inner, config: Option<String>, source: &Path) -> Result<Self, DataError> {
+        // A published file may store how its maker once padded and cut; both are ours to decide.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| failed(source, &error))?;
+        let id =
+            |token: &str| inner.token_to_id(token).ok_or_else(|| failed(source, &format!("it has no token {token}")));
+        let (begin, pad, end) = (id("<s>")?, id("<pad>")?, id("</s>")?);
+        Ok(Self { inner, begin, pad, end, config })
+    }
+}
+
+fn failed(path: &Path, error: &(impl ToString + ?Sized)) -> DataError {
+    DataError::Tokenizer { path: path.to_path_buf(), reason: error.to_string().replace('\n', " ") }
+}
+
+fn model_of(inner: &Inner, source: &Path) -> Result<Value, DataError> {
+    serde_json::to_value(inner.get_model()).map_err(|error| failed(source, &error))
+}
+
+fn from_parts(folder: &Path, vocabulary: &PathBuf, merges: &PathBuf) -> Result<Inner, DataError> {
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| DataError::file(path, &error));
+    let tokens: Value = serde_json::from_str(&read(vocabulary)?).map_err(|error| failed(vocabulary, &error))?;
+    let mut pairs = Vec::new();
+    for (at, line) in read(merges)?.lines().enumerate() {
+        if line.is_empty() || (at == 0 && line.starts_with("#version")) {
+            continue;
+        }
+        match line.split_once(' ') {
+            Some((left, right)) => pairs.push(json!([left, right])),
+            None => return Err(failed(merges, &format!("line {} is not two tokens", at + 1))),
+        }
+    }
+    assemble(&tokens, &pairs.into(), folder)
+}
+
+/// RoBERTa's tokenizer out of its vocabulary and merges.
+fn assemble(vocabulary: &Value, merges: &Value, source: &Path) -> Result<Inner, DataError> {
+    let id = |token: &str| vocabulary.get(token).and_then(Value::as_u64);
+    let mut added = Vec::new();
+    for token in FIRST_SPECIALS.iter().chain([&MASK]) {
+        let Some(id) = id(token) else {
+            if *token == MASK || *token == "<unk>" {
+                continue;
+            }
+            return Err(failed(source, &format!("the vocabulary has no token {token}")));
+        };
+        // `<mask>` takes the space before it along, as in RoBERTa's own tokenizer.
+        added.push(json!({
+            "id": id, "content": token, "special": true, "single_word": false, "lstrip": *token == MASK,
+            "rstrip": false, "normalized": false,
+        }));
+    }
+    let number = |token: &str| id(token).and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
+    let processor = RobertaProcessing::new(("</s>".to_owned(), number("</s>")), ("<s>".to_owned(), number("<s>")))
+        .trim_offsets(true)
+        .add_prefix_space(false);
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let whole = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": byte_level, "post_processor": processor, "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges,
+        },
+    });
+    Inner::from_bytes(whole.to_string()).map_err(|error| failed(source, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const TEXTS: [&str; 4] =
+        ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "Ünïcödé ☕ the the"];
+
+    fn roberta() -> Option<PathBuf> {
+        let Ok(root) = std::env::var("CLASP_TEST_DATA") else {
+            println!("skipped: CLASP_TEST_DATA is not set");
+            return None;
+        };
+        Some(Path::new(&root).join("roberta-bpe"))
+    }
+
+    /// `0 31414 232 328 2` and `0 2` are what the tokenizer of RoBERTa-base is published to give.
+    #[test]
+    fn published_tokenizers_load_from_either_form() {
+        let Some(folder) = roberta() else { return };
+        let parts = tempfile::tempdir().unwrap();
+        for name in [VOCABULARY_FILE, MERGES_FILE] {
+            std::fs::copy(folder.join(name), parts.path().join(name)).unwrap();
+        }
+        for folder in [folder.as_path(), parts.path()] {
+            let tokenizer = Tokenizer::load(folder).unwrap();
+            assert_eq!(tokenizer.encode("Hello world!", 512).unwrap().ids, [0, 31_414, 232, 328, 2]);
+            assert_eq!(tokenizer.encode("", 512).unwrap(), Encoding { ids: vec![0, 2], was_cut: false });
+            let cut = tokenizer.encode("Hello world!", 4).unwrap();
+            assert_eq!(cut, Encoding { ids: vec![0, 31_414, 232, 2], was_cut: true });
+            assert_eq!(tokenizer.encode("Hello <mask>!</s>", 512).unwrap().ids, [0, 31_414, 50_264, 328, 2, 2]);
+            assert_eq!((tokenizer.vocab_size(), tokenizer.pad_token()), (50_265, 1));
+        }
+    }
+
+    #[test]
+    fn long_text_is_quick() {
+        let tokenizer = match roberta() {
+            Some(folder) => Tokenizer::load(&folder).unwrap(),
+            None => Tokenizer::train(&TEXTS, 300).unwrap(),
+        };
+        let texts = [
+            "a".repeat(100_000),
+            " ".repeat(100_000),
+            "word ".repeat(20_000),
+            "x1!é ".repeat(20_000),
+            "abcdefghij".repeat(10_000),
+            format!("{}hello world", " ".repeat(99_989)),
+        ];
+        for text in texts {
+            let begun = Instant::now();
+            let encoding = tokenizer.encode(&text, 512).unwrap();
+            assert_eq!((encoding.ids.len(), encoding.was_cut), (512, true));
+            println!("{:?} {:?}", begun.elapsed(), text.chars().take(4).collect::<String>());
+            assert!(
+                begun.elapsed().as_secs_f64() < 1.0,
+                "{:?} for {:?}…",
+                begun.elapsed(),
+                text.chars().take(10).collect::<String>()
+            );
+        }
+    }
+
+    #[test]
+    fn a_trained_tokenizer_is_deterministic_and_survives_saving() {
+        let tokenizer = Tokenizer::train(&TEXTS, 280).unwrap();
+        assert_eq!(
+            tokenizer.inner.to_string(false).unwrap(),
+            Tokenizer::train(&TEXTS, 280).unwrap().inner.to_string(false).unwrap()
+        );
+        let specials = ["<s>", "<pad>", "</s>", "<unk>"].map(|token| tokenizer.inner.token_to_id(token));
+        assert_eq!(specials, [Some(0), Some(1), Some(2), Some(3)]);
+        let last = u32::try_from(tokenizer.vocab_size() - 1).unwrap();
+        assert_eq!(tokenizer.inner.token_to_id(MASK), Some(last));
+        assert!(tokenizer.vocab_size() <= 280 && tokenizer.vocab_size() > 262);
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer.save(folder.path()).unwrap();
+        let whole = Tokenizer::load(folder.path()).unwrap();
+        std::fs::remove_file(folder.path().join(WHOLE_FILE)).unwrap();
+        let parts = Tokenizer::load(folder.path()).unwrap();
+        for text in ["the cat", " the  dog\n", "日本 ☕é", "<mask> a</s>", ""] {
+            let expected = tokenizer.encode(text, 512).unwrap();
+            assert_eq!(whole.encode(text, 512).unwrap(), expected);
+            assert_eq!(parts.encode(text, 512).unwrap(), expected);
+            // Every byte is a token, so nothing is lost.
+            let text_again = tokenizer.inner.decode(&expected.ids, false).unwrap();
+            assert_eq!(text_again.replace(" <mask>", "<mask>"), format!("<s>{text}</s>"));
+        }
+    }
+
+    #[test]
+    fn stored_truncation_and_padding_are_off() {
+        let folder = tempfile::tempdir().unwrap();
+        Tokenizer::train(&TEXTS, 280).unwrap().save(folder.path()).unwrap();
+        let path = folder.path().join(WHOLE_FILE);
+        let mut whole: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        whole["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+        whole["padding"] = json!({"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 1, "pad_type_id": 0, "pad_token": "<pad>"});
+        std::fs::write(&path, whole.to_string()).unwrap();
+        let ids = Tokenizer::load(folder.path()).unwrap().encode("a cat sat on", 512).unwrap().ids;
+        assert!(ids.len() > 4 && !ids.contains(&1), "{ids:?}");
+    }
+
+    #[test]
+    fn missing_and_broken_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = || Tokenizer::load(folder.path()).unwrap_err().to_string();
+        assert!(message().contains("put tokenizer.json, or vocab.json and merges.txt, there (all three are missing)"));
+        std::fs::write(folder.path().join(VOCABULARY_FILE), "{}").unwrap();
+        assert!(message().contains("(merges.txt is missing)"));
+        std::fs::write(folder.path().join(MERGES_FILE), "#version: 0.2\nab\n").unwrap();
+        assert!(message().contains("line 2 is not two tokens"), "{}", message());
+        std::fs::write(folder.path().join(WHOLE_FILE), "{\"version\"").unwrap();
+        assert!(message().contains("tokenizer.json: the tokenizer cannot be used"), "{}", message());
+        assert!(Tokenizer::train(&TEXTS, 100).unwrap_err().to_string().contains("below 261"));
+    }
+}

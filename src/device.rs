@@ -1,0 +1,132 @@
+//! Where the numbers are computed: the CPU, or a CUDA device where the machine has one. The backend is chosen here,
+//! once; all else is generic over it.
+
+use burn::backend::Flex;
+
+use crate::{config::Device, ops::Ops};
+
+/// A device that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for Chosen {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+        }
+    }
+}
+
+/// A device that was asked for and is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// CUDA cannot be used at all.
+    #[error("no CUDA device can be used: {reason}; use --device cpu, or auto to take what is there")]
+    NoCuda {
+        /// Why.
+        reason: String,
+    },
+    /// There are fewer devices.
+    #[error("there is no cuda:{number}: this machine has {count} CUDA device(s), numbered from 0")]
+    NoSuchDevice {
+        /// What was asked for.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// How many CUDA devices there are, or why there are none. Starts nothing on them.
+///
+/// # Errors
+/// The program was built without CUDA, or the machine has no driver, no device, or no CUDA headers to compile kernels.
+pub fn cuda_devices() -> Result<usize, String> {
+    cuda::devices()
+}
+
+/// The device to use.
+///
+/// # Errors
+/// A CUDA device was asked for by name and is not there.
+pub fn choose(device: Device) -> Result<Chosen, DeviceError> {
+    match device {
+        Device::Cpu => Ok(Chosen::Cpu),
+        Device::Auto => Ok(if cuda_devices().is_ok_and(|count| count > 0) { Chosen::Cuda(0) } else { Chosen::Cpu }),
+        Device::Cuda(number) => match cuda_devices() {
+            Err(reason) => Err(DeviceError::NoCuda { reason }),
+            Ok(count) if number >= count => Err(DeviceError::NoSuchDevice { number, count }),
+            Ok(_) => Ok(Chosen::Cuda(number)),
+        },
+    }
+}
+
+/// Work that runs on whichever backend was chosen.
+pub trait Task {
+    /// What it comes to.
+    type Output;
+
+    /// Does it on one backend.
+    fn run<B: Ops>(self, device: &B::Device) -> Self::Output;
+}
+
+/// Runs a task on a device that is there.
+pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
+    match chosen {
+        #[cfg(feature = "cuda")]
+        Chosen::Cuda(number) => task.run::<burn::backend::Cuda>(&burn::backend::cuda::CudaDevice::new(number)),
+        #[cfg(not(feature = "cuda"))]
+        Chosen::Cuda(_) => task.run::<Flex>(&burn::backend::flex::FlexDevice),
+        Chosen::Cpu => task.run::<Flex>(&burn::backend::flex::FlexDevice),
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::path::Path;
+
+    use cudarc::driver::{result, sys};
+
+    /// Where kernels find the toolkit's headers when they are compiled, beside `CUDA_PATH`.
+    const TOOLKITS: [&str; 2] = ["/usr/local/cuda", "/opt/cuda"];
+
+    pub fn devices() -> Result<usize, String> {
+        // Asked for first: the driver's functions panic where its library is missing.
+        // SAFETY: it only tries to open the library.
+        if !unsafe { sys::is_culib_present() } {
+            return Err("the NVIDIA driver library is not installed".into());
+        }
+        result::init().map_err(|error| format!("the NVIDIA driver does not start ({error:?})"))?;
+        let count = result::device::get_count().map_err(|error| format!("no device can be counted ({error:?})"))?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if count == 0 {
+            return Err("the machine has none".into());
+        }
+        if !has_headers() {
+            return Err("the CUDA toolkit's headers are missing: install the toolkit, or set CUDA_PATH to it".into());
+        }
+        Ok(count)
+    }
+
+    fn has_headers() -> bool {
+        let named = std::env::var_os("CUDA_PATH").map(std::path::PathBuf::from);
+        named
+            .iter()
+            .map(|path| path.as_path())
+            .chain(TOOLKITS.iter().map(Path::new))
+            .any(|path| path.join("include").is_dir())
+            || Path::new("/usr/bin/nvcc").exists()
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    pub fn devices() -> Result<usize, String> {
+        Err("this program was built without the feature `cuda`".into())
+    }
+}

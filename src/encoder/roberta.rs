@@ -1,0 +1,249 @@
+//! The text encoder: `RoBERTa` without a pooler (Liu et al. 2019), as Hugging Face's `RobertaModel`.
+
+use burn::{
+    module::Module,
+    tensor::{Int, Tensor, TensorData, backend::Backend},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Encoded, EncoderError,
+    layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
+};
+use crate::{
+    nn::{Embedding, Init, LayerNorm},
+    ops::{self, Lengths, Mode, Ops},
+};
+
+const ENCODER: &str = "text encoder";
+
+/// The keys of a `RoBERTa` `config.json` that matter here, with Hugging Face's defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RobertaConfig {
+    /// Entries of the tokenizer.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of a layer; divides the width.
+    pub num_attention_heads: usize,
+    /// Width inside the feed-forward block.
+    pub intermediate_size: usize,
+    /// Non-linearity of the feed-forward block.
+    pub hidden_act: String,
+    /// On the embeddings and the output of each block.
+    pub hidden_dropout_prob: f64,
+    /// On the attention weights.
+    pub attention_probs_dropout_prob: f64,
+    /// Rows of the position table: the longest text and two more.
+    pub max_position_embeddings: usize,
+    /// Rows of the token-type table; the first is used.
+    pub type_vocab_size: usize,
+    /// Deviation of fresh weights.
+    pub initializer_range: f64,
+    /// Added to the variance in the norms.
+    pub layer_norm_eps: f64,
+    /// The padding token.
+    pub pad_token_id: usize,
+    /// The token in front of a text.
+    pub bos_token_id: usize,
+    /// The token behind a text.
+    pub eos_token_id: usize,
+    /// How positions enter.
+    pub position_embedding_type: String,
+}
+
+impl Default for RobertaConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 50_265,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: "gelu".into(),
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            initializer_range: 0.02,
+            layer_norm_eps: 1e-12,
+            pad_token_id: 1,
+            bos_token_id: 0,
+            eos_token_id: 2,
+            position_embedding_type: "absolute".into(),
+        }
+    }
+}
+
+impl RobertaConfig {
+    /// Reads a Hugging Face config.
+    ///
+    /// # Errors
+    /// A value of the wrong type, out of range or not supported.
+    pub fn from_json(json: &serde_json::Value) -> Result<Self, EncoderError> {
+        let config: Self =
+            serde_json::from_value(json.clone()).map_err(|source| EncoderError::Json { encoder: ENCODER, source })?;
+        config.check(json)?;
+        Ok(config)
+    }
+
+    /// The most tokens of a text, the two special ones included.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.max_position_embeddings.saturating_sub(self.pad_token_id + 1)
+    }
+
+    fn check(&self, json: &serde_json::Value) -> Result<(), EncoderError> {
+        let unsupported = |key, found: &str, supported| EncoderError::Unsupported {
+            encoder: ENCODER,
+            key,
+            found: found.into(),
+            supported,
+        };
+        let kind = json.get("model_type").and_then(|kind| kind.as_str()).unwrap_or("roberta");
+        if !matches!(kind, "roberta" | "xlm-roberta" | "camembert") {
+            return Err(unsupported("model_type", kind, "roberta"));
+        }
+        if self.hidden_act != "gelu" {
+            return Err(unsupported("hidden_act", &self.hidden_act, "gelu"));
+        }
+        if self.position_embedding_type != "absolute" {
+            return Err(unsupported("position_embedding_type", &self.position_embedding_type, "absolute"));
+        }
+        let invalid = |problem: String| EncoderError::Invalid { encoder: ENCODER, problem };
+        if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            return Err(invalid(format!(
+                "num_attention_heads = {} must divide hidden_size = {}",
+                self.num_attention_heads, self.hidden_size
+            )));
+        }
+        for (key, size) in [
+            ("hidden_size", self.hidden_size),
+            ("vocab_size", self.vocab_size),
+            ("intermediate_size", self.intermediate_size),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            if size == 0 {
+                return Err(invalid(format!("{key} must be 1 or more")));
+            }
+        }
+        if self.max_tokens() < 2 {
+            return Err(invalid(format!(
+                "max_position_embeddings = {} leaves no room for a text",
+                self.max_position_embeddings
+            )));
+        }
+        Ok(())
+    }
+
+    fn layer(&self) -> LayerConfig {
+        LayerConfig {
+            width: self.hidden_size,
+            heads: self.num_attention_heads,
+            feed_forward: self.intermediate_size,
+            norm_first: false,
+            activation: Activation::Gelu,
+            attention_dropout: self.attention_probs_dropout_prob,
+            hidden_dropout: self.hidden_dropout_prob,
+            activation_dropout: 0.0,
+            epsilon: self.layer_norm_eps,
+        }
+    }
+}
+
+/// The three tables whose rows are summed for a token, and their norm.
+#[derive(Module, Debug)]
+pub struct TextEmbeddings<B: Backend> {
+    word: Embedding<B>,
+    position: Embedding<B>,
+    token_type: Embedding<B>,
+    norm: LayerNorm<B>,
+}
+
+/// Tokens to hidden states.
+#[derive(Module, Debug)]
+pub struct TextEncoder<B: Backend> {
+    embeddings: TextEmbeddings<B>,
+    layers: Vec<TransformerLayer<B>>,
+    pad_token: usize,
+    dropout: f64,
+}
+
+impl<B: Backend> TextEncoder<B> {
+    /// An encoder with fresh parameters.
+    pub fn new(config: &RobertaConfig, init: &mut Init<'_, B>) -> Self {
+        let (width, deviation) = (config.hidden_size, config.initializer_range);
+        let layer = config.layer();
+        Self {
+            embeddings: TextEmbeddings {
+                word: Embedding::normal(config.vocab_size, width, deviation, init),
+                position: Embedding::normal(config.max_position_embeddings, width, deviation, init),
+                token_type: Embedding::normal(config.type_vocab_size, width, deviation, init),
+                norm: LayerNorm::new(width, config.layer_norm_eps, init),
+            },
+            layers: (0..config.num_hidden_layers)
+                .map(|_| TransformerLayer::new(&layer, LayerInit::Normal(deviation), init))
+                .collect(),
+            pad_token: config.pad_token_id,
+            dropout: config.hidden_dropout_prob,
+        }
+    }
+
+    /// Stops gradients for the embeddings and the lowest `count` layers.
+    #[must_use]
+    pub fn freeze_layers(mut self, count: usize) -> Self {
+        if count > 0 {
+            self.embeddings = self.embeddings.no_grad();
+        }
+        self.layers = freeze_lowest(self.layers, count);
+        self
+    }
+}
+
+/// Stops gradients for the lowest `count` of some layers.
+pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(layers: Vec<M>, count: usize) -> Vec<M> {
+    let freeze = |(index, layer): (usize, M)| if index < count { layer.no_grad() } else { layer };
+    layers.into_iter().enumerate().map(freeze).collect()
+}
+
+impl<B: Ops> TextEncoder<B> {
+    /// `tokens` row-major [batch, tokens], padded on the right.
+    pub fn forward(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
+        let rows = tokens.len();
+        let positions = self.positions(tokens, lengths);
+        let embeddings = &self.embeddings;
+        let indices = |values: Vec<i64>| Tensor::<B, 1, Int>::from_data(TensorData::new(values, [rows]), device);
+        let token_type = embeddings.token_type.weight.val().narrow(0, 0, 1); // [1, hidden]
+        let summed = embeddings.word.forward(indices(tokens.to_vec()))
+            + embeddings.position.forward(indices(positions))
+            + token_type;
+        let mut hidden = ops::dropout(embeddings.norm.forward(summed), mode.dropout(self.dropout));
+        for layer in &self.layers {
+            hidden = layer.forward(hidden, lengths, mode);
+        }
+        Encoded { hidden, lengths: lengths.clone() }
+    }
+
+    /// Positions count the tokens that are not padding, from one behind the padding token's number; padding tokens
+    /// have that number itself (`create_position_ids_from_input_ids` of Hugging Face).
+    #[expect(clippy::cast_possible_wrap, reason = "token numbers are small")]
+    fn positions(&self, tokens: &[i64], lengths: &Lengths) -> Vec<i64> {
+        let pad = self.pad_token as i64;
+        let mut positions = Vec::with_capacity(tokens.len());
+        for row in tokens.chunks(lengths.longest().max(1)) {
+            let mut position = pad;
+            for &token in row {
+                if token == pad {
+                    positions.push(pad);
+                } else {
+                    position += 1;
+                    positions.push(position);
+                }
+            }
+        }
+        positions
+    }
+}

@@ -1,0 +1,301 @@
+//! The speech encoder: wav2vec 2.0 (Baevski et al. 2020) in both published variants, as Hugging Face's
+//! `Wav2Vec2Model`: group norm with post-norm layers (base), layer norm with pre-norm layers (large-lv60, XLSR).
+//!
+//! *Departure* from Hugging Face's batching: padding never reaches a result. Group-norm statistics run over an
+//! utterance's own frames, padded frames are zeroed before the positional convolution, and attention is masked.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, TensorData, backend::Backend},
+};
+
+use super::{
+    Encoded, Wav2Vec2Config,
+    layer::{LayerInit, TransformerLayer},
+    roberta::freeze_lowest,
+    spec_augment::SpanMask,
+};
+use crate::{
+    nn::{Init, LayerNorm, Linear},
+    ops::{self, Lengths, Mode, Ops},
+};
+
+/// Added to the variance in the feature encoder's norms (the default of `torch.nn.GroupNorm` and `LayerNorm`).
+const FEATURE_EPSILON: f64 = 1e-5;
+
+/// How a convolution of the feature encoder is normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FeatureNorm {
+    None,
+    /// Each channel over an utterance's valid frames.
+    Group,
+    /// Each frame over its channels.
+    Layer,
+}
+
+/// A convolution: weight [out, in, kernel], bias [out].
+#[derive(Module, Debug)]
+pub struct Convolution<B: Backend> {
+    weight: Param<Tensor<B, 3>>,
+    bias: Option<Param<Tensor<B, 1>>>,
+}
+
+/// One convolution of the feature encoder with its norm.
+#[derive(Module, Debug)]
+pub struct FeatureLayer<B: Backend> {
+    conv: Convolution<B>,
+    layer_norm: Option<LayerNorm<B>>,
+    stride: usize,
+    kernel: usize,
+    #[module(skip)]
+    kind: FeatureNorm,
+}
+
+impl<B: Backend> FeatureLayer<B> {
+    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+    fn new(config: &Wav2Vec2Config, index: usize, init: &mut Init<'_, B>) -> Self {
+        let (width, kernel) = (config.conv_dim[index], config.conv_kernel[index]);
+        let input = if index == 0 { 1 } else { config.conv_dim[index - 1] };
+        let kind = match (config.feat_extract_norm.as_str(), index) {
+            ("layer", _) => FeatureNorm::Layer,
+            (_, 0) => FeatureNorm::Group,
+            _ => FeatureNorm::None,
+        };
+        let fan_in = (input * kernel) as f64;
+        Self {
+            conv: Convolution {
+                weight: init.normal([width, input, kernel], (2.0 / fan_in).sqrt()), // Kaiming
+                bias: config.conv_bias.then(|| init.uniform([width], -1.0 / fan_in.sqrt(), 1.0 / fan_in.sqrt())),
+            },
+            layer_norm: (kind != FeatureNorm::None).then(|| LayerNorm::new(width, FEATURE_EPSILON, init)),
+            stride: config.conv_stride[index],
+            kernel,
+            kind,
+        }
+    }
+}
+
+impl<B: Ops> FeatureLayer<B> {
+    /// [batch, time, in] -> [batch, frames, out]
+    fn forward(&self, x: Tensor<B, 3>, lengths: &Lengths) -> (Tensor<B, 3>, Lengths) {
+        let frames = |time: usize| if time < self.kernel { 0 } else { (time - self.kernel) / self.stride + 1 };
+        let lengths =
+            Lengths::new(lengths.valid().iter().map(|&time| frames(time)).collect(), frames(lengths.longest()));
+        let x =
+            <B as Ops>::convolution(x, self.conv.weight.val(), self.conv.bias.as_ref().map(Param::val), self.stride);
+        let x = match &self.layer_norm {
+            None => x,
+            Some(norm) if self.kind == FeatureNorm::Group => {
+                <B as Ops>::masked_group_norm(x, norm.weight.val(), norm.bias.val(), &lengths, norm.epsilon())
+            }
+            Some(norm) => {
+                let [batch, frames, channels] = x.dims();
+                norm.forward(x.reshape([batch * frames, channels])).reshape([batch, frames, channels])
+            }
+        };
+        (<B as Ops>::gelu(x), lengths)
+    }
+}
+
+/// The convolutions that turn samples into frames of 25 ms every 20 ms.
+#[derive(Module, Debug)]
+pub struct FeatureEncoder<B: Backend> {
+    conv_layers: Vec<FeatureLayer<B>>,
+}
+
+/// Frames to the width of the layers.
+#[derive(Module, Debug)]
+pub struct FeatureProjection<B: Backend> {
+    layer_norm: LayerNorm<B>,
+    projection: Linear<B>,
+}
+
+/// The positional convolution, its weight split into direction and length (weight norm over the kernel's positions).
+#[derive(Module, Debug)]
+pub struct PositionalConvolution<B: Backend> {
+    /// Length of the weight at each position: [1, 1, kernel].
+    length: Param<Tensor<B, 3>>,
+    /// [hidden, hidden / groups, kernel]
+    direction: Param<Tensor<B, 3>>,
+    bias: Param<Tensor<B, 1>>,
+    groups: usize,
+}
+
+impl<B: Backend> PositionalConvolution<B> {
+    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+    fn new(config: &Wav2Vec2Config, init: &mut Init<'_, B>) -> Self {
+        let (width, kernel) = (config.hidden_size, config.num_conv_pos_embeddings);
+        let input = width / config.num_conv_pos_embedding_groups;
+        let deviation = 2.0 / ((kernel * width) as f64).sqrt();
+        Self {
+            // The expected length of a fresh direction.
+            length: init.constant([1, 1, kernel], deviation * ((width * input) as f64).sqrt()),
+            direction: init.normal([width, input, kernel], deviation),
+            bias: init.constant([width], 0.0),
+            groups: config.num_conv_pos_embedding_groups,
+        }
+    }
+}
+
+impl<B: Ops> PositionalConvolution<B> {
+    /// [batch, frames, hidden] -> the same.
+    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let direction = self.direction.val();
+        let norm = direction.clone().square().sum_dim(0).sum_dim(1).sqrt();
+        let weight = direction * (self.length.val() / norm);
+        <B as Ops>::gelu(<B as Ops>::positional_convolution(x, weight, self.bias.val(), self.groups))
+    }
+}
+
+/// Samples to hidden states.
+#[derive(Module, Debug)]
+pub struct SpeechEncoder<B: Backend> {
+    feature_encoder: FeatureEncoder<B>,
+    feature_projection: FeatureProjection<B>,
+    /// What masked frames are replaced by in training.
+    mask_embedding: Option<Param<Tensor<B, 1>>>,
+    positional: PositionalConvolution<B>,
+    /// In front of the layers (post-norm) or behind them (pre-norm).
+    norm: LayerNorm<B>,
+    layers: Vec<TransformerLayer<B>>,
+    #[module(skip)]
+    config: Wav2Vec2Config,
+}
+
+impl<B: Backend> SpeechEncoder<B> {
+    /// An encoder with fresh parameters.
+    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+    pub fn new(config: &Wav2Vec2Config, init: &mut Init<'_, B>) -> Self {
+        let (width, deviation) = (config.hidden_size, config.initializer_range);
+        let features = config.conv_dim.last().copied().unwrap_or(width);
+        let layer = config.layer();
+        let bound = 1.0 / (features as f64).sqrt();
+        Self {
+            feature_encoder: FeatureEncoder {
+                conv_layers: (0..config.conv_dim.len()).map(|index| FeatureLayer::new(config, index, init)).collect(),
+            },
+            feature_projection: FeatureProjection {
+                layer_norm: LayerNorm::new(features, config.layer_norm_eps, init),
+                projection: Linear {
+                    weight: init.uniform([width, features], -bound, bound),
+                    bias: init.uniform([width], -bound, bound),
+                },
+            },
+            mask_embedding: config.has_mask_embedding().then(|| init.uniform([width], 0.0, 1.0)),
+            positional: PositionalConvolution::new(config, init),
+            norm: LayerNorm::new(width, config.layer_norm_eps, init),
+            layers: (0..config.num_hidden_layers)
+                .map(|_| TransformerLayer::new(&layer, LayerInit::Normal(deviation), init))
+                .collect(),
+            config: config.clone(),
+        }
+    }
+
+    /// Stops gradients for the convolutions that turn samples into frames.
+    #[must_use]
+    pub fn freeze_feature_encoder(mut self) -> Self {
+        self.feature_encoder = self.feature_encoder.no_grad();
+        self
+    }
+
+    /// Stops gradients for all in front of the layers and the lowest `count` layers.
+    #[must_use]
+    pub fn freeze_layers(mut self, count: usize) -> Self {
+        if count > 0 {
+            self = self.freeze_feature_encoder();
+            self.feature_projection = self.feature_projection.no_grad();
+            self.mask_embedding = self.mask_embedding.no_grad();
+            self.positional = self.positional.no_grad();
+            if !self.config.do_stable_layer_norm {
+                self.norm = self.norm.no_grad();
+            }
+        }
+        self.layers = freeze_lowest(self.layers, count);
+        self
+    }
+}
+
+impl<B: Ops> SpeechEncoder<B> {
+    /// `waveforms` [batch, samples], each normalised over its own samples, zero behind its valid ones.
+    pub fn forward(&self, waveforms: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
+        let [batch, samples] = waveforms.dims();
+        let mut features = waveforms.reshape([batch, samples, 1]);
+        let mut lengths = lengths.clone();
+        for layer in &self.feature_encoder.conv_layers {
+            (features, lengths) = layer.forward(features, &lengths);
+        }
+        let [_, frames, channels] = features.dims();
+        let features = self.feature_projection.layer_norm.forward(features.reshape([batch * frames, channels]));
+        let features = self.feature_projection.projection.forward(features);
+        let features = ops::dropout(features, mode.dropout(self.config.feat_proj_dropout));
+        let hidden = self.mask_spans(features.reshape([batch, frames, self.config.hidden_size]), &lengths, mode);
+        let hidden = self.layers(hidden, &lengths, mode);
+        Encoded { hidden, lengths }
+    }
+
+    /// [batch, frames, hidden] -> [batch * frames, hidden]
+    fn layers(&self, hidden: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
+        let [batch, frames, width] = hidden.dims();
+        let device = hidden.device();
+        let hidden =
+            if lengths.is_full() { hidden } else { hidden * lengths.mask::<B>(&device).reshape([batch, frames, 1]) };
+        let hidden = hidden.clone() + self.positional.forward(hidden);
+        let mut hidden = hidden.reshape([batch * frames, width]);
+        if !self.config.do_stable_layer_norm {
+            hidden = self.norm.forward(hidden);
+        }
+        hidden = ops::dropout(hidden, mode.dropout(self.config.hidden_dropout));
+        for layer in &self.layers {
+            let drawn = mode.generator().map(|mut generator| generator.uniform());
+            let is_left_out = drawn.is_some_and(|drawn| drawn < self.config.layerdrop);
+            if !is_left_out {
+                hidden = layer.forward(hidden, lengths, mode);
+            }
+        }
+        if self.config.do_stable_layer_norm {
+            hidden = self.norm.forward(hidden);
+        }
+        hidden
+    }
+
+    /// `SpecAugment`: spans of frames become the mask embedding, spans of features become zero.
+    fn mask_spans(&self, hidden: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 3> {
+        let (Some(mut random), true) = (mode.generator(), self.config.apply_spec_augment) else { return hidden };
+        let [batch, frames, width] = hidden.dims();
+        let device = hidden.device();
+        let config = &self.config;
+        let mut hidden = hidden;
+        if let (Some(embedding), true) = (&self.mask_embedding, config.mask_time_prob > 0.0) {
+            let spans = SpanMask {
+                probability: config.mask_time_prob,
+                length: config.mask_time_length,
+                min_spans: config.mask_time_min_masks,
+            };
+            let mut masked = Vec::with_capacity(batch * frames);
+            for &valid in lengths.valid() {
+                let mut row = spans.draw(valid, &mut random);
+                row.resize(frames, false);
+                masked.extend(row);
+            }
+            let masked = to_tensor::<B>(&masked, [batch, frames, 1], &device);
+            let embedding = embedding.val().reshape([1, 1, width]);
+            hidden = hidden * (masked.clone() * -1.0 + 1.0) + embedding * masked;
+        }
+        if config.mask_feature_prob > 0.0 {
+            let spans = SpanMask {
+                probability: config.mask_feature_prob,
+                length: config.mask_feature_length,
+                min_spans: config.mask_feature_min_masks,
+            };
+            let masked: Vec<bool> = (0..batch).flat_map(|_| spans.draw(width, &mut random)).collect();
+            hidden = hidden * (to_tensor::<B>(&masked, [batch, 1, width], &device) * -1.0 + 1.0);
+        }
+        hidden
+    }
+}
+
+/// 1 where `masked`.
+fn to_tensor<B: Backend>(masked: &[bool], shape: [usize; 3], device: &B::Device) -> Tensor<B, 3> {
+    let values: Vec<f32> = masked.iter().map(|&masked| f32::from(u8::from(masked))).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}

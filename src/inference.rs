@@ -1,0 +1,117 @@
+//! A model over a data set: what `train`'s scoring, `eval`, `predict` and `encode` have in common.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, activation};
+
+use crate::{
+    data::{
+        DataError,
+        batch::{Batch, BatchOptions, sequential_plan},
+        dataset::Dataset,
+        loader::Loader,
+    },
+    model::{Clasp, ClaspOutput, Inputs},
+    ops::{Lengths, Mode, Ops},
+};
+
+/// What the three classifiers say of one utterance, in the order of the labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Probabilities {
+    /// The fusion classifier.
+    pub fusion: Vec<f32>,
+    /// The text classifier.
+    pub text: Vec<f32>,
+    /// The speech classifier.
+    pub speech: Vec<f32>,
+}
+
+/// A padded batch as the model takes it.
+#[must_use]
+pub fn inputs(batch: &Batch) -> Inputs {
+    Inputs {
+        tokens: batch.tokens.clone(),
+        text_lengths: Lengths::new(batch.token_lengths.clone(), batch.longest_tokens()),
+        waveforms: batch.waveforms.clone(),
+        speech_lengths: Lengths::new(batch.sample_lengths.clone(), batch.longest_samples()),
+    }
+}
+
+/// How a data set is gone through.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// Utterances a batch; changes no result.
+    pub batch_size: usize,
+    /// Threads that decode ahead.
+    pub workers: usize,
+    /// The padding token.
+    pub pad_token: u32,
+}
+
+/// Runs the model over a data set, batch by batch, and hands each batch with its output to `take`.
+///
+/// # Errors
+/// An utterance that cannot be read; what `take` fails with.
+pub fn run<B: Ops, E: From<DataError>>(
+    model: &Clasp<B>,
+    device: &B::Device,
+    dataset: &Arc<Dataset>,
+    pass: Pass,
+    mut take: impl FnMut(&Batch, ClaspOutput<B>) -> Result<(), E>,
+) -> Result<(), E> {
+    let options = BatchOptions { batch_size: pass.batch_size, batch_seconds: None };
+    let plan = sequential_plan(&dataset.lengths()?, options);
+    for batch in Loader::new(dataset, plan, pass.pad_token, pass.workers)? {
+        let batch = batch?;
+        let output = model.forward(&inputs(&batch), Mode::Evaluation, device);
+        take(&batch, output)?;
+    }
+    Ok(())
+}
+
+/// The probabilities of every utterance of a data set, in its order. `tell` hears how many are done.
+///
+/// # Errors
+/// An utterance that cannot be read.
+pub fn probabilities<B: Ops>(
+    model: &Clasp<B>,
+    device: &B::Device,
+    dataset: &Arc<Dataset>,
+    pass: Pass,
+    mut tell: impl FnMut(usize),
+) -> Result<Vec<Probabilities>, DataError> {
+    let mut all = vec![Probabilities::default(); dataset.len()];
+    let mut done = 0;
+    run(model, device, dataset, pass, |batch, output| {
+        let fusion = rows(output.logits_fusion);
+        let text = rows(output.logits_text);
+        let speech = rows(output.logits_speech);
+        for (((&index, fusion), text), speech) in batch.indices.iter().zip(fusion).zip(text).zip(speech) {
+            all[index] = Probabilities { fusion, text, speech };
+        }
+        done += batch.len();
+        tell(done);
+        Ok::<(), DataError>(())
+    })?;
+    Ok(all)
+}
+
+/// The softmax of logits [batch, labels], a row an utterance.
+#[must_use]
+pub fn rows<B: Ops>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {
+    let [_, labels] = logits.dims();
+    let data = activation::softmax(logits, 1).into_data().convert::<f32>();
+    data.as_slice::<f32>().map(|values| values.chunks(labels).map(<[f32]>::to_vec).collect()).unwrap_or_default()
+}
+
+/// The number of the largest value; the first of equal ones.
+#[must_use]
+pub fn largest(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = index;
+        }
+    }
+    best
+}

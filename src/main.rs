@@ -1,0 +1,37 @@
+//! The program: parses the command line, runs the command, prints what went wrong on one line, sets the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use clasp::cli::Cli;
+use clasp::error;
+
+mod commands;
+
+fn main() -> ExitCode {
+    error::install_panic_hook();
+    // clap ends with exit code 2 by itself where a flag is wrong.
+    match error::catch(|| commands::run(Cli::parse())) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(failure)) => {
+            let code = error::exit_code(&failure);
+            if code != error::SUCCESS {
+                let panic =
+                    error::take_panic().map_or_else(String::new, |words| format!(" (a thread stopped: {words})"));
+                report(&format!("{}{panic}", error::sentence(&failure)));
+            }
+            ExitCode::from(code)
+        }
+        Err(words) => {
+            report(&format!("a fault of the program: {words}; please report it with the command that you ran"));
+            ExitCode::from(error::FAILED)
+        }
+    }
+}
+
+/// Standard error may be closed too, so that a failure to write is no failure.
+fn report(words: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "error: {words}");
+}

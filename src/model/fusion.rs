@@ -1,0 +1,74 @@
+//! Multi-head fusion: six utterance vectors, cut into tokens, through a small Transformer (paper, section 3.3).
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, backend::Backend},
+};
+
+use crate::{
+    config::{Fusion as FusionConfig, FusionKind},
+    encoder::layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
+    nn::{Init, Linear},
+    ops::{Lengths, Mode, Ops},
+};
+
+/// Added to the variance in the fusion's norms (`torch.nn.LayerNorm`).
+const EPSILON: f64 = 1e-5;
+
+/// Six vectors to one. `multi_head` cuts each into pieces and maps every piece to a token; `attention` keeps the six
+/// whole vectors (the ablation without multi-head fusion) and adds no map.
+#[derive(Module, Debug)]
+pub struct Fusion<B: Backend> {
+    input: Option<Linear<B>>,
+    slot_embedding: Option<Param<Tensor<B, 2>>>,
+    layers: Vec<TransformerLayer<B>>,
+    tokens: usize,
+}
+
+impl<B: Backend> Fusion<B> {
+    /// A fusion of vectors of `hidden` elements with fresh parameters.
+    pub fn new(config: &FusionConfig, hidden: usize, init: &mut Init<'_, B>) -> Self {
+        let tokens = config.tokens();
+        let layer = LayerConfig {
+            width: config.hidden_size,
+            heads: config.attention_heads,
+            feed_forward: config.feed_forward,
+            norm_first: false,
+            activation: Activation::Relu,
+            attention_dropout: config.dropout,
+            hidden_dropout: config.dropout,
+            activation_dropout: config.dropout,
+            epsilon: EPSILON,
+        };
+        Self {
+            input: (config.kind == FusionKind::MultiHead)
+                .then(|| Linear::uniform(hidden / config.split_heads, config.hidden_size, init)),
+            slot_embedding: config.slot_embeddings.then(|| init.normal([tokens, config.hidden_size], 0.02)),
+            layers: (0..config.layers).map(|_| TransformerLayer::new(&layer, LayerInit::Uniform, init)).collect(),
+            tokens,
+        }
+    }
+}
+
+impl<B: Ops> Fusion<B> {
+    /// Six [batch, hidden] -> [batch, fused size]: the outputs of all tokens, concatenated.
+    pub fn forward(&self, six: [Tensor<B, 2>; 6], mode: Mode<'_>) -> Tensor<B, 2> {
+        let rows: Tensor<B, 3> = Tensor::stack(six.to_vec(), 1); // [batch, 6, hidden]
+        let [batch, vectors, hidden] = rows.dims();
+        let width = vectors * hidden / self.tokens;
+        let mut x = rows.reshape([batch * self.tokens, width]);
+        if let Some(input) = &self.input {
+            x = input.forward(x); // [batch * tokens, fusion hidden]
+        }
+        let [_, width] = x.dims();
+        if let Some(slots) = &self.slot_embedding {
+            let slots = slots.val().reshape([1, self.tokens, width]);
+            x = (x.reshape([batch, self.tokens, width]) + slots).reshape([batch * self.tokens, width]);
+        }
+        let lengths = Lengths::full(batch, self.tokens);
+        for layer in &self.layers {
+            x = layer.forward(x, &lengths, mode);
+        }
+        x.reshape([batch, self.tokens * width])
+    }
+}

@@ -1,0 +1,68 @@
+//! The valid lengths of a right-padded batch. Masks are derived from them where they are needed, so that padding
+//! cannot be forgotten.
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+/// The number of valid positions of each example in a batch that is padded to `longest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    valid: Vec<usize>,
+    longest: usize,
+}
+
+impl Lengths {
+    /// `valid` positions of each example, in a batch padded to `longest`; larger values are cut to it.
+    #[must_use]
+    pub fn new(valid: Vec<usize>, longest: usize) -> Self {
+        Self { valid: valid.into_iter().map(|length| length.min(longest)).collect(), longest }
+    }
+
+    /// A batch without padding.
+    #[must_use]
+    pub fn full(batch: usize, longest: usize) -> Self {
+        Self { valid: vec![longest; batch], longest }
+    }
+
+    /// Number of examples.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// The padded length.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The valid length of each example.
+    #[must_use]
+    pub fn valid(&self) -> &[usize] {
+        &self.valid
+    }
+
+    /// Whether no example is padded.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.valid.iter().all(|&length| length == self.longest)
+    }
+
+    /// 1 on valid positions and 0 on padding, [batch, longest].
+    #[must_use]
+    pub fn mask<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2> {
+        let values: Vec<f32> = self
+            .valid
+            .iter()
+            .flat_map(|&length| (0..self.longest).map(move |position| if position < length { 1.0 } else { 0.0 }))
+            .collect();
+        Tensor::from_data(TensorData::new(values, [self.batch(), self.longest]), device)
+    }
+
+    /// The valid lengths as numbers, [batch].
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "lengths are far below 2^24")]
+    pub fn counts<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1> {
+        let values: Vec<f32> = self.valid.iter().map(|&length| length as f32).collect();
+        Tensor::from_data(TensorData::new(values, [self.batch()]), device)
+    }
+}

@@ -1,0 +1,167 @@
+//! The numerical operations that the model is made of, behind one backend-extension trait.
+//!
+//! Every operation has a plain body (in [`plain`]) that works on any backend and is differentiated by Burn; a backend
+//! may replace it by a faster form with the same meaning, so that work on speed never touches the encoders.
+//! Activations are two-dimensional, `[batch * time, channels]`, in the layers and `[batch, time, channels]` in the
+//! convolutions; parameters have `PyTorch`'s layouts.
+
+mod autodiff;
+mod dropout;
+mod flex;
+mod lengths;
+pub mod plain;
+
+use burn::tensor::{Tensor, backend::Backend};
+
+pub use dropout::{Dropout, Mode, StepRandom};
+pub use lengths::Lengths;
+
+/// How the heads of an attention lie in its inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape<'a> {
+    /// Number of heads; divides the width of the inputs.
+    pub heads: usize,
+    /// The valid keys of each example.
+    pub lengths: &'a Lengths,
+}
+
+/// The constants of one step of Adam for one tensor (Kingma and Ba 2015, as `torch.optim.Adam` and `AdamW`).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamStep {
+    /// The rate of this tensor at this step.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// L2 penalty (`adam`) or decoupled decay (`adamw`).
+    pub weight_decay: f64,
+    /// Whether the decay is decoupled from the gradient.
+    pub decoupled: bool,
+    /// Factor on the gradient: the window's average and the clipping of the global norm.
+    pub gradient_scale: f64,
+    /// 1-based number of this update.
+    pub step: usize,
+}
+
+/// A tensor's weight and its two moments.
+#[derive(Clone, Debug)]
+pub struct AdamState<B: Backend, const D: usize> {
+    /// The parameter.
+    pub weight: Tensor<B, D>,
+    /// Running mean of the gradient.
+    pub first: Tensor<B, D>,
+    /// Running mean of the squared gradient.
+    pub second: Tensor<B, D>,
+}
+
+/// The operations of the model on a backend. The default bodies are the plain forms.
+pub trait Ops: Backend {
+    /// `x weight^T + bias`: x [rows, in], weight [out, in], bias [out] -> [rows, out].
+    #[must_use]
+    fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
+        plain::linear(x, weight, bias)
+    }
+
+    /// The exact Gaussian error linear unit, `x (1 + erf(x / sqrt 2)) / 2`.
+    #[must_use]
+    fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        plain::gelu(x)
+    }
+
+    /// Layer normalisation over the last axis: x [rows, width], weight and bias [width].
+    #[must_use]
+    fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        plain::layer_norm(x, weight, bias, epsilon)
+    }
+
+    /// Scaled dot-product attention with dropout after the softmax; query, key, value [batch * time, width] with the
+    /// heads side by side in a row -> [batch * time, width]. Padded keys are not attended to.
+    #[must_use]
+    fn attention(
+        query: Tensor<Self, 2>,
+        key: Tensor<Self, 2>,
+        value: Tensor<Self, 2>,
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+    ) -> Tensor<Self, 2> {
+        plain::attention(query, key, value, shape, dropout)
+    }
+
+    /// Convolution over time without padding: x [batch, time, in], weight [out, in, kernel], bias [out] ->
+    /// [batch, frames, out] with `frames = (time - kernel) / stride + 1`.
+    #[must_use]
+    fn convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Option<Tensor<Self, 1>>,
+        stride: usize,
+    ) -> Tensor<Self, 3> {
+        plain::convolution(x, weight, bias, stride)
+    }
+
+    /// Grouped convolution that keeps the length (`kernel / 2` zeros on both sides, the last frame of an even kernel
+    /// dropped): x [batch, time, width], weight [width, width / groups, kernel], bias [width] -> [batch, time, width].
+    #[must_use]
+    fn positional_convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 1>,
+        groups: usize,
+    ) -> Tensor<Self, 3> {
+        plain::positional_convolution(x, weight, bias, groups)
+    }
+
+    /// Group normalisation with one channel a group, over the valid frames of each example alone:
+    /// x [batch, frames, channels], weight and bias [channels]. Padded frames come out as some finite value.
+    #[must_use]
+    fn masked_group_norm(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        lengths: &Lengths,
+        epsilon: f64,
+    ) -> Tensor<Self, 3> {
+        plain::masked_group_norm(x, weight, bias, lengths, epsilon)
+    }
+
+    /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere, a function of the key alone where the
+    /// backend allows it.
+    #[must_use]
+    fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
+        plain::dropout_mask(shape, dropout, device)
+    }
+
+    /// The sum of the squares of all elements, [1].
+    #[must_use]
+    fn squared_norm<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, 1> {
+        x.square().sum()
+    }
+
+    /// One update of Adam.
+    #[must_use]
+    fn adam<const D: usize>(
+        state: AdamState<Self, D>,
+        gradient: Tensor<Self, D>,
+        step: &AdamStep,
+    ) -> AdamState<Self, D> {
+        plain::adam(state, gradient, step)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Ops for burn::backend::Cuda {}
+
+/// Zeroes elements at random and scales the others, where a dropout is given.
+#[must_use]
+pub fn dropout<B: Ops, const D: usize>(x: Tensor<B, D>, dropout: Option<Dropout>) -> Tensor<B, D> {
+    match dropout {
+        Some(dropout) => {
+            let mask = <B as Ops>::dropout_mask(x.dims(), dropout, &x.device());
+            x * mask
+        }
+        None => x,
+    }
+}

@@ -1,0 +1,169 @@
+//! The plain forms of the operations: Burn's own tensor operations, right on every backend. The fast forms are held
+//! against these.
+
+use burn::tensor::{Distribution, Tensor, activation, backend::Backend, module::conv1d, ops::ConvOptions};
+
+use super::{AdamState, AdamStep, AttentionShape, Dropout, Lengths, Ops};
+
+/// Added to the scores of padded keys: far below any score, so that their weight underflows to exactly 0.
+const MASKED_SCORE: f64 = -1e9;
+
+/// See [`Ops::linear`].
+#[must_use]
+pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
+    let product = x.matmul(weight.transpose());
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
+    }
+}
+
+/// See [`Ops::gelu`].
+#[must_use]
+pub fn gelu<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    // Composed, because the backward of Burn's own is a tanh approximation on CUDA.
+    let bell = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+    x * bell * 0.5
+}
+
+/// See [`Ops::layer_norm`].
+#[must_use]
+pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tensor<B, 1>, epsilon: f64) -> Tensor<B, 2> {
+    let centred = x.clone() - x.mean_dim(1);
+    let deviation = (centred.clone().square().mean_dim(1) + epsilon).sqrt();
+    centred / deviation * weight.unsqueeze() + bias.unsqueeze()
+}
+
+/// See [`Ops::attention`].
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "head widths are small")]
+pub fn attention<B: Ops>(
+    query: Tensor<B, 2>,
+    key: Tensor<B, 2>,
+    value: Tensor<B, 2>,
+    shape: AttentionShape<'_>,
+    dropout: Option<Dropout>,
+) -> Tensor<B, 2> {
+    let [rows, width] = query.dims();
+    let (batch, time) = (shape.lengths.batch(), shape.lengths.longest());
+    let head_width = width / shape.heads;
+    let device = query.device();
+    let split = |x: Tensor<B, 2>| x.reshape([batch, time, shape.heads, head_width]).swap_dims(1, 2);
+    let scale = 1.0 / (head_width as f64).sqrt();
+    let mut scores = split(query).matmul(split(key).transpose()) * scale; // [batch, heads, time, time]
+    if !shape.lengths.is_full() {
+        let padding = (shape.lengths.mask::<B>(&device) - 1.0) * -MASKED_SCORE;
+        scores = scores + padding.reshape([batch, 1, 1, time]);
+    }
+    let weights = super::dropout(activation::softmax(scores, 3), dropout);
+    weights.matmul(split(value)).swap_dims(1, 2).reshape([rows, width])
+}
+
+/// See [`Ops::convolution`].
+#[must_use]
+pub fn convolution<B: Backend>(
+    x: Tensor<B, 3>,
+    weight: Tensor<B, 3>,
+    bias: Option<Tensor<B, 1>>,
+    stride: usize,
+) -> Tensor<B, 3> {
+    conv1d(x.swap_dims(1, 2), weight, bias, ConvOptions::new([stride], [0], [1], 1)).swap_dims(1, 2)
+}
+
+/// See [`Ops::positional_convolution`].
+#[must_use]
+pub fn positional_convolution<B: Backend>(
+    x: Tensor<B, 3>,
+    weight: Tensor<B, 3>,
+    bias: Tensor<B, 1>,
+    groups: usize,
+) -> Tensor<B, 3> {
+    let [_, time, _] = x.dims();
+    let [_, _, kernel] = weight.dims();
+    let options = ConvOptions::new([1], [kernel / 2], [1], groups);
+    // An even kernel gives one frame more than went in: the last is dropped.
+    conv1d(x.swap_dims(1, 2), weight, Some(bias), options).swap_dims(1, 2).narrow(1, 0, time)
+}
+
+/// See [`Ops::masked_group_norm`].
+#[must_use]
+pub fn masked_group_norm<B: Backend>(
+    x: Tensor<B, 3>,
+    weight: Tensor<B, 1>,
+    bias: Tensor<B, 1>,
+    lengths: &Lengths,
+    epsilon: f64,
+) -> Tensor<B, 3> {
+    let [batch, frames, _] = x.dims();
+    let device = x.device();
+    let (centred, variance) = if lengths.is_full() {
+        let centred = x.clone() - x.mean_dim(1);
+        let variance = centred.clone().square().mean_dim(1);
+        (centred, variance)
+    } else {
+        let mask = lengths.mask::<B>(&device).reshape([batch, frames, 1]);
+        let counts = lengths.counts::<B>(&device).reshape([batch, 1, 1]);
+        let mean = (x.clone() * mask.clone()).sum_dim(1) / counts.clone();
+        let centred = (x - mean) * mask;
+        let variance = centred.clone().square().sum_dim(1) / counts;
+        (centred, variance)
+    };
+    centred / (variance + epsilon).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+}
+
+/// See [`Ops::dropout_mask`].
+#[must_use]
+pub fn dropout_mask<B: Backend, const D: usize>(
+    shape: [usize; D],
+    dropout: Dropout,
+    device: &B::Device,
+) -> Tensor<B, D> {
+    let keep = 1.0 - dropout.probability;
+    B::seed(device, dropout.key);
+    Tensor::random(shape, Distribution::Bernoulli(keep), device) / keep
+}
+
+/// See [`Ops::adam`].
+#[must_use]
+pub fn adam<B: Backend, const D: usize>(
+    state: AdamState<B, D>,
+    gradient: Tensor<B, D>,
+    step: &AdamStep,
+) -> AdamState<B, D> {
+    let constants = AdamConstants::new(step);
+    let AdamState { mut weight, first, second } = state;
+    let mut gradient = gradient * step.gradient_scale;
+    if step.weight_decay > 0.0 {
+        if step.decoupled {
+            weight = weight * constants.shrink;
+        } else {
+            gradient = gradient + weight.clone() * step.weight_decay;
+        }
+    }
+    let first = first * step.beta1 + gradient.clone() * (1.0 - step.beta1);
+    let second = second * step.beta2 + gradient.square() * (1.0 - step.beta2);
+    let denominator = second.clone().sqrt() / constants.second_correction + step.epsilon;
+    let weight = weight - first.clone() / denominator * constants.rate;
+    AdamState { weight, first, second }
+}
+
+/// What follows from an [`AdamStep`].
+pub(super) struct AdamConstants {
+    /// The rate divided by the bias correction of the first moment.
+    pub rate: f64,
+    /// Root of the bias correction of the second moment.
+    pub second_correction: f64,
+    /// Factor of decoupled weight decay.
+    pub shrink: f64,
+}
+
+impl AdamConstants {
+    pub fn new(step: &AdamStep) -> Self {
+        let power = i32::try_from(step.step).unwrap_or(i32::MAX);
+        Self {
+            rate: step.learning_rate / (1.0 - step.beta1.powi(power)),
+            second_correction: (1.0 - step.beta2.powi(power)).sqrt(),
+            shrink: 1.0 - step.learning_rate * step.weight_decay,
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The run folder: the only place that names its files, and that decides what may happen to a folder that is not empty.
+
+pub mod log;
+pub mod provenance;
+pub mod replace;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::eval::Problems;
+use provenance::{HashedFile, Manifest, ProvenanceError, Session};
+use replace::{FileError, remove, remove_leftovers, replace_file};
+
+const CONFIG: &str = "config.toml";
+const MANIFEST: &str = "manifest.json";
+const LOG: &str = "log.jsonl";
+const BEST: &str = "best";
+const LAST: &str = "last";
+/// What a folder must not hold unless a manifest says that it is a run.
+const NAMES: [&str; 4] = [CONFIG, LOG, BEST, LAST];
+
+/// Why a run folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nothing can be written there.
+    #[error("cannot write to the run folder {path}: {source}; choose another with `--set run.dir=`", path = path.display())]
+    Unwritable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process works there.
+    #[error(
+        "another process is at work in the run folder {path}; wait for it, or choose another folder with `--set run.dir=`",
+        path = path.display()
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It holds a run, and nothing says what to do with it.
+    #[error(
+        "{path} already holds {what}; continue it with `--resume`, replace it with `--overwrite`, or choose another \
+         folder with `--set run.dir=`",
+        path = path.display()
+    )]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// An unfinished or a finished run.
+        what: &'static str,
+    },
+    /// It holds a run of another config.
+    #[error(
+        "{path} holds {what} with another config ({differences}); give that config, replace the run with \
+         `--overwrite`, or choose another folder with `--set run.dir=`",
+        path = path.display()
+    )]
+    OtherConfig {
+        /// The folder.
+        path: PathBuf,
+        /// An unfinished or a finished run.
+        what: &'static str,
+        /// The keys that differ.
+        differences: Problems,
+    },
+    /// It holds files of these names that are not a run's.
+    #[error(
+        "{path} holds a `{name}` but no run, and is left alone; choose another folder with `--set run.dir=`",
+        path = path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// The name.
+        name: &'static str,
+    },
+    /// It is not a run folder.
+    #[error("{path} holds no run: it has no {MANIFEST}", path = path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `--resume` and `--overwrite` together.
+    #[error("`--resume` and `--overwrite` exclude each other: give one of them")]
+    Contradiction,
+    /// The manifest cannot be used.
+    #[error(transparent)]
+    Provenance(#[from] ProvenanceError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl RunError {
+    /// Whether another command line would help (exit code 2), and not the disk or the program (exit code 1).
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, Self::File(_) | Self::Provenance(ProvenanceError::File(_)))
+    }
+}
+
+/// What is in a run folder.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// No run: there is no folder, or nothing in it that a run would touch.
+    Empty,
+    /// A run that did not come to its end.
+    Unfinished {
+        /// Whether there is a checkpoint to go on from.
+        can_resume: bool,
+    },
+    /// A run that came to its end, with its result.
+    Finished(Value),
+    /// Files that have the names of a run's, without a manifest.
+    Foreign(&'static str),
+}
+
+/// What `train` is asked to do with a folder that holds a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// `--resume`
+    pub resume: bool,
+    /// `--overwrite`
+    pub overwrite: bool,
+}
+
+/// What `train` does with its folder.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Start from the beginning; [`RunFolder::begin`] removes what is left of another run.
+    Start,
+    /// Go on from `last/`.
+    Resume,
+    /// Show this result and stop: the run is finished.
+    Show(Value),
+}
+
+/// A run folder, whether it exists or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+/// While it lives no other process can open the folder for work.
+#[derive(Debug)]
+pub struct Lock {
+    // The system releases the lock when the file is closed, also when the process is killed.
+    _folder: File,
+}
+
+impl RunFolder {
+    /// The run folder at `path`.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The resolved config.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
+    /// What the run was made from.
+    #[must_use]
+    pub fn manifest(&self) -> PathBuf {
+        self.path.join(MANIFEST)
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// The checkpoint of the best epoch.
+    #[must_use]
+    pub fn best(&self) -> PathBuf {
+        self.path.join(BEST)
+    }
+
+    /// The newest checkpoint, with what a resume needs.
+    #[must_use]
+    pub fn last(&self) -> PathBuf {
+        self.path.join(LAST)
+    }
+
+    /// The predictions for a split.
+    #[must_use]
+    pub fn predictions(&self, split: &str) -> PathBuf {
+        self.path.join(predictions_name(split))
+    }
+
+    /// The report of a split.
+    #[must_use]
+    pub fn report(&self, split: &str) -> PathBuf {
+        self.path.join(report_name(split))
+    }
+
+    /// Whether the folder at hand is a run folder, and not a checkpoint folder.
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        self.manifest().is_file()
+    }
+
+    /// The manifest of the run.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn load_manifest(&self) -> Result<Manifest, RunError> {
+        if !self.is_run() {
+            return Err(RunError::NoRun { path: self.path.clone() });
+        }
+        Ok(Manifest::load(&self.manifest())?)
+    }
+
+    /// What is in the folder.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub fn state(&self) -> Result<State, RunError> {
+        if !self.is_run() {
+            let foreign = NAMES.into_iter().find(|name| fs::symlink_metadata(self.path.join(name)).is_ok());
+            return Ok(foreign.map_or(State::Empty, State::Foreign));
+        }
+        let manifest = self.load_manifest()?;
+        Ok(if manifest.finished {
+            State::Finished(manifest.result.unwrap_or_default())
+        } else {
+            State::Unfinished { can_resume: self.last().is_dir() }
+        })
+    }
+
+    /// What `train` does with the folder. `differences` gets the text of the config that the run there was started
+    /// with, and says in which keys the new one differs (in those that matter to the result).
+    ///
+    /// # Errors
+    /// When the folder holds something that must be left alone.
+    pub fn decide(
+        &self,
+        existing: Existing,
+        differences: impl FnOnce(&str) -> Vec<String>,
+    ) -> Result<Decision, RunError> {
+        if existing.resume && existing.overwrite {
+            return Err(RunError::Contradiction);
+        }
+        let path = || self.path.clone();
+        let state = self.state()?;
+        let what = match &state {
+            State::Empty => return Ok(Decision::Start),
+            State::Foreign(name) => return Err(RunError::Foreign { path: path(), name }),
+            _ if existing.overwrite => return Ok(Decision::Start),
+            State::Unfinished { .. } if !existing.resume => {
+                return Err(RunError::Occupied { path: path(), what: "an unfinished run" });
+            }
+            // Killed before its first checkpoint: nothing of it is lost by another start, whatever its config was.
+            State::Unfinished { can_resume: false } => return Ok(Decision::Start),
+            State::Unfinished { .. } => "an unfinished run",
+            State::Finished(_) => "a finished run",
+        };
+        let stored = fs::read_to_string(self.config()).map_err(|source| FileError {
+            action: "read",
+            path: self.config(),
+            source,
+        })?;
+        let differences = differences(&stored);
+        if !differences.is_empty() {
+            return Err(RunError::OtherConfig { path: path(), what, differences: Problems(differences) });
+        }
+        Ok(match state {
+            State::Finished(result) => Decision::Show(result),
+            _ => Decision::Resume,
+        })
+    }
+
+    /// Makes sure, before any work is done, that the folder exists, that files can be written there, and that nobody
+    /// else works there; then removes what a killed process left.
+    ///
+    /// # Errors
+    /// When one of these does not hold.
+    pub fn open(&self) -> Result<Lock, RunError> {
+        let unwritable = |source| RunError::Unwritable { path: self.path.clone(), source };
+        fs::create_dir_all(&self.path).map_err(unwritable)?;
+        let folder = File::open(&self.path).map_err(unwritable)?;
+        match folder.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(RunError::Busy { path: self.path.clone() }),
+            // Some network file systems have no locks: then there is none to respect.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // The same that every save does: a file is created and renamed.
+        let probe = self.path.join(".clasp-probe");
+        replace_file(&probe, b"").map_err(|error| unwritable(error.source))?;
+        fs::remove_file(&probe).map_err(unwritable)?;
+        remove_leftovers(&self.path)?;
+        Ok(Lock { _folder: folder })
+    }
+
+    /// Starts a run: removes the files of another run, but no file that a run does not write, then writes the config
+    /// and the manifest.
+    ///
+    /// # Errors
+    /// When a file cannot be removed or written.
+    pub fn begin(
+        &self,
+        _lock: &Lock,
+        config: &str,
+        seed: u64,
+        files: Vec<HashedFile>,
+        session: Session,
+    ) -> Result<Manifest, RunError> {
+        // The manifest goes last and comes first: whatever is there at any moment, a manifest says that it is a run.
+        let manifest = Manifest::new(seed, files, session);
+        if self.is_run() {
+            self.clear()?;
+        }
+        manifest.save(&self.manifest())?;
+        replace_file(&self.config(), config.as_bytes())?;
+        Ok(manifest)
+    }
+
+    /// Notes that another process goes on with the run.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read or written.
+    pub fn begin_again(&self, _lock: &Lock, session: Session) -> Result<Manifest, RunError> {
+        let mut manifest = self.load_manifest()?;
+        manifest.sessions.push(session);
+        manifest.save(&self.manifest())?;
+        Ok(manifest)
+    }
+
+    /// Marks the run as finished.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub fn finish(&self, _lock: &Lock, manifest: &mut Manifest, result: Value) -> Result<(), RunError> {
+        manifest.finished = true;
+        manifest.result = Some(result);
+        manifest.end_session();
+        Ok(manifest.save(&self.manifest())?)
+    }
+
+    fn clear(&self) -> Result<(), FileError> {
+        // First the mark that the run is finished: a kill while its files are removed must not leave a "finished" run.
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(|source| FileError::new("list", &self.path, source))? {
+            let entry = entry.map_err(|source| FileError::new("list", &self.path, source))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if NAMES.contains(&name.as_str()) || is_of_a_split(&name) {
+                names.push(name);
+            }
+        }
+        if let Ok(mut manifest) = Manifest::load(&self.manifest())
+            && manifest.finished
+        {
+            manifest.finished = false;
+            manifest.result = None;
+            manifest.save(&self.manifest()).map_err(|error| match error {
+                ProvenanceError::File(error) => error,
+                ProvenanceError::Malformed { path, problem } => {
+                    FileError::new("read", &path, io::Error::other(problem))
+                }
+            })?;
+        }
+        // Then what could be resumed, so that a kill leaves a run that starts from the beginning.
+        names.sort_by_key(|name| name != LAST);
+        for name in names {
+            let path = self.path.join(name);
+            remove(&path).map_err(|source| FileError::new("remove", &path, source))?;
+        }
+        // What links pointed to.
+        remove_leftovers(&self.path)
+    }
+}
+
+/// File name of the predictions for a split.
+#[must_use]
+pub fn predictions_name(split: &str) -> String {
+    format!("predictions-{}.jsonl", plain(split))
+}
+
+/// File name of the report of a split.
+#[must_use]
+pub fn report_name(split: &str) -> String {
+    format!("report-{}.json", plain(split))
+}
+
+fn is_of_a_split(name: &str) -> bool {
+    let is_between = |start, end| name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end));
+    is_between("predictions-", ".jsonl") || is_between("report-", ".json")
+}
+
+/// A split's name without what would make it a path.
+fn plain(split: &str) -> String {
+    split.chars().map(|letter| if letter.is_alphanumeric() || "-_.".contains(letter) { letter } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const RESUME: Existing = Existing { resume: true, overwrite: false };
+    const OVERWRITE: Existing = Existing { resume: false, overwrite: true };
+    const NEITHER: Existing = Existing { resume: false, overwrite: false };
+
+    fn session() -> Session {
+        Session::start("0.21.0", "cpu", 2)
+    }
+
+    fn differences(stored: &str) -> Vec<String> {
+        if stored == "seed = 1\n" { Vec::new() } else { vec!["train.seed".into()] }
+    }
+
+    fn decided(folder: &RunFolder, existing: Existing) -> Result<Decision, String> {
+        folder.decide(existing, differences).map_err(|error| {
+            assert!(error.is_usage());
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn an_empty_folder_is_started_in() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("notes.txt"), "mine").unwrap();
+        for path in [parent.path().join("none"), parent.path().to_owned()] {
+            let folder = RunFolder::new(&path);
+            assert_eq!(folder.state().unwrap(), State::Empty);
+            for existing in [NEITHER, RESUME, OVERWRITE] {
+                assert_eq!(decided(&folder, existing), Ok(Decision::Start));
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_goes_through_its_states() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(&parent.path().join("runs/one"));
+        let lock = folder.open().unwrap();
+        folder.begin(&lock, "seed = 1\n", 1, Vec::new(), session()).unwrap();
+        assert_eq!(folder.state().unwrap(), State::Unfinished { can_resume: false });
+        assert_eq!(decided(&folder, RESUME), Ok(Decision::Start));
+        let error = decided(&folder, NEITHER).unwrap_err();
+        for expected in ["runs/one already holds an unfinished run", "--resume", "--overwrite", "--set run.dir="] {
+            assert!(error.contains(expected), "{error}");
+        }
+        fs::create_dir(folder.last()).unwrap();
+        assert_eq!(decided(&folder, RESUME), Ok(Decision::Resume));
+        assert_eq!(decided(&folder, OVERWRITE), Ok(Decision::Start));
+        let mut manifest = folder.begin_again(&lock, session()).unwrap();
+        assert_eq!(manifest.sessions.len(), 2);
+        folder.finish(&lock, &mut manifest, json!({"best_epoch": 2})).unwrap();
+        for existing in [NEITHER, RESUME] {
+            assert_eq!(decided(&folder, existing), Ok(Decision::Show(json!({"best_epoch": 2}))));
+        }
+        fs::write(folder.config(), "seed = 2\n").unwrap();
+        for existing in [NEITHER, RESUME] {
+            let error = decided(&folder, existing).unwrap_err();
+            for expected in ["holds a finished run with another config (train.seed)", "--overwrite", "--set run.dir="] {
+                assert!(error.contains(expected), "{error}");
+            }
+        }
+        assert_eq!(decided(&folder, OVERWRITE), Ok(Decision::Start));
+    }
+
+    #[test]
+    fn overwriting_removes_the_files_of_the_run_and_no_others() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(parent.path());
+        let lock = folder.open().unwrap();
+        let mut manifest = folder.begin(&lock, "seed = 1\n", 1, Vec::new(), session()).unwrap();
+        replace::replace_folder_by(replace::Method::Link, &folder.best(), |new| fs::write(new.join("model"), ""))
+            .unwrap();
+        fs::create_dir(folder.last()).unwrap();
+        for path in [folder.log(), folder.predictions("test"), folder.report("test"), parent.path().join("notes.txt")] {
+            fs::write(path, "").unwrap();
+        }
+        folder.finish(&lock, &mut manifest, Value::Null).unwrap();
+        folder.begin(&lock, "seed = 3\n", 3, Vec::new(), session()).unwrap();
+        let mut names: Vec<_> = fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["config.toml", "manifest.json", "notes.txt"]);
+        assert_eq!(folder.state().unwrap(), State::Unfinished { can_resume: false });
+        assert_eq!(fs::read_to_string(folder.config()).unwrap(), "seed = 3\n");
+    }
+
+    #[test]
+    fn files_of_somebody_else_are_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("config.toml"), "mine").unwrap();
+        let folder = RunFolder::new(parent.path());
+        for existing in [NEITHER, RESUME, OVERWRITE] {
+            let error = decided(&folder, existing).unwrap_err();
+            assert!(error.contains("holds a `config.toml` but no run") && error.contains("--set run.dir="), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_refused_before_any_work() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("run"), PathBuf::from("/proc/run")] {
+            let error = RunFolder::new(&path).open().unwrap_err();
+            assert!(error.is_usage());
+            let message = error.to_string();
+            let start = format!("cannot write to the run folder {}: ", path.display());
+            assert!(message.starts_with(&start) && message.ends_with("`--set run.dir=`"), "{message}");
+        }
+    }
+
+    #[test]
+    fn two_processes_do_not_share_a_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(parent.path());
+        let lock = folder.open().unwrap();
+        let error = folder.open().unwrap_err();
+        assert!(matches!(error, RunError::Busy { .. }), "{error}");
+        drop(lock);
+        folder.open().unwrap();
+    }
+
+    #[test]
+    fn a_splits_name_stays_in_the_folder() {
+        let folder = RunFolder::new(Path::new("run"));
+        assert_eq!(folder.predictions("test"), Path::new("run/predictions-test.jsonl"));
+        assert_eq!(folder.report("../other set"), Path::new("run/report-.._other_set.json"));
+        assert!(matches!(folder.load_manifest(), Err(RunError::NoRun { .. })));
+    }
+}

@@ -1,0 +1,334 @@
+//! `manifest.json`: what a run was made from and with, so that it can be checked and done again.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::replace::{FileError, replace_file};
+
+/// Git state of the sources at build time: the commit, with `-dirty` where files differed from it. None where the
+/// program was built outside a checkout.
+pub const GIT: Option<&str> = option_env!("CLASP_GIT");
+
+/// The compiler that built the program, as it names itself.
+pub const RUST: Option<&str> = option_env!("CLASP_RUST");
+
+/// What `format` says in a manifest that this program reads.
+pub const FORMAT: &str = "clasp-run-1";
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvenanceError {
+    /// It cannot be read or written, or a file cannot be hashed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is not a manifest of a run.
+    #[error("{path} is not the manifest of a run: {problem}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The program and what it was built with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Version of clasp.
+    pub version: String,
+    /// Git state of its sources.
+    pub git: Option<String>,
+    /// The compiler.
+    pub rust: Option<String>,
+    /// Version of Burn.
+    pub burn: String,
+}
+
+impl Program {
+    /// This program.
+    #[must_use]
+    pub fn current(burn: &str) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git: GIT.map(str::to_owned),
+            rust: RUST.map(str::to_owned),
+            burn: burn.to_owned(),
+        }
+    }
+}
+
+/// A file that the run depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashedFile {
+    /// What it is to the run: `train`, `dev`, `test`, `split`, `text weights`, `speech weights`.
+    pub role: String,
+    /// Where it lay.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl HashedFile {
+    /// Hashes a file, piece by piece.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(role: &str, path: &Path) -> Result<Self, FileError> {
+        let (bytes, sha256) = sha256(path).map_err(|source| FileError::new("hash", path, source))?;
+        Ok(Self { role: role.to_owned(), path: path.to_owned(), bytes, sha256 })
+    }
+}
+
+/// One process that worked on the run: the first, and one for each resume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// When it started, in UTC.
+    pub started: String,
+    /// When it ended; null where it was killed or is still at work.
+    pub ended: Option<String>,
+    /// Its command line.
+    pub command: Vec<String>,
+    /// The program.
+    pub program: Program,
+    /// The device, as it names itself.
+    pub device: String,
+    /// Threads of the CPU that it may use.
+    pub threads: usize,
+    /// Operating system, its version where known, and architecture.
+    pub system: String,
+}
+
+impl Session {
+    /// A session that starts now, in this process.
+    #[must_use]
+    pub fn start(burn: &str, device: &str, threads: usize) -> Self {
+        Self {
+            started: now(),
+            ended: None,
+            command: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
+            program: Program::current(burn),
+            device: device.to_owned(),
+            threads,
+            system: system(),
+        }
+    }
+}
+
+/// One look at the test split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestUse {
+    /// When, in UTC.
+    pub at: String,
+    /// By which command line.
+    pub command: Vec<String>,
+}
+
+/// The contents of `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Data, splits and weights that it was made from.
+    pub files: Vec<HashedFile>,
+    /// The processes that worked on it, in order.
+    pub sessions: Vec<Session>,
+    /// Every scoring of the test split; their number is that of the list.
+    pub test_uses: Vec<TestUse>,
+    /// Whether it came to its end.
+    pub finished: bool,
+    /// What it came to; null until then.
+    pub result: Option<Value>,
+}
+
+impl Manifest {
+    /// The manifest of a run that starts now.
+    #[must_use]
+    pub fn new(seed: u64, files: Vec<HashedFile>, session: Session) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            seed,
+            files,
+            sessions: vec![session],
+            test_uses: Vec::new(),
+            finished: false,
+            result: None,
+        }
+    }
+
+    /// Counts one more use of the test split, by this process.
+    pub fn count_test_use(&mut self) {
+        let command = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
+        self.test_uses.push(TestUse { at: now(), command });
+    }
+
+    /// Notes that the last session ends now.
+    pub fn end_session(&mut self) {
+        if let Some(session) = self.sessions.last_mut() {
+            session.ended = Some(now());
+        }
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not the manifest of a run.
+    pub fn load(path: &Path) -> Result<Self, ProvenanceError> {
+        let malformed = |problem: String| ProvenanceError::Malformed { path: path.to_owned(), problem };
+        let text = fs::read(path).map_err(|source| FileError::new("read", path, source))?;
+        let value: Value = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+        let format = value.get("format").and_then(Value::as_str).unwrap_or_default();
+        if format != FORMAT {
+            return Err(malformed(format!("its `format` is `{format}`, not `{FORMAT}`")));
+        }
+        serde_json::from_value(value).map_err(|error| malformed(error.to_string()))
+    }
+
+    /// Writes the manifest, in one step.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the old one stays.
+    pub fn save(&self, path: &Path) -> Result<(), ProvenanceError> {
+        let mut text =
+            serde_json::to_vec_pretty(self).map_err(|error| FileError::new("write", path, io::Error::from(error)))?;
+        text.push(b'\n');
+        Ok(replace_file(path, &text)?)
+    }
+}
+
+/// The present time in UTC, to the second, as RFC 3339 writes it.
+#[must_use]
+pub fn now() -> String {
+    let seconds = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(error) => -i64::try_from(error.duration().as_secs()).unwrap_or(i64::MAX),
+    };
+    rfc3339(seconds)
+}
+
+/// Seconds since 1970 as RFC 3339 writes them. The date by Hinnant, "chrono-compatible low-level date algorithms"
+/// (`civil_from_days`): years that begin in March put the leap day last.
+fn rfc3339(seconds: i64) -> String {
+    let days = seconds.div_euclid(86_400) + 719_468;
+    let second = seconds.rem_euclid(86_400);
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+}
+
+fn system() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    [std::env::consts::OS, release.trim(), std::env::consts::ARCH]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Length and SHA-256 of a file.
+fn sha256(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else { break };
+        hasher.update(piece);
+        bytes += count as u64;
+    }
+    Ok((bytes, hexadecimal(&hasher.finalize())))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// `datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")`
+    #[test]
+    fn times_are_those_of_python() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_164_800, "2024-02-29T00:00:00Z"),
+            (1_785_412_345, "2026-07-30T11:52:25Z"),
+            (4_102_444_799, "2099-12-31T23:59:59Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds), expected);
+        }
+    }
+
+    /// FIPS 180-2, appendix B: "abc" and a million times "a".
+    #[test]
+    fn hashes_are_the_published_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        for (contents, expected) in [
+            ("abc".to_owned(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            ("a".repeat(1_000_000), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+        ] {
+            fs::write(&path, &contents).unwrap();
+            let hashed = HashedFile::of("train", &path).unwrap();
+            assert_eq!((hashed.sha256.as_str(), hashed.bytes), (expected, contents.len() as u64));
+        }
+        let error = HashedFile::of("train", &folder.path().join("none")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot hash ") && error.contains("none"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest.json");
+        let mut manifest = Manifest::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2));
+        manifest.count_test_use();
+        manifest.end_session();
+        manifest.result = Some(json!({"best_epoch": 3}));
+        manifest.save(&path).unwrap();
+        assert_eq!(Manifest::load(&path).unwrap(), manifest);
+        assert_eq!(manifest.test_uses.len(), 1);
+        assert!(manifest.sessions[0].ended.is_some());
+    }
+
+    #[test]
+    fn another_json_file_is_no_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest.json");
+        for (contents, expected) in [
+            (r#"{"name": "site"}"#, "its `format` is ``, not `clasp-run-1`"),
+            ("{", "EOF while parsing"),
+            (r#"{"format": "clasp-run-1"}"#, "missing field `seed`"),
+        ] {
+            fs::write(&path, contents).unwrap();
+            let error = Manifest::load(&path).unwrap_err().to_string();
+            assert!(error.contains("manifest.json") && error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Adam and `AdamW` as `PyTorch` has them, with a rate of its own for each group of parameters and a state that is
+//! keyed by checkpoint names.
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Tensor, TensorData, backend::AutodiffBackend},
+};
+
+use super::gradients::{AnyTensor, GradientWindow};
+use crate::{
+    checkpoint::{CheckpointError, parameters, source::TensorSource, write_tensors},
+    ops::{AdamState, AdamStep, Ops},
+};
+
+/// Decays of the moments and the constant in the denominator: `torch.optim.Adam`'s defaults.
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// What an update depends on beside the schedule.
+#[derive(Clone, Debug)]
+pub struct OptimizerConfig {
+    /// Decoupled weight decay (`adamw`) instead of an L2 penalty (`adam`).
+    pub decoupled: bool,
+    /// Weight decay of matrices; biases, norms and other vectors have none.
+    pub weight_decay: f64,
+    /// Rate of the new layers.
+    pub learning_rate: f64,
+    /// Rate of the two encoders.
+    pub encoder_learning_rate: f64,
+    /// Factor on the rate for every layer further down in an encoder; 1 for none.
+    pub layer_decay: f64,
+    /// Layers of the text encoder.
+    pub text_layers: usize,
+    /// Layers of the speech encoder.
+    pub speech_layers: usize,
+}
+
+impl OptimizerConfig {
+    /// The base rate of a parameter, before the schedule.
+    ///
+    /// The highest layer of an encoder has `encoder_learning_rate`, every layer below `layer_decay` times the one
+    /// above it, and what lies in front of the layers `layer_decay` times the lowest.
+    #[must_use]
+    pub fn rate(&self, name: &str) -> f64 {
+        let (rest, layers) = if let Some(rest) = name.strip_prefix("text_encoder.") {
+            (rest, self.text_layers)
+        } else if let Some(rest) = name.strip_prefix("speech_encoder.") {
+            (rest, self.speech_layers)
+        } else {
+            return self.learning_rate;
+        };
+        let layer = rest
+            .strip_prefix("encoder.layer.")
+            .or_else(|| rest.strip_prefix("encoder.layers."))
+            .and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let below = layer.map_or(layers, |layer| layers.saturating_sub(layer + 1));
+        self.encoder_learning_rate * self.layer_decay.powi(i32::try_from(below).unwrap_or(i32::MAX))
+    }
+
+    fn decay(&self, name: &str, shape: &[usize]) -> f64 {
+        let is_vector = shape.iter().filter(|&&size| size > 1).count() < 2;
+        if is_vector || name.ends_with(".bias") { 0.0 } else { self.weight_decay }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Moments<A: AutodiffBackend> {
+    first: AnyTensor<A::InnerBackend>,
+    second: AnyTensor<A::InnerBackend>,
+    shape: Vec<usize>,
+    /// Updates of this parameter: those steps in which it had a gradient.
+    steps: usize,
+}
+
+/// The optimiser with its state.
+#[derive(Debug)]
+pub struct Optimizer<A: AutodiffBackend> {
+    config: OptimizerConfig,
+    moments: BTreeMap<String, Moments<A>>,
+}
+
+impl<A> Optimizer<A>
+where
+    A: AutodiffBackend,
+    A::InnerBackend: Ops,
+{
+    /// A new optimiser.
+    #[must_use]
+    pub fn new(config: OptimizerConfig) -> Self {
+        Self { config, moments: BTreeMap::new() }
+    }
+
+    /// One update. `schedule` multiplies every rate, `gradient_scale` every gradient. Parameters without a gradient
+    /// are left alone.
+    pub fn step<M: Module<A>>(
+        &mut self,
+        model: M,
+        gradients: &mut GradientWindow<A::InnerBackend>,
+        schedule: f64,
+        gradient_scale: f64,
+    ) -> M {
+        let mut update =
+            Update { path: parameters::Path::default(), optimizer: self, gradients, schedule, gradient_scale };
+        model.map(&mut update)
+    }
+
+    /// Writes the moments as `<name>.exp_avg` and `<name>.exp_avg_sq`, and the number of updates of each parameter in
+    /// the metadata.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+        let mut tensors = Vec::with_capacity(2 * self.moments.len());
+        let mut steps = BTreeMap::new();
+        for (name, moments) in &self.moments {
+            steps.insert(name.as_str(), moments.steps);
+            for (kind, tensor) in [("exp_avg", &moments.first), ("exp_avg_sq", &moments.second)] {
+                let flat = tensor.clone().into_data(&moments.shape);
+                tensors.push((format!("{name}.{kind}"), flat));
+            }
+        }
+        let metadata = [("steps".to_owned(), serde_json::json!(steps).to_string())].into();
+        write_tensors(tensors, metadata, path)
+    }
+
+    /// Restores what [`Optimizer::save`] wrote.
+    ///
+    /// # Errors
+    /// The file is missing or damaged.
+    pub fn load(&mut self, path: &Path, device: &A::Device) -> Result<(), CheckpointError> {
+        let source = TensorSource::open_file(path)?;
+        let damaged = |problem: String| CheckpointError::Damaged { path: path.into(), problem };
+        let steps: BTreeMap<String, usize> = serde_json::from_str(&read_steps(path)?)
+            .map_err(|problem| damaged(format!("its step counts: {problem}")))?;
+        for (name, steps) in steps {
+            let read = |kind: &str| -> Result<TensorData, CheckpointError> {
+                let name = format!("{name}.{kind}");
+                source.read(&name)?.ok_or_else(|| damaged(format!("{name} is missing")))
+            };
+            let (first, second) = (read("exp_avg")?, read("exp_avg_sq")?);
+            let moments = Moments {
+                shape: first.shape.to_vec(),
+                first: AnyTensor::from_data(first, device),
+                second: AnyTensor::from_data(second, device),
+                steps,
+            };
+            self.moments.insert(name, moments);
+        }
+        Ok(())
+    }
+}
+
+/// The `steps` entry of a safetensors file's metadata.
+fn read_steps(path: &Path) -> Result<String, CheckpointError> {
+    use std::io::Read as _;
+    let read = |source| CheckpointError::Read { path: path.into(), source };
+    let damaged = |problem: &str| CheckpointError::Damaged { path: path.into(), problem: problem.into() };
+    let mut file = std::fs::File::open(path).map_err(read)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(read)?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut header).map_err(read)?;
+    let header: serde_json::Value = serde_json::from_slice(&header).map_err(|_| damaged("its header is no JSON"))?;
+    header["__metadata__"]["steps"].as_str().map(str::to_owned).ok_or_else(|| damaged("it has no step counts"))
+}
+
+struct Update<'a, A: AutodiffBackend> {
+    path: parameters::Path,
+    optimizer: &'a mut Optimizer<A>,
+    gradients: &'a mut GradientWindow<A::InnerBackend>,
+    schedule: f64,
+    gradient_scale: f64,
+}
+
+impl<A> ModuleMapper<A> for Update<'_, A>
+where
+    A: AutodiffBackend,
+    A::InnerBackend: Ops,
+{
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
+        let name = self.path.name();
+        let Some(gradient) = self.gradients.take(&name) else { return parameter };
+        let (id, tensor, mapper) = parameter.consume();
+        let is_tracked = tensor.is_require_grad();
+        let shape = tensor.dims();
+        let weight = tensor.inner();
+        let (first, second, steps) = match self.optimizer.moments.remove(&name) {
+            Some(moments) => (moments.first.into_tensor(), moments.second.into_tensor(), moments.steps),
+            None => (weight.zeros_like(), weight.zeros_like(), 0),
+        };
+        let config = &self.optimizer.config;
+        let step = AdamStep {
+            learning_rate: config.rate(&name) * self.schedule,
+            beta1: BETA1,
+            beta2: BETA2,
+            epsilon: EPSILON,
+            weight_decay: config.decay(&name, &shape),
+            decoupled: config.decoupled,
+            gradient_scale: self.gradient_scale,
+            step: steps + 1,
+        };
+        let state = AdamState { weight, first, second };
+        let state = <A::InnerBackend as Ops>::adam(state, gradient.into_tensor(), &step);
+        let moments = Moments {
+            first: AnyTensor::new(state.first),
+            second: AnyTensor::new(state.second),
+            shape: shape.to_vec(),
+            steps: steps + 1,
+        };
+        self.optimizer.moments.insert(name, moments);
+        let tensor = Tensor::from_inner(state.weight);
+        let tensor = if is_tracked { tensor.require_grad() } else { tensor };
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}

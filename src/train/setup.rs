@@ -1,0 +1,308 @@
+//! From a config to what the loop needs: data sets, tokenizer, the settled config, and a model on a device. All of it
+//! is checked before the first step.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use burn::{backend::Autodiff, module::Module};
+use serde_json::Value;
+
+use crate::{
+    checkpoint::{
+        self, CheckpointConfig, parameters,
+        published::{EncoderKind, load_encoder, read_config},
+    },
+    config::{Config, DataSource, EncoderMap, EncoderSource, TokenizerSource, locate},
+    data::{
+        dataset::{Dataset, Limits, Needs},
+        labels::Labels,
+        manifest::{self, Row},
+        text::Tokenizer,
+    },
+    demo::{self, DemoOptions},
+    encoder::{SpeechEncoder, TextEncoder},
+    loss::class_weights,
+    model::{Clasp, ModelConfig},
+    nn::Init,
+    ops::Ops,
+    random::mix,
+};
+
+/// Everything of a run that does not depend on the device.
+#[derive(Debug)]
+pub struct Material {
+    /// The config with nothing left open.
+    pub config: Config,
+    /// What the run's checkpoints state.
+    pub checkpoint: CheckpointConfig,
+    /// The typed form of it.
+    pub model: ModelConfig,
+    /// The tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The labels.
+    pub labels: Labels,
+    /// Weights of the labels in the task terms; none where all are alike.
+    pub label_weights: Vec<f64>,
+    /// The splits.
+    pub splits: Splits,
+    /// What is trained on.
+    pub train: Arc<Dataset>,
+    /// What picks the best epoch.
+    pub dev: Option<Arc<Dataset>>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// The manifests of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splits {
+    /// What is trained on.
+    pub train: PathBuf,
+    /// What picks the best epoch.
+    pub dev: Option<PathBuf>,
+    /// What is scored in the end.
+    pub test: Option<PathBuf>,
+}
+
+impl Splits {
+    /// The splits with their names.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let dev = self.dev.as_deref().map(|path| ("dev", path));
+        let test = self.test.as_deref().map(|path| ("test", path));
+        [Some(("train", self.train.as_path())), dev, test].into_iter().flatten()
+    }
+}
+
+/// Makes the demo's corpus where the config asks for it, and names the manifests.
+///
+/// # Errors
+/// The corpus cannot be written.
+pub fn splits(config: &Config) -> anyhow::Result<Splits> {
+    Ok(match &config.data.source {
+        DataSource::Manifests { train, dev, test } => {
+            Splits { train: train.clone(), dev: dev.clone(), test: test.clone() }
+        }
+        DataSource::Demo { utterances, seed, folder } => {
+            let corpus = demo::write_corpus(folder, &DemoOptions { utterances: *utterances, seed: *seed })?;
+            Splits { train: corpus.train, dev: Some(corpus.dev), test: Some(corpus.test) }
+        }
+    })
+}
+
+/// Reads and checks everything that a config names.
+///
+/// # Errors
+/// A manifest, tokenizer, encoder config or checkpoint that is missing or does not fit.
+pub fn prepare(config: &Config) -> anyhow::Result<Material> {
+    let splits = splits(config)?;
+    let train_rows = manifest::read(&splits.train).context("data.train")?;
+    let dev_rows = splits.dev.as_deref().map(manifest::read).transpose().context("data.dev")?;
+    if let Some(test) = &splits.test
+        && config.run.test_at_end
+    {
+        manifest::read(test).context("data.test")?;
+    }
+    let initial = config.train.init.as_deref().map(CheckpointConfig::read).transpose().context("train.init")?;
+    let labels = labels(config, &train_rows, initial.as_ref())?;
+    let tokenizer = Arc::new(tokenizer(config, &train_rows)?);
+    let initial_encoder = |pick: fn(&CheckpointConfig) -> &Value| initial.as_ref().map(pick);
+    let mut text_encoder =
+        encoder_config(&config.text.source, "text.checkpoint", initial_encoder(|initial| &initial.text_encoder))?;
+    let speech_encoder =
+        encoder_config(&config.speech.source, "speech.checkpoint", initial_encoder(|initial| &initial.speech_encoder))?;
+    if matches!(config.text.source, EncoderSource::Fresh { .. }) {
+        fit_to_tokenizer(&mut text_encoder, &tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
+    }
+    let architecture = initial.as_ref().map(|initial| &initial.architecture);
+    let (config, architecture) = config.settle(&text_encoder, &speech_encoder, architecture)?;
+    let checkpoint = CheckpointConfig {
+        format: checkpoint::FORMAT.into(),
+        method: config.model.method.word().into(),
+        labels: labels.names().to_vec(),
+        architecture,
+        loss: config.loss.clone(),
+        text_encoder: Value::Object(text_encoder),
+        speech_encoder: Value::Object(speech_encoder),
+        max_tokens: config.data.max_tokens,
+        max_seconds: Some(config.data.max_seconds),
+    };
+    let model = checkpoint.model()?;
+    anyhow::ensure!(
+        tokenizer.vocab_size() <= model.text_encoder.vocab_size,
+        checkpoint::CheckpointError::from(crate::encoder::EncoderError::Invalid {
+            encoder: "text encoder",
+            problem: format!(
+                "vocab_size = {} is less than the tokenizer's {}",
+                model.text_encoder.vocab_size,
+                tokenizer.vocab_size()
+            ),
+        })
+    );
+    let limits = limits(&config, &model);
+    let dataset = |rows: Vec<Row>| -> anyhow::Result<Arc<Dataset>> {
+        let needs = Needs { text: true, audio: true, label: true };
+        Ok(Arc::new(Dataset::new(rows, Some(&tokenizer), Some(&labels), limits, needs)?))
+    };
+    let train = dataset(train_rows).context("data.train")?;
+    let dev = dev_rows.map(dataset).transpose().context("data.dev")?;
+    let label_weights = class_weights(config.loss.class_weights, &label_counts(&train, labels.len()));
+    let warnings = warnings(&train, dev.as_deref())?;
+    Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
+}
+
+fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {
+    let mut counts = vec![0; labels];
+    for &label in dataset.labels().iter().flatten() {
+        counts[label] += 1;
+    }
+    counts
+}
+
+/// The limits on an utterance.
+fn limits(config: &Config, model: &ModelConfig) -> Limits {
+    let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(model.text_encoder.max_tokens());
+    Limits { max_seconds: config.data.max_seconds, max_tokens }
+}
+
+fn warnings(train: &Dataset, dev: Option<&Dataset>) -> anyhow::Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for (split, dataset) in [("train", Some(train)), ("dev", dev)] {
+        let Some(dataset) = dataset else { continue };
+        let counts = dataset.counts()?;
+        for (count, what) in [
+            (counts.text_empty, "have no words"),
+            (counts.text_cut, "have their text cut at data.max_tokens"),
+            (counts.audio_cut, "have their audio cut at data.max_seconds"),
+        ] {
+            if count > 0 {
+                warnings.push(format!("{split}: {count} of {} utterances {what}", dataset.len()));
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+fn labels(config: &Config, train: &[Row], initial: Option<&CheckpointConfig>) -> anyhow::Result<Labels> {
+    let stated = config.data.labels.clone();
+    Ok(match (stated, initial) {
+        (Some(stated), Some(initial)) if stated != initial.labels => {
+            return Err(crate::config::ConfigError::invalid(
+                "config",
+                vec![crate::config::Problem::conflict(
+                    "data.labels",
+                    format!("is {stated:?}, but the checkpoint of train.init has {:?}: remove the key", initial.labels),
+                )],
+            )
+            .into());
+        }
+        (_, Some(initial)) => Labels::new(initial.labels.clone())?,
+        (Some(stated), None) => Labels::new(stated)?,
+        (None, None) => Labels::from_rows(train).context("data.train")?,
+    })
+}
+
+fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Tokenizer> {
+    Ok(match &config.text.tokenizer {
+        TokenizerSource::Folder(folder) => {
+            locate::tokenizer(folder)?;
+            Tokenizer::load(folder)?
+        }
+        TokenizerSource::Train { vocab_size } => {
+            let texts: Vec<&str> = train.iter().filter_map(|row| row.text.as_deref()).collect();
+            Tokenizer::train(&texts, *vocab_size)?
+        }
+        TokenizerSource::Initial => {
+            let folder = config.train.init.as_deref().unwrap_or(Path::new("."));
+            Tokenizer::load(folder).context("train.init")?
+        }
+    })
+}
+
+/// The Hugging Face config of an encoder, with what the config overrides.
+fn encoder_config(source: &EncoderSource, key: &'static str, initial: Option<&Value>) -> anyhow::Result<EncoderMap> {
+    let with = |value: &Value, overrides: &EncoderMap| {
+        let mut map = value.as_object().cloned().unwrap_or_default();
+        map.extend(overrides.clone());
+        map
+    };
+    Ok(match source {
+        EncoderSource::Fresh { config } => config.clone(),
+        EncoderSource::Checkpoint { folder, overrides } => {
+            locate::encoder(key, folder)?;
+            with(&read_config(folder)?, overrides)
+        }
+        EncoderSource::Initial { overrides } => with(initial.unwrap_or(&Value::Null), overrides),
+    })
+}
+
+/// A fresh text encoder has the special tokens of its tokenizer, and the size of one that was trained for it.
+fn fit_to_tokenizer(config: &mut EncoderMap, tokenizer: &Tokenizer, is_trained: bool) {
+    if is_trained {
+        config.insert("vocab_size".into(), tokenizer.vocab_size().into());
+    }
+    config.insert("pad_token_id".into(), tokenizer.pad_token().into());
+}
+
+/// Builds the model that training starts from, with frozen parts frozen. Returns what the weight files held beside.
+///
+/// # Errors
+/// Weights that are missing, damaged or of another shape.
+pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<(Clasp<Autodiff<B>>, Vec<String>)> {
+    let mut notes = Vec::new();
+    let config = &material.config;
+    let seed = config.train.seed;
+    let model = if let Some(folder) = &config.train.init {
+        let empty = Clasp::<B>::new(&material.model, &mut Init::empty(device));
+        checkpoint::load_parameters(empty, &folder.join("model.safetensors")).context("train.init")?
+    } else {
+        let init = |source: &EncoderSource, stream: u64| match source {
+            EncoderSource::Fresh { .. } => Init::<B>::fresh(mix(seed, stream), device),
+            _ => Init::empty(device),
+        };
+        let text_encoder = TextEncoder::new(&material.model.text_encoder, &mut init(&config.text.source, 1));
+        let speech_encoder = SpeechEncoder::new(&material.model.speech_encoder, &mut init(&config.speech.source, 2));
+        let heads = &mut Init::fresh(mix(seed, 3), device);
+        let mut model = Clasp::with_encoders(&material.model, text_encoder, speech_encoder, heads);
+        for (kind, source, key) in [
+            (EncoderKind::Text, &config.text.source, "text.checkpoint"),
+            (EncoderKind::Speech, &config.speech.source, "speech.checkpoint"),
+        ] {
+            if let EncoderSource::Checkpoint { folder, .. } = source {
+                let report;
+                (model, report) = load_encoder(model, kind, folder).context(key)?;
+                if !report.unused.is_empty() {
+                    notes.push(format!(
+                        "{}: {} tensors are no part of the encoder and are not used: {}",
+                        folder.display(),
+                        report.unused.len(),
+                        report.unused.join(", ")
+                    ));
+                }
+            }
+        }
+        model
+    };
+    Ok((freeze(parameters::trainable(model), config), notes))
+}
+
+/// Stops the gradients of what the config freezes.
+#[must_use]
+pub fn freeze<B: Ops>(mut model: Clasp<Autodiff<B>>, config: &Config) -> Clasp<Autodiff<B>> {
+    model.text_encoder = if config.text.freeze {
+        model.text_encoder.no_grad()
+    } else {
+        model.text_encoder.freeze_layers(config.text.freeze_layers)
+    };
+    model.speech_encoder = if config.speech.freeze {
+        model.speech_encoder.no_grad()
+    } else {
+        model.speech_encoder.freeze_layers(config.speech.freeze_layers)
+    };
+    if config.speech.freeze_feature_encoder {
+        model.speech_encoder = model.speech_encoder.freeze_feature_encoder();
+    }
+    model
+}

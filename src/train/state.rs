@@ -1,0 +1,124 @@
+//! Where a run stands: what `last/` holds beside the weights and the optimiser's moments.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{checkpoint::CheckpointError, run::log::LossValues};
+
+/// The file's name in a checkpoint folder.
+pub const STATE: &str = "state.json";
+/// The name of the optimiser's file.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// The format that this program reads and writes.
+const FORMAT: &str = "clasp-state-1";
+
+/// The position of a run. The order of the examples and all randomness follow from it and the seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    format: String,
+    /// Optimiser steps that were taken.
+    pub step: usize,
+    /// Epochs that are over and scored.
+    pub epochs: usize,
+    /// Batches of the current epoch that are done.
+    pub batches: usize,
+    /// Sums over the examples of the current epoch.
+    pub sums: LossSums,
+    /// The best epoch so far.
+    pub best: Option<Best>,
+    /// Epochs since the best one.
+    pub epochs_without_better: usize,
+}
+
+/// The best epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Its number, from 1.
+    pub epoch: usize,
+    /// Its weighted F1 on dev; none without dev.
+    pub weighted_f1: Option<f64>,
+}
+
+/// Sums of the loss terms over examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossSums {
+    /// `total` and the seven terms, in the order of [`crate::loss::LossTerms::named`].
+    sums: [f64; 8],
+    examples: usize,
+}
+
+impl LossSums {
+    /// Adds the mean terms of a batch.
+    #[expect(clippy::cast_precision_loss, reason = "batches are small")]
+    pub fn add(&mut self, terms: &[f64; 8], examples: usize) {
+        self.sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term * examples as f64);
+        self.examples += examples;
+    }
+
+    /// The means over the examples.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "numbers of examples are far below 2^52")]
+    pub fn mean(&self) -> LossValues {
+        loss_values(&self.sums.map(|sum| sum / self.examples.max(1) as f64))
+    }
+}
+
+/// The terms as the log has them.
+#[must_use]
+pub fn loss_values(terms: &[f64; 8]) -> LossValues {
+    let [total, task_text, task_speech, task_fusion, semantic, modality, reconstruction, kl] = *terms;
+    LossValues {
+        total,
+        task_text: Some(task_text),
+        task_speech: Some(task_speech),
+        task_fusion: Some(task_fusion),
+        semantic: Some(semantic),
+        modality: Some(modality),
+        reconstruction: Some(reconstruction),
+        kl: Some(kl),
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            format: FORMAT.into(),
+            step: 0,
+            epochs: 0,
+            batches: 0,
+            sums: LossSums::default(),
+            best: None,
+            epochs_without_better: 0,
+        }
+    }
+}
+
+impl State {
+    /// Writes the state into a checkpoint folder.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), CheckpointError> {
+        let path = folder.join(STATE);
+        let text = format!("{:#}\n", serde_json::json!(self));
+        std::fs::write(&path, text).map_err(|source| CheckpointError::Write { path, source })
+    }
+
+    /// Reads the state of a checkpoint folder.
+    ///
+    /// # Errors
+    /// The file is missing, damaged, or of another version.
+    pub fn load(folder: &Path) -> Result<Self, CheckpointError> {
+        let path = folder.join(STATE);
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+        let state: Self = serde_json::from_str(&text)
+            .map_err(|problem| CheckpointError::Damaged { path: path.clone(), problem: problem.to_string() })?;
+        if state.format != FORMAT {
+            let problem = format!("its format is {:?}; this program reads {FORMAT:?}", state.format);
+            return Err(CheckpointError::Config { path, problem });
+        }
+        Ok(state)
+    }
+}
