@@ -77,7 +77,9 @@ impl<'a, B: Backend> Init<'a, B> {
         let mut values = vec![0.0_f32; shape.iter().product()];
         values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
             let mut random = Random::new(mix(seed, chunk as u64));
-            values.iter_mut().for_each(|value| *value = draw(&mut random) as f32);
+            for value in values {
+                *value = draw(&mut random) as f32;
+            }
         });
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device))
     }

@@ -65,7 +65,7 @@ impl<B: Backend> ModuleVisitor<B> for Collect<'_> {
 pub fn save_module<B: Backend, M: Module<B>>(module: &M, path: &Path) -> Result<(), CheckpointError> {
     let mut visitor = Collect { path: parameters::Path::default(), found: Vec::new() };
     module.visit(&mut visitor);
-    write(&visitor.found, HashMap::new(), path)
+    write(&visitor.found, &[], path)
 }
 
 /// Writes named tensors in f32, with metadata beside `format = "pt"`.
@@ -74,7 +74,7 @@ pub fn save_module<B: Backend, M: Module<B>>(module: &M, path: &Path) -> Result<
 /// The file cannot be written.
 pub fn write_tensors(
     tensors: Vec<(String, TensorData)>,
-    metadata: HashMap<String, String>,
+    metadata: &[(&str, String)],
     path: &Path,
 ) -> Result<(), CheckpointError> {
     let lazy: Vec<(String, LazyTensor<'_>)> = tensors
@@ -89,9 +89,11 @@ pub fn write_tensors(
 
 fn write(
     tensors: &[(String, LazyTensor<'_>)],
-    mut metadata: HashMap<String, String>,
+    metadata: &[(&str, String)],
     path: &Path,
 ) -> Result<(), CheckpointError> {
+    let mut metadata: HashMap<String, String> =
+        metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     metadata.insert("format".into(), "pt".into());
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     serialize_to_file(views, Some(metadata), path).map_err(|problem| {

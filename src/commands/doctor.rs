@@ -1,6 +1,6 @@
 //! `clasp doctor`: what this machine has, and whether a config would run on it; all problems at once.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use serde_json::json;
 
@@ -48,13 +48,11 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<u8> {
             .collect();
         format!("{:#}\n", json!({ "ok": code == error::SUCCESS, "checks": rows }))
     } else {
-        findings
-            .iter()
-            .map(|finding| {
-                let mark = if finding.code.is_none() { "ok     " } else { "problem" };
-                format!("{mark}  {:<16} {}\n", finding.what, finding.text)
-            })
-            .collect()
+        findings.iter().fold(String::new(), |mut text, finding| {
+            let mark = if finding.code.is_none() { "ok     " } else { "problem" };
+            let _ = writeln!(text, "{mark}  {:<16} {}", finding.what, finding.text);
+            text
+        })
     };
     write_output(&text)?;
     Ok(code)

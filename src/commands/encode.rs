@@ -59,13 +59,11 @@ impl Task for Work<'_> {
                         Ok((name, width, values.map_err(|problem| anyhow::anyhow!("{problem:?}"))?))
                     })
                     .collect::<anyhow::Result<_>>()?;
-                let writer = match &mut writer {
-                    Some(writer) => writer,
-                    None => {
-                        let widths: Vec<(&str, usize)> =
-                            tensors.iter().map(|(name, width, _)| (*name, *width)).collect();
-                        writer.insert(RowWriter::create(&arguments.output, &widths, &ids)?)
-                    }
+                let writer = if let Some(writer) = &mut writer {
+                    writer
+                } else {
+                    let widths: Vec<(&str, usize)> = tensors.iter().map(|(name, width, _)| (*name, *width)).collect();
+                    writer.insert(RowWriter::create(&arguments.output, &widths, &ids)?)
                 };
                 for (place, (_, width, values)) in tensors.iter().enumerate() {
                     for (&row, values) in batch.indices.iter().zip(values.chunks(*width)) {

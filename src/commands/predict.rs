@@ -2,6 +2,7 @@
 //! the others go on, and the exit code is 3.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
 };
@@ -18,7 +19,7 @@ use clasp::{
     },
     device::{self, Task},
     error,
-    eval::predictions::{Failure, Prediction, Row as Output},
+    eval::predictions::{Failure, Prediction, Provenances, Row as Output},
     eval::report::InputCounts,
     ops::Ops,
     predict::{Input, Predictor},
@@ -177,10 +178,8 @@ fn sentence(prediction: &Prediction) -> String {
             text.push_str(&classified(name, classification));
         }
     }
-    text.push_str(&format!(
-        "{:<12} text {}, speech {}\n",
-        "inputs", prediction.provenance.text, prediction.provenance.speech
-    ));
+    let Provenances { text: from_text, speech: from_speech } = prediction.provenance;
+    let _ = writeln!(text, "{:<12} text {from_text}, speech {from_speech}", "inputs");
     text
 }
 

@@ -1,5 +1,7 @@
 //! `clasp prepare`: corpora to manifests.
 
+use std::fmt::Write as _;
+
 use super::write_output;
 use clasp::{
     cli::{PrepareArguments, PrepareCorpus, PrepareTableArguments, TableFormat},
@@ -62,15 +64,16 @@ fn describe(report: &table::TableReport) -> String {
     counts.row(["all".to_owned(), cell("train"), cell("dev"), cell("test")]);
     let mut text = counts.to_string();
     if let Some(shared) = report.shared_speakers.filter(|&shared| shared > 0) {
-        text.push_str(&format!(
-            "note: {shared} speakers are in more than one split; --group-by with their column keeps them apart\n"
-        ));
+        let _ = writeln!(
+            text,
+            "note: {shared} speakers are in more than one split; --group-by with their column keeps them apart"
+        );
     }
     if report.empty_texts > 0 {
-        text.push_str(&format!("note: {} utterances have no words\n", report.empty_texts));
+        let _ = writeln!(text, "note: {} utterances have no words", report.empty_texts);
     }
     for manifest in &report.manifests {
-        text.push_str(&format!("{}\n", manifest.display()));
+        let _ = writeln!(text, "{}", manifest.display());
     }
     text
 }

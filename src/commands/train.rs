@@ -1,7 +1,7 @@
 //! `clasp train`: config, data, model, training, the test report.
 
 use std::{
-    path::Path,
+    fmt::Write as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -198,7 +198,7 @@ fn values(toml: &str) -> std::collections::BTreeMap<String, String> {
     while let Some((key, value)) = open.pop() {
         match value {
             toml::Value::Table(table) => {
-                open.extend(table.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)))
+                open.extend(table.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)));
             }
             value => {
                 values.insert(key, value.to_string());
@@ -240,11 +240,7 @@ fn show(folder: &RunFolder, result: &Value) -> anyhow::Result<u8> {
     }
     let score =
         result["dev_weighted_f1"].as_f64().map_or(String::new(), |score| format!(", dev weighted F1 {score:.4}"));
-    text.push_str(&format!("best epoch {}{score}; run folder {}\n", result["best_epoch"], shown(folder.path())));
+    let _ = writeln!(text, "best epoch {}{score}; run folder {}", result["best_epoch"], folder.path().display());
     write_output(&text)?;
     Ok(error::SUCCESS)
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

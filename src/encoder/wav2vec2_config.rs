@@ -10,6 +10,7 @@ use super::{
 const ENCODER: &str = "speech encoder";
 
 /// A wav2vec 2.0 config with Hugging Face's defaults (`Wav2Vec2Config`).
+#[expect(clippy::struct_excessive_bools, reason = "the file has them")]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wav2Vec2Config {

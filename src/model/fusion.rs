@@ -52,8 +52,8 @@ impl<B: Backend> Fusion<B> {
 
 impl<B: Ops> Fusion<B> {
     /// Six [batch, hidden] -> [batch, fused size]: the outputs of all tokens, concatenated.
-    pub fn forward(&self, six: [Tensor<B, 2>; 6], mode: Mode<'_>) -> Tensor<B, 2> {
-        let rows: Tensor<B, 3> = Tensor::stack(six.to_vec(), 1); // [batch, 6, hidden]
+    pub fn forward(&self, six: [&Tensor<B, 2>; 6], mode: Mode<'_>) -> Tensor<B, 2> {
+        let rows: Tensor<B, 3> = Tensor::stack(six.map(Tensor::clone).to_vec(), 1); // [batch, 6, hidden]
         let [batch, vectors, hidden] = rows.dims();
         let width = vectors * hidden / self.tokens;
         let mut x = rows.reshape([batch * self.tokens, width]);

@@ -34,21 +34,21 @@ pub struct Inputs {
 /// Every representation of a batch, by the words of the specification.
 #[derive(Clone, Debug)]
 pub struct ClaspOutput<B: Backend> {
-    /// r_t [batch, hidden]
+    /// `r_t` [batch, hidden]
     pub text: Tensor<B, 2>,
-    /// r_a [batch, hidden]
+    /// `r_a` [batch, hidden]
     pub speech: Tensor<B, 2>,
-    /// h_t,inv [batch, hidden]
+    /// `h_t,inv` [batch, hidden]
     pub text_invariant: Tensor<B, 2>,
-    /// h_a,inv [batch, hidden]
+    /// `h_a,inv` [batch, hidden]
     pub speech_invariant: Tensor<B, 2>,
-    /// h_t,spe [batch, hidden]
+    /// `h_t,spe` [batch, hidden]
     pub text_specific: Tensor<B, 2>,
-    /// h_a,spe [batch, hidden]
+    /// `h_a,spe` [batch, hidden]
     pub speech_specific: Tensor<B, 2>,
-    /// r̂_t [batch, hidden]
+    /// `r̂_t` [batch, hidden]
     pub text_reconstructed: Tensor<B, 2>,
-    /// r̂_a [batch, hidden]
+    /// `r̂_a` [batch, hidden]
     pub speech_reconstructed: Tensor<B, 2>,
     /// [batch, fused size]
     pub fused: Tensor<B, 2>,
@@ -184,7 +184,7 @@ impl<B: Ops> Clasp<B> {
         self.heads(text, speech, mode)
     }
 
-    /// r_t: row-major tokens [batch, tokens] -> [batch, hidden].
+    /// `r_t`: row-major tokens [batch, tokens] -> [batch, hidden].
     pub fn encode_text(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Tensor<B, 2> {
         let encoded = self.text_encoder.forward(tokens, lengths, mode, device);
         let pooled = match self.text_pooling {
@@ -197,7 +197,7 @@ impl<B: Ops> Clasp<B> {
         }
     }
 
-    /// r_a: row-major samples [batch, samples] -> [batch, hidden].
+    /// `r_a`: row-major samples [batch, samples] -> [batch, hidden].
     pub fn encode_speech(
         &self,
         samples: &[f32],
@@ -235,7 +235,7 @@ impl<B: Ops> Clasp<B> {
         let text_reconstructed = self.reconstruction.text.forward(text_specific.clone() + speech_invariant.clone());
         let speech_reconstructed = self.reconstruction.speech.forward(speech_specific.clone() + text_invariant.clone());
         let six = [&speech, &text, &speech_invariant, &text_invariant, &speech_specific, &text_specific];
-        let fused = self.fusion.forward(six.map(Tensor::clone), mode);
+        let fused = self.fusion.forward(six, mode);
         let fused_dropped = ops::dropout(fused.clone(), mode.dropout(self.classifier_dropout));
         ClaspOutput {
             logits_text: self.classify_text(text.clone(), mode),

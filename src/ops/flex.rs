@@ -108,10 +108,10 @@ fn adam_chunk(weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradien
     let shrink = if step.decoupled { constants.shrink as f32 } else { 1.0 };
     let moments = first.iter_mut().zip(second.iter_mut());
     for ((weight, (first, second)), gradient) in weight.iter_mut().zip(moments).zip(gradient) {
-        let shrunk = *weight * shrink;
+        let decayed = *weight * shrink;
         let gradient = gradient * scale + decay * *weight;
         *first = *first * beta1 + rest1 * gradient;
         *second = *second * beta2 + rest2 * gradient * gradient;
-        *weight = shrunk - rate * *first / (second.sqrt() * correction + epsilon);
+        *weight = decayed - rate * *first / (second.sqrt() * correction + epsilon);
     }
 }

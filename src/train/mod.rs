@@ -123,7 +123,9 @@ impl<'a, B: Ops> Trainer<'a, B> {
         } else {
             setup::model::<B>(material, device)?
         };
-        notes.iter().for_each(|note| tell(&Event::Message(note)));
+        for note in &notes {
+            tell(&Event::Message(note));
+        }
         let mut optimizer = Optimizer::new(optimizer_config(material));
         let mut state = State::default();
         if resume {

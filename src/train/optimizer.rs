@@ -62,7 +62,7 @@ impl OptimizerConfig {
 
     fn decay(&self, name: &str, shape: &[usize]) -> f64 {
         let is_vector = shape.iter().filter(|&&size| size > 1).count() < 2;
-        if is_vector || name.ends_with(".bias") { 0.0 } else { self.weight_decay }
+        if is_vector || name.rsplit('.').next() == Some("bias") { 0.0 } else { self.weight_decay }
     }
 }
 
@@ -122,8 +122,7 @@ where
                 tensors.push((format!("{name}.{kind}"), flat));
             }
         }
-        let metadata = [("steps".to_owned(), serde_json::json!(steps).to_string())].into();
-        write_tensors(tensors, metadata, path)
+        write_tensors(tensors, &[("steps", serde_json::json!(steps).to_string())], path)
     }
 
     /// Restores what [`Optimizer::save`] wrote.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use burn::{
-    backend::{Autodiff, Flex},
+    backend::{Autodiff, Flex, flex::FlexDevice},
     tensor::TensorData,
 };
 use clasp::{
@@ -37,12 +37,18 @@ impl Reference {
         let integers = |name: &str| -> Vec<i64> {
             let view = file.tensor(name).expect(name);
             assert_eq!(view.dtype(), Dtype::I64);
-            view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect()
+            view.data()
+                .chunks_exact(8)
+                .map(|bytes| i64::from_le_bytes(bytes.try_into().expect("bytes of one number")))
+                .collect()
         };
         let reals = |name: &str| -> Vec<f32> {
             let view = file.tensor(name).expect(name);
             assert_eq!(view.dtype(), Dtype::F32);
-            view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+            view.data()
+                .chunks_exact(4)
+                .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("bytes of one number")))
+                .collect()
         };
         let labels: Vec<usize> = integers("input.labels").into_iter().map(to_usize).collect();
         let tokens = integers("input.ids");
@@ -74,7 +80,7 @@ impl Reference {
 
     /// Every output, loss and gradient that the checkpoint in `folder` gives.
     pub fn compute(&self, folder: &Path) -> BTreeMap<String, Vec<f32>> {
-        let device = Default::default();
+        let device = FlexDevice;
         let loaded = checkpoint::load::<Cpu>(folder, &device).expect("the checkpoint loads");
         let model = checkpoint::parameters::trainable::<Train, Clasp<Train>>(loaded.model);
         let output = model.forward(&self.inputs, Mode::Evaluation, &device);
@@ -118,7 +124,7 @@ impl Reference {
 
     /// The losses of as many full-batch Adam steps as the reference took, at its learning rate.
     pub fn train(&self, folder: &Path, learning_rate: f64) -> Vec<BTreeMap<String, f64>> {
-        let device = Default::default();
+        let device = FlexDevice;
         let loaded = checkpoint::load::<Cpu>(folder, &device).expect("the checkpoint loads");
         let mut model = checkpoint::parameters::trainable::<Train, Clasp<Train>>(loaded.model);
         let mut optimizer = Optimizer::<Train>::new(OptimizerConfig {
