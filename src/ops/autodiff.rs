@@ -1,15 +1,277 @@
-//! The operations under automatic differentiation: the plain bodies, whose backward Burn derives, but for what needs
-//! no gradient of its own.
+//! The operations under automatic differentiation. Where the backend has fast forms, an operation is one node of the
+//! graph with its own backward; elsewhere the plain form is a graph of small operations, whose backward Burn derives.
 
 use burn::{
-    backend::{Autodiff, autodiff::checkpoint::strategy::CheckpointStrategy},
-    tensor::Tensor,
+    backend::{
+        Autodiff,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops as Node, OpsKind},
+        },
+    },
+    tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use super::{Dropout, Ops};
+use super::{AttentionShape, Dropout, Lengths, Ops, plain};
+
+fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+#[derive(Debug)]
+struct Gelu<const D: usize>;
+
+impl<B: Ops, const D: usize> Backward<B, 1> for Gelu<D> {
+    type State = FloatTensor<B>;
+
+    fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [x] = node.parents;
+        let gradient = gradients.consume::<B>(&node.node);
+        if let Some(x) = x {
+            let result = <B as Ops>::gelu_backward::<D>(tensor(node.state), tensor(gradient));
+            gradients.register::<B>(x.id, primitive(result));
+        }
+    }
+}
+
+/// Parents: x, weight, and bias where there is one.
+#[derive(Debug)]
+struct Linear<const N: usize>;
+
+impl<B: Ops, const N: usize> Backward<B, N> for Linear<N> {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, node: Node<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&node.node);
+        let [x, weight] = node.state;
+        let needed = [0, 1, 2].map(|parent| node.parents.get(parent).is_some_and(Option::is_some));
+        let result = B::linear_backward(tensor(x), tensor(weight), tensor(gradient), needed);
+        let results = [result.x.map(primitive), result.weight.map(primitive), result.bias.map(primitive)];
+        for (parent, result) in node.parents.iter().zip(results) {
+            if let (Some(parent), Some(result)) = (parent, result) {
+                gradients.register::<B>(parent.id, result);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LayerNorm {
+    epsilon: f64,
+}
+
+impl<B: Ops> Backward<B, 3> for LayerNorm {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&node.node);
+        let [x, weight] = node.state;
+        let result = B::layer_norm_backward(tensor(x), tensor(weight), self.epsilon, tensor(gradient));
+        let results = [primitive(result.x), primitive(result.weight), primitive(result.bias)];
+        for (parent, result) in node.parents.into_iter().zip(results) {
+            if let Some(parent) = parent {
+                gradients.register::<B>(parent.id, result);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MaskedGroupNorm {
+    lengths: Lengths,
+    epsilon: f64,
+}
+
+impl<B: Ops> Backward<B, 3> for MaskedGroupNorm {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&node.node);
+        let [x, weight] = node.state;
+        let result =
+            B::masked_group_norm_backward(tensor(x), tensor(weight), &self.lengths, self.epsilon, tensor(gradient));
+        let results = [primitive(result.x), primitive(result.weight), primitive(result.bias)];
+        for (parent, result) in node.parents.into_iter().zip(results) {
+            if let Some(parent) = parent {
+                gradients.register::<B>(parent.id, result);
+            }
+        }
+    }
+}
+
+/// Parents: x, weight, and bias where there is one.
+#[derive(Debug)]
+struct Convolution<const N: usize> {
+    stride: usize,
+}
+
+impl<B: Ops, const N: usize> Backward<B, N> for Convolution<N> {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, node: Node<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&node.node);
+        let [x, weight] = node.state;
+        let needed = [0, 1, 2].map(|parent| node.parents.get(parent).is_some_and(Option::is_some));
+        let result = B::convolution_backward(tensor(x), tensor(weight), self.stride, tensor(gradient), needed);
+        let results = [result.x.map(primitive), result.weight.map(primitive), result.bias.map(primitive)];
+        for (parent, result) in node.parents.iter().zip(results) {
+            if let (Some(parent), Some(result)) = (parent, result) {
+                gradients.register::<B>(parent.id, result);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    heads: usize,
+    lengths: Lengths,
+    dropout: Option<Dropout>,
+}
+
+impl<B: Ops> Backward<B, 3> for Attention {
+    type State = [FloatTensor<B>; 3];
+
+    fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&node.node);
+        let shape = AttentionShape { heads: self.heads, lengths: &self.lengths };
+        let results = B::attention_backward(node.state.map(tensor), shape, self.dropout, tensor(gradient));
+        for (parent, result) in node.parents.into_iter().zip(results) {
+            if let Some(parent) = parent {
+                gradients.register::<B>(parent.id, primitive(result));
+            }
+        }
+    }
+}
 
 impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
+    fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
+        if !B::HAS_FAST_FORMS {
+            return plain::linear(x, weight, bias);
+        }
+        let (x, weight, bias) = (primitive(x), primitive(weight), bias.map(primitive));
+        let inner_bias = bias.as_ref().map(|bias| tensor(bias.primitive.clone()));
+        let y =
+            primitive(<B as Ops>::linear(tensor(x.primitive.clone()), tensor(weight.primitive.clone()), inner_bias));
+        let state = [x.primitive, weight.primitive];
+        tensor(match bias {
+            Some(bias) => match Linear::<3>.prepare::<C>([x.node, weight.node, bias.node]).compute_bound().stateful() {
+                OpsKind::Tracked(node) => node.finish(state, y),
+                OpsKind::UnTracked(node) => node.finish(y),
+            },
+            None => match Linear::<2>.prepare::<C>([x.node, weight.node]).compute_bound().stateful() {
+                OpsKind::Tracked(node) => node.finish(state, y),
+                OpsKind::UnTracked(node) => node.finish(y),
+            },
+        })
+    }
+
+    fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        if !B::HAS_FAST_FORMS {
+            return plain::gelu(x);
+        }
+        let x = primitive(x);
+        let y = primitive(<B as Ops>::gelu::<D>(tensor(x.primitive.clone())));
+        tensor(match Gelu::<D>.prepare::<C>([x.node]).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish(x.primitive, y),
+            OpsKind::UnTracked(node) => node.finish(y),
+        })
+    }
+
+    fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        if !B::HAS_FAST_FORMS {
+            return plain::layer_norm(x, weight, bias, epsilon);
+        }
+        let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
+        let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()), tensor(bias.primitive));
+        let y = primitive(<B as Ops>::layer_norm(inputs.0, inputs.1, inputs.2, epsilon));
+        let nodes = [x.node, weight.node, bias.node];
+        tensor(match (LayerNorm { epsilon }).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish([x.primitive, weight.primitive], y),
+            OpsKind::UnTracked(node) => node.finish(y),
+        })
+    }
+
+    fn attention(
+        query: Tensor<Self, 2>,
+        key: Tensor<Self, 2>,
+        value: Tensor<Self, 2>,
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+    ) -> Tensor<Self, 2> {
+        if !B::HAS_FAST_FORMS {
+            return plain::attention(query, key, value, shape, dropout);
+        }
+        let inputs = [primitive(query), primitive(key), primitive(value)];
+        let nodes = inputs.each_ref().map(|input| input.node.clone());
+        let state = inputs.map(|input| input.primitive);
+        let [query, key, value] = state.clone().map(tensor);
+        let y = primitive(<B as Ops>::attention(query, key, value, shape, dropout));
+        let attention = Attention { heads: shape.heads, lengths: shape.lengths.clone(), dropout };
+        tensor(match attention.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish(state, y),
+            OpsKind::UnTracked(node) => node.finish(y),
+        })
+    }
+
+    fn convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Option<Tensor<Self, 1>>,
+        stride: usize,
+    ) -> Tensor<Self, 3> {
+        if !B::HAS_FAST_FORMS {
+            return plain::convolution(x, weight, bias, stride);
+        }
+        let (x, weight, bias) = (primitive(x), primitive(weight), bias.map(primitive));
+        let inner_bias = bias.as_ref().map(|bias| tensor(bias.primitive.clone()));
+        let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()));
+        let y = primitive(<B as Ops>::convolution(inputs.0, inputs.1, inner_bias, stride));
+        let state = [x.primitive, weight.primitive];
+        tensor(match bias {
+            Some(bias) => {
+                let nodes = [x.node, weight.node, bias.node];
+                match (Convolution::<3> { stride }).prepare::<C>(nodes).compute_bound().stateful() {
+                    OpsKind::Tracked(node) => node.finish(state, y),
+                    OpsKind::UnTracked(node) => node.finish(y),
+                }
+            }
+            None => {
+                match (Convolution::<2> { stride }).prepare::<C>([x.node, weight.node]).compute_bound().stateful() {
+                    OpsKind::Tracked(node) => node.finish(state, y),
+                    OpsKind::UnTracked(node) => node.finish(y),
+                }
+            }
+        })
+    }
+
+    fn masked_group_norm(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        lengths: &Lengths,
+        epsilon: f64,
+    ) -> Tensor<Self, 3> {
+        if !B::HAS_FAST_FORMS {
+            return plain::masked_group_norm(x, weight, bias, lengths, epsilon);
+        }
+        let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
+        let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()), tensor(bias.primitive));
+        let y = primitive(B::masked_group_norm(inputs.0, inputs.1, inputs.2, lengths, epsilon));
+        let nodes = [x.node, weight.node, bias.node];
+        let norm = MaskedGroupNorm { lengths: lengths.clone(), epsilon };
+        tensor(match norm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish([x.primitive, weight.primitive], y),
+            OpsKind::UnTracked(node) => node.finish(y),
+        })
+    }
+
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
-        Tensor::from_inner(<B as Ops>::dropout_mask(shape, dropout, device))
+        Tensor::from_inner(B::dropout_mask(shape, dropout, device))
     }
 }

@@ -57,12 +57,62 @@ pub struct AdamState<B: Backend, const D: usize> {
     pub second: Tensor<B, D>,
 }
 
+/// The gradients of a linear map, where they are needed.
+#[derive(Debug)]
+pub struct LinearGradients<B: Backend> {
+    /// [rows, in]
+    pub x: Option<Tensor<B, 2>>,
+    /// [out, in]
+    pub weight: Option<Tensor<B, 2>>,
+    /// [out]
+    pub bias: Option<Tensor<B, 1>>,
+}
+
+/// The gradients of a convolution, where they are needed.
+#[derive(Debug)]
+pub struct ConvolutionGradients<B: Backend> {
+    /// [batch, time, in]
+    pub x: Option<Tensor<B, 3>>,
+    /// [out, in, kernel]
+    pub weight: Option<Tensor<B, 3>>,
+    /// [out]
+    pub bias: Option<Tensor<B, 1>>,
+}
+
+/// The gradients of a norm.
+#[derive(Debug)]
+pub struct NormGradients<B: Backend, const D: usize> {
+    /// As the input.
+    pub x: Tensor<B, D>,
+    /// [channels]
+    pub weight: Tensor<B, 1>,
+    /// [channels]
+    pub bias: Tensor<B, 1>,
+}
+
 /// The operations of the model on a backend. The default bodies are the plain forms.
+///
+/// A backend with [`Ops::HAS_FAST_FORMS`] also brings the backward of each operation; under automatic differentiation
+/// an operation then is one node of the graph. Elsewhere Burn derives the backward of the plain form.
 pub trait Ops: Backend {
+    /// Whether the `_backward` functions are there.
+    const HAS_FAST_FORMS: bool = false;
+
     /// `x weight^T + bias`: x [rows, in], weight [out, in], bias [out] -> [rows, out].
     #[must_use]
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         plain::linear(x, weight, bias)
+    }
+
+    /// The backward of [`Ops::linear`]; `needed` is for x, weight and bias.
+    #[must_use]
+    fn linear_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        needed: [bool; 3],
+    ) -> LinearGradients<Self> {
+        no_fast_form((x, weight, gradient, needed))
     }
 
     /// The exact Gaussian error linear unit, `x (1 + erf(x / sqrt 2)) / 2`.
@@ -71,14 +121,32 @@ pub trait Ops: Backend {
         plain::gelu(x)
     }
 
+    /// The backward of [`Ops::gelu`].
+    #[must_use]
+    fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
+        no_fast_form((x, gradient))
+    }
+
     /// Layer normalisation over the last axis: x [rows, width], weight and bias [width].
     #[must_use]
     fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
         plain::layer_norm(x, weight, bias, epsilon)
     }
 
+    /// The backward of [`Ops::layer_norm`].
+    #[must_use]
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        epsilon: f64,
+        gradient: Tensor<Self, 2>,
+    ) -> NormGradients<Self, 2> {
+        no_fast_form((x, weight, epsilon, gradient))
+    }
+
     /// Scaled dot-product attention with dropout after the softmax; query, key, value [batch * time, width] with the
-    /// heads side by side in a row -> [batch * time, width]. Padded keys are not attended to.
+    /// heads side by side in a row -> [batch * time, width]. Padded keys are not attended to; what
+    /// comes out at padded queries is finite and means nothing.
     #[must_use]
     fn attention(
         query: Tensor<Self, 2>,
@@ -88,6 +156,17 @@ pub trait Ops: Backend {
         dropout: Option<Dropout>,
     ) -> Tensor<Self, 2> {
         plain::attention(query, key, value, shape, dropout)
+    }
+
+    /// The backward of [`Ops::attention`], of query, key and value.
+    #[must_use]
+    fn attention_backward(
+        inputs: [Tensor<Self, 2>; 3],
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+        gradient: Tensor<Self, 2>,
+    ) -> [Tensor<Self, 2>; 3] {
+        no_fast_form((inputs, shape, dropout, gradient))
     }
 
     /// Convolution over time without padding: x [batch, time, in], weight [out, in, kernel], bias [out] ->
@@ -100,6 +179,18 @@ pub trait Ops: Backend {
         stride: usize,
     ) -> Tensor<Self, 3> {
         plain::convolution(x, weight, bias, stride)
+    }
+
+    /// The backward of [`Ops::convolution`]; `needed` is for x, weight and bias.
+    #[must_use]
+    fn convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        stride: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        no_fast_form((x, weight, stride, gradient, needed))
     }
 
     /// Grouped convolution that keeps the length (`kernel / 2` zeros on both sides, the last frame of an even kernel
@@ -127,6 +218,18 @@ pub trait Ops: Backend {
         plain::masked_group_norm(x, weight, bias, lengths, epsilon)
     }
 
+    /// The backward of [`Ops::masked_group_norm`].
+    #[must_use]
+    fn masked_group_norm_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        lengths: &Lengths,
+        epsilon: f64,
+        gradient: Tensor<Self, 3>,
+    ) -> NormGradients<Self, 3> {
+        no_fast_form((x, weight, lengths, epsilon, gradient))
+    }
+
     /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere, a function of the key alone where the
     /// backend allows it.
     #[must_use]
@@ -149,6 +252,11 @@ pub trait Ops: Backend {
     ) -> AdamState<Self, D> {
         plain::adam(state, gradient, step)
     }
+}
+
+/// Stands for the backward on a backend that has no fast forms; nothing calls it there.
+fn no_fast_form<Inputs, Output>(_: Inputs) -> Output {
+    unreachable!("called only where HAS_FAST_FORMS is true, and there it is replaced")
 }
 
 #[cfg(feature = "cuda")]
