@@ -338,8 +338,8 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub warmup: u32,
     /// Threads of the CPU; 0: as many as there are cores
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub threads: u32,
     /// Time only one of the two jobs
     #[arg(long)]
     pub only: Option<Job>,

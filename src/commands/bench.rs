@@ -52,7 +52,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
     }
     let chosen = device::choose(arguments.device)?;
     if arguments.threads > 0 {
-        rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("--threads")?;
+        rayon::ThreadPoolBuilder::new().num_threads(count(arguments.threads)).build_global().context("--threads")?;
     }
     let shapes = match &arguments.lengths {
         Some(path) => grouped(read_lengths(path)?, count(arguments.batch_size)),
