@@ -22,6 +22,7 @@ use crate::{
     eval::report::InputCounts,
     inference::{self, rows},
     ops::{Lengths, Mode, Ops},
+    train::setup::check_frames,
 };
 
 /// Seconds after which audio is cut where a checkpoint does not say.
@@ -123,7 +124,9 @@ impl<B: Ops> Predictor<B> {
     /// Rows that lack something, all of them listed.
     pub fn dataset(&self, rows: Vec<Row>) -> Result<Arc<Dataset>, DataError> {
         let needs = Needs { text: true, audio: true, label: false };
-        Ok(Arc::new(Dataset::new(rows, Some(&self.tokenizer), None, self.limits, needs)?))
+        let dataset = Dataset::new(rows, Some(&self.tokenizer), None, self.limits, needs)?;
+        check_frames(&dataset, &self.checkpoint.model_config)?;
+        Ok(Arc::new(dataset))
     }
 
     /// How to go through a data set.
@@ -171,8 +174,14 @@ impl<B: Ops> Predictor<B> {
         let read: Vec<Result<Example, DataError>> = group
             .par_iter()
             .map(|&index| {
-                let rows = vec![inputs[index].row.clone()];
-                Dataset::new(rows, Some(&self.tokenizer), None, self.limits, needs)?.example(0)
+                let row = &inputs[index].row;
+                let dataset = Dataset::new(vec![row.clone()], Some(&self.tokenizer), None, self.limits, needs)?;
+                let example = dataset.example(0)?;
+                let samples = example.waveform.len();
+                if has.speech && self.checkpoint.model_config.speech_encoder.frames(samples) == 0 {
+                    return Err(DataError::NoFrame { id: row.id.clone(), line: row.line, samples });
+                }
+                Ok(example)
             })
             .collect();
         let mut ready = Vec::with_capacity(group.len());

@@ -163,6 +163,19 @@ pub enum DataError {
         /// The batch that is missing, from 0.
         batch: usize,
     },
+    /// Audio too short for the convolutions of a speech encoder that is not of the published shape.
+    #[error(
+        "utterance `{id}` (line {line}): its audio has {samples} samples at 16 kHz, too few for one frame of this speech \
+         encoder; leave the row out, or use smaller speech.config.conv_kernel and conv_stride"
+    )]
+    NoFrame {
+        /// The row's id.
+        id: String,
+        /// Its line in the manifest.
+        line: usize,
+        /// Samples at [`SAMPLE_RATE`].
+        samples: usize,
+    },
     /// Utterances of a manifest that cannot be scored.
     #[error("{}: {} utterances cannot be scored: {failures}", path.display(), failures.0.len())]
     Unscored {

@@ -17,6 +17,7 @@ use crate::{
     },
     config::{Config, DataSource, EncoderMap, EncoderSource, TokenizerSource, locate},
     data::{
+        DataError,
         dataset::{Dataset, Limits, Needs},
         labels::Labels,
         manifest::{self, Row},
@@ -144,13 +145,27 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let limits = limits(&config, &model);
     let dataset = |rows: Vec<Row>| -> anyhow::Result<Arc<Dataset>> {
         let needs = Needs { text: true, audio: true, label: true };
-        Ok(Arc::new(Dataset::new(rows, Some(&tokenizer), Some(&labels), limits, needs)?))
+        let dataset = Dataset::new(rows, Some(&tokenizer), Some(&labels), limits, needs)?;
+        check_frames(&dataset, &model)?;
+        Ok(Arc::new(dataset))
     };
     let train = dataset(train_rows).context("data.train")?;
     let dev = dev_rows.map(dataset).transpose().context("data.dev")?;
     let label_weights = class_weights(config.loss.class_weights, &label_counts(&train, labels.len()));
     let warnings = warnings(&train, dev.as_deref())?;
     Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
+}
+
+/// Every utterance must give the speech encoder a frame.
+///
+/// # Errors
+/// Those that do not, all of them; lengths that cannot be known.
+pub fn check_frames(dataset: &Dataset, model: &ModelConfig) -> Result<(), DataError> {
+    let lengths = dataset.lengths()?;
+    let short = dataset.rows().iter().zip(lengths).filter(|(_, samples)| model.speech_encoder.frames(*samples) == 0);
+    DataError::check(
+        short.map(|(row, samples)| DataError::NoFrame { id: row.id.clone(), line: row.line, samples }).collect(),
+    )
 }
 
 fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {
