@@ -5,6 +5,7 @@ use burn::{
     backend::{
         Autodiff,
         autodiff::{
+            NodeId,
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
             grads::Gradients,
             ops::{Backward, Ops as Node, OpsKind},
@@ -21,6 +22,19 @@ fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B>
 
 fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+/// Hands each parent that wants one its gradient.
+fn register<B: Backend, const N: usize, const M: usize>(
+    gradients: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    results: [Option<FloatTensor<B>>; M],
+) {
+    for (parent, result) in parents.into_iter().zip(results) {
+        if let (Some(parent), Some(result)) = (parent, result) {
+            gradients.register::<B>(parent, result);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,11 +66,7 @@ impl<B: Ops, const N: usize> Backward<B, N> for Linear<N> {
         let needed = [0, 1, 2].map(|parent| node.parents.get(parent).is_some_and(Option::is_some));
         let result = B::linear_backward(tensor(x), tensor(weight), tensor(gradient), needed);
         let results = [result.x.map(primitive), result.weight.map(primitive), result.bias.map(primitive)];
-        for (parent, result) in node.parents.iter().zip(results) {
-            if let (Some(parent), Some(result)) = (parent, result) {
-                gradients.register::<B>(parent.id, result);
-            }
-        }
+        register::<B, N, 3>(gradients, node.parents.map(|parent| parent.map(|parent| parent.id)), results);
     }
 }
 
@@ -72,12 +82,8 @@ impl<B: Ops> Backward<B, 3> for LayerNorm {
         let gradient = gradients.consume::<B>(&node.node);
         let [x, weight] = node.state;
         let result = B::layer_norm_backward(tensor(x), tensor(weight), self.epsilon, tensor(gradient));
-        let results = [primitive(result.x), primitive(result.weight), primitive(result.bias)];
-        for (parent, result) in node.parents.into_iter().zip(results) {
-            if let Some(parent) = parent {
-                gradients.register::<B>(parent.id, result);
-            }
-        }
+        let results = [primitive(result.x), primitive(result.weight), primitive(result.bias)].map(Some);
+        register::<B, 3, 3>(gradients, node.parents.map(|parent| parent.map(|parent| parent.id)), results);
     }
 }
 
@@ -95,12 +101,8 @@ impl<B: Ops> Backward<B, 3> for MaskedGroupNorm {
         let [x, weight] = node.state;
         let result =
             B::masked_group_norm_backward(tensor(x), tensor(weight), &self.lengths, self.epsilon, tensor(gradient));
-        let results = [primitive(result.x), primitive(result.weight), primitive(result.bias)];
-        for (parent, result) in node.parents.into_iter().zip(results) {
-            if let Some(parent) = parent {
-                gradients.register::<B>(parent.id, result);
-            }
-        }
+        let results = [primitive(result.x), primitive(result.weight), primitive(result.bias)].map(Some);
+        register::<B, 3, 3>(gradients, node.parents.map(|parent| parent.map(|parent| parent.id)), results);
     }
 }
 
@@ -119,11 +121,29 @@ impl<B: Ops, const N: usize> Backward<B, N> for Convolution<N> {
         let needed = [0, 1, 2].map(|parent| node.parents.get(parent).is_some_and(Option::is_some));
         let result = B::convolution_backward(tensor(x), tensor(weight), self.stride, tensor(gradient), needed);
         let results = [result.x.map(primitive), result.weight.map(primitive), result.bias.map(primitive)];
-        for (parent, result) in node.parents.iter().zip(results) {
-            if let (Some(parent), Some(result)) = (parent, result) {
-                gradients.register::<B>(parent.id, result);
-            }
-        }
+        register::<B, N, 3>(gradients, node.parents.map(|parent| parent.map(|parent| parent.id)), results);
+    }
+}
+
+#[derive(Debug)]
+struct PositionalConvolution {
+    groups: usize,
+}
+
+impl<B: Ops> Backward<B, 3> for PositionalConvolution {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&node.node);
+        let [x, weight] = node.state;
+        let needed = node.parents.each_ref().map(Option::is_some);
+        let (x, weight) = (tensor(x), tensor(weight));
+        let result = B::positional_convolution_backward(x, weight, self.groups, tensor(gradient), needed);
+        register::<B, 3, 3>(
+            gradients,
+            node.parents.map(|parent| parent.map(|parent| parent.id)),
+            [result.x.map(primitive), result.weight.map(primitive), result.bias.map(primitive)],
+        );
     }
 }
 
@@ -141,11 +161,11 @@ impl<B: Ops> Backward<B, 3> for Attention {
         let gradient = gradients.consume::<B>(&node.node);
         let shape = AttentionShape { heads: self.heads, lengths: &self.lengths };
         let results = B::attention_backward(node.state.map(tensor), shape, self.dropout, tensor(gradient));
-        for (parent, result) in node.parents.into_iter().zip(results) {
-            if let Some(parent) = parent {
-                gradients.register::<B>(parent.id, primitive(result));
-            }
-        }
+        register::<B, 3, 3>(
+            gradients,
+            node.parents.map(|parent| parent.map(|parent| parent.id)),
+            results.map(|result| Some(primitive(result))),
+        );
     }
 }
 
@@ -247,6 +267,25 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
                     OpsKind::UnTracked(node) => node.finish(y),
                 }
             }
+        })
+    }
+
+    fn positional_convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 1>,
+        groups: usize,
+    ) -> Tensor<Self, 3> {
+        if !B::HAS_FAST_FORMS {
+            return plain::positional_convolution(x, weight, bias, groups);
+        }
+        let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
+        let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()), tensor(bias.primitive));
+        let y = primitive(B::positional_convolution(inputs.0, inputs.1, inputs.2, groups));
+        let nodes = [x.node, weight.node, bias.node];
+        tensor(match (PositionalConvolution { groups }).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish([x.primitive, weight.primitive], y),
+            OpsKind::UnTracked(node) => node.finish(y),
         })
     }
 

@@ -205,6 +205,18 @@ pub trait Ops: Backend {
         plain::positional_convolution(x, weight, bias, groups)
     }
 
+    /// The backward of [`Ops::positional_convolution`]; `needed` is for x, weight and bias.
+    #[must_use]
+    fn positional_convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        groups: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        no_fast_form((x, weight, groups, gradient, needed))
+    }
+
     /// Group normalisation with one channel a group, over the valid frames of each example alone:
     /// x [batch, frames, channels], weight and bias [channels]. Padded frames come out as some finite value.
     #[must_use]

@@ -6,6 +6,7 @@ mod convolution;
 mod kernels;
 mod linear;
 mod norm;
+mod positional;
 
 use burn::{
     backend::{
@@ -109,6 +110,25 @@ impl Ops for Flex {
         needed: [bool; 3],
     ) -> ConvolutionGradients<Self> {
         convolution::backward(x, weight, stride, gradient, needed)
+    }
+
+    fn positional_convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 1>,
+        groups: usize,
+    ) -> Tensor<Self, 3> {
+        positional::forward(x, weight, bias, groups)
+    }
+
+    fn positional_convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        groups: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        positional::backward(x, weight, groups, gradient, needed)
     }
 
     fn attention(
