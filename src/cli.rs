@@ -9,6 +9,9 @@ use clap_complete::Shell;
 
 use crate::config::{Device, Precision};
 
+/// More threads than any machine has use for.
+const MOST_THREADS: u64 = 4096;
+
 const AFTER_HELP: &str = "\
 Exit codes:
   0    success
@@ -338,7 +341,7 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub warmup: u32,
     /// Threads of the CPU; 0: as many as there are cores
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(..=MOST_THREADS))]
     pub threads: usize,
     /// Time only one of the two jobs
     #[arg(long)]
