@@ -9,6 +9,11 @@
     reason = "a test that cannot go on should stop there"
 )]
 
+mod bad_input;
 mod config;
 mod parity;
+mod predict;
+mod prepare;
+mod program;
 mod reference;
+mod train;
