@@ -9,6 +9,9 @@ use clap_complete::Shell;
 
 use crate::config::{Device, Precision};
 
+/// More threads than any machine has use for.
+const MOST_THREADS: u64 = 4096;
+
 const AFTER_HELP: &str = "\
 Exit codes:
   0    success
@@ -167,7 +170,7 @@ pub struct PredictArguments {
     /// Utterances a batch; changes no result
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
     pub batch_size: u32,
-    /// Print JSON also for a single utterance
+    /// Print JSON also for a single utterance on a terminal
     #[arg(long)]
     pub json: bool,
     /// Where a modality is missing
@@ -338,8 +341,8 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub warmup: u32,
     /// Threads of the CPU; 0: as many as there are cores
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
-    pub threads: u32,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(..=MOST_THREADS))]
+    pub threads: usize,
     /// Time only one of the two jobs
     #[arg(long)]
     pub only: Option<Job>,

@@ -35,6 +35,42 @@ pub fn checkpoint_folder(path: &Path) -> PathBuf {
     if !path.join("config.json").exists() && best.join("config.json").exists() { best } else { path.to_owned() }
 }
 
+/// Says what a path lacks that is to be a checkpoint folder.
+///
+/// # Errors
+/// [`CheckpointError::Config`]
+pub fn check_folder(path: &Path) -> Result<(), CheckpointError> {
+    let problem = if path.join("config.json").exists() {
+        return Ok(());
+    } else if !path.exists() {
+        "there is no such folder; name a checkpoint folder, or a run folder"
+    } else if !path.is_dir() {
+        "it is a file; name a checkpoint folder, or a run folder"
+    } else if path.join("best/config.json").exists() {
+        "it is a run folder; name its best/ folder"
+    } else if path.join("manifest.json").exists() {
+        "the run has no best checkpoint yet; let it come to the end of an epoch (clasp train --resume)"
+    } else {
+        "it is no checkpoint folder (it has no config.json) and no run folder (it has no best/)"
+    };
+    Err(CheckpointError::Config { path: path.to_owned(), problem: problem.to_owned() })
+}
+
+/// The tokenizer is a part of the checkpoint, so that its fault is the checkpoint's.
+fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
+    match problem {
+        DataError::Tokenizer { path, reason } => CheckpointError::Damaged { path, problem: reason },
+        DataError::NoTokenizer { missing, .. } => CheckpointError::Config {
+            path: folder.to_owned(),
+            problem: format!(
+                "it has no tokenizer: tokenizer.json, or vocab.json and merges.txt ({missing} missing); copy the \
+                 checkpoint again"
+            ),
+        },
+        other => CheckpointError::Config { path: folder.to_owned(), problem: other.to_string() },
+    }
+}
+
 /// A row of input with where its text and speech came from.
 #[derive(Clone, Debug)]
 pub struct Input {
@@ -79,15 +115,9 @@ impl<B: Ops> Predictor<B> {
     /// Files that are missing, damaged, or do not fit.
     pub fn load(path: &Path, device: &B::Device) -> anyhow::Result<Self> {
         let folder = checkpoint_folder(path);
-        if !folder.is_dir() {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(CheckpointError::Read { path: folder, source }.into());
-        }
+        check_folder(&folder)?;
         let checkpoint = checkpoint::load(&folder, device)?;
-        let tokenizer = Arc::new(
-            Tokenizer::load(&folder)
-                .map_err(|source| CheckpointError::Config { path: folder.clone(), problem: source.to_string() })?,
-        );
+        let tokenizer = Arc::new(Tokenizer::load(&folder).map_err(|problem| unusable_tokenizer(&folder, problem))?);
         let labels = Labels::new(checkpoint.config.labels.clone())?;
         let limits = Limits {
             max_seconds: checkpoint.config.max_seconds.unwrap_or(MAX_SECONDS),

@@ -33,6 +33,8 @@ use clasp::{
 
 /// Labels of the made-up batches.
 const LABELS: usize = 4;
+/// The most samples of a batch, with its padding: what is more is a slip, and would end in a lack of memory.
+const MOST_SAMPLES: usize = 1 << 28;
 /// The paper's.
 const LEARNING_RATE: f64 = 1e-5;
 
@@ -52,12 +54,20 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
     }
     let chosen = device::choose(arguments.device)?;
     if arguments.threads > 0 {
-        rayon::ThreadPoolBuilder::new().num_threads(count(arguments.threads)).build_global().context("--threads")?;
+        rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("--threads")?;
     }
     let shapes = match &arguments.lengths {
         Some(path) => grouped(read_lengths(path)?, count(arguments.batch_size)),
+        None if samples(arguments.seconds).saturating_mul(count(arguments.batch_size)) > MOST_SAMPLES => {
+            return Err(too_large("--seconds and --batch-size").into());
+        }
         None => vec![vec![(count(arguments.tokens), samples(arguments.seconds)); count(arguments.batch_size)]],
     };
+    let padded =
+        |batch: &Vec<(usize, usize)>| batch.iter().map(|shape| shape.1).max().unwrap_or(0).saturating_mul(batch.len());
+    if shapes.iter().any(|batch| padded(batch) > MOST_SAMPLES) {
+        return Err(too_large("--lengths and --batch-size").into());
+    }
     let model = model_config(arguments.size);
     for &(tokens, samples) in shapes.iter().flatten() {
         if tokens < 2 || tokens > model.text_encoder.max_tokens() || model.speech_encoder.frames(samples) == 0 {
@@ -85,6 +95,13 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
 )]
 fn samples(seconds: f64) -> usize {
     (seconds * f64::from(SAMPLE_RATE)) as usize
+}
+
+fn too_large(flags: &str) -> clasp::config::ConfigError {
+    let hours = MOST_SAMPLES / (3600 * SAMPLE_RATE as usize);
+    let problem =
+        clasp::config::Problem::conflict(flags, format!("ask for a batch of more than {hours} hours of audio"));
+    clasp::config::ConfigError::invalid("command line", vec![problem])
 }
 
 /// A JSON list of [tokens, samples].

@@ -40,10 +40,13 @@ impl Task for Work<'_> {
 
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
         let arguments = self.0;
+        let named = || arguments.manifest.display().to_string();
         let rows = manifest::read(&arguments.manifest)?;
+        // Before anything takes long.
+        let mut opened = Some(Opened::new(&arguments.output)?);
         let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let dataset = predictor.dataset(rows)?;
+        let dataset = predictor.dataset(rows).with_context(named)?;
         let pass = predictor.pass(count(arguments.batch_size), WORKERS);
         let mut progress = Progress::stderr(false);
         let mut writer: Option<RowWriter> = None;
@@ -59,12 +62,11 @@ impl Task for Work<'_> {
                         Ok((name, width, values.map_err(|problem| anyhow::anyhow!("{problem:?}"))?))
                     })
                     .collect::<anyhow::Result<_>>()?;
-                let writer = if let Some(writer) = &mut writer {
-                    writer
-                } else {
+                if let Some(opened) = opened.take() {
                     let widths: Vec<(&str, usize)> = tensors.iter().map(|(name, width, _)| (*name, *width)).collect();
-                    writer.insert(RowWriter::create(&arguments.output, &widths, &ids)?)
-                };
+                    writer = Some(opened.begin(&widths, &ids)?);
+                }
+                let Some(writer) = &mut writer else { return Ok(()) };
                 for (place, (_, width, values)) in tensors.iter().enumerate() {
                     for (&row, values) in batch.indices.iter().zip(values.chunks(*width)) {
                         writer.write(place, row, values)?;
@@ -75,7 +77,7 @@ impl Task for Work<'_> {
                 Ok(())
             });
         progress.handle(&Event::Finished);
-        written?;
+        written.with_context(named)?;
         if let Some(writer) = writer {
             writer.commit()?;
         }
@@ -83,18 +85,37 @@ impl Task for Work<'_> {
     }
 }
 
-/// A safetensors file of [examples, width] tensors whose rows arrive in any order; nothing is held in memory. The
-/// file appears under its name when it is complete.
-struct RowWriter {
+/// A file that is written beside its place, and is put there when it is complete.
+struct Opened {
     file: File,
     path: PathBuf,
     temporary: tempfile::TempPath,
+}
+
+/// A safetensors file of [examples, width] tensors whose rows arrive in any order; nothing is held in memory. The
+/// file appears under its name when it is complete.
+struct RowWriter {
+    opened: Opened,
     /// Offset of each tensor's first byte, and bytes of a row.
     places: Vec<(u64, u64)>,
 }
 
-impl RowWriter {
-    fn create(path: &Path, widths: &[(&str, usize)], ids: &[String]) -> anyhow::Result<Self> {
+impl Opened {
+    fn new(path: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("--output: cannot write {}", path.display());
+        if path.is_dir() {
+            return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)).with_context(cannot);
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Here for its message: the one below would name the temporary file, which says nothing to the user.
+        std::fs::read_dir(folder).with_context(cannot)?;
+        let plain = |error: std::io::Error| std::io::Error::from(error.kind());
+        let file = tempfile::Builder::new().prefix(".clasp-").permissions(permissions()).tempfile_in(folder);
+        let (file, temporary) = file.map_err(plain).with_context(cannot)?.into_parts();
+        Ok(Self { file, path: path.to_owned(), temporary })
+    }
+
+    fn begin(mut self, widths: &[(&str, usize)], ids: &[String]) -> anyhow::Result<RowWriter> {
         let mut header = Map::new();
         header.insert("__metadata__".into(), json!({ "format": "pt", "ids": json!(ids).to_string() }));
         let mut rows = Vec::with_capacity(widths.len());
@@ -112,27 +133,32 @@ impl RowWriter {
         let mut text = Value::Object(header).to_string();
         // The data begin at a multiple of eight bytes.
         text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
-        let cannot = || format!("cannot write {}", path.display());
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let (mut file, temporary) =
-            tempfile::Builder::new().prefix(".clasp-").tempfile_in(folder).with_context(cannot)?.into_parts();
-        file.write_all(&(text.len() as u64).to_le_bytes()).with_context(cannot)?;
-        file.write_all(text.as_bytes()).with_context(cannot)?;
+        let cannot = || format!("cannot write {}", self.path.display());
+        self.file.write_all(&(text.len() as u64).to_le_bytes()).with_context(cannot)?;
+        self.file.write_all(text.as_bytes()).with_context(cannot)?;
         let start = (size_of::<u64>() + text.len()) as u64;
         let places = rows.into_iter().map(|(begin, row)| (start + begin, row)).collect();
-        Ok(Self { file, path: path.to_owned(), temporary, places })
+        Ok(RowWriter { opened: self, places })
     }
+}
 
+/// What any file that a program creates has; the library's own default is closed to others.
+fn permissions() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+}
+
+impl RowWriter {
     fn write(&mut self, tensor: usize, row: usize, values: &[f32]) -> anyhow::Result<()> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let (begin, length) = self.places[tensor];
-        let cannot = || format!("cannot write {}", self.path.display());
-        self.file.write_all_at(&bytes, begin + length * row as u64).with_context(cannot)
+        let cannot = || format!("cannot write {}", self.opened.path.display());
+        self.opened.file.write_all_at(&bytes, begin + length * row as u64).with_context(cannot)
     }
 
     fn commit(self) -> anyhow::Result<()> {
-        let cannot = || format!("cannot write {}", self.path.display());
-        self.file.sync_all().with_context(cannot)?;
-        self.temporary.persist(&self.path).map_err(|problem| problem.error).with_context(cannot)
+        let Opened { file, path, temporary } = self.opened;
+        let cannot = || format!("cannot write {}", path.display());
+        file.sync_all().with_context(cannot)?;
+        temporary.persist(&path).map_err(|problem| problem.error).with_context(cannot)
     }
 }

@@ -130,11 +130,12 @@ impl Task for Work<'_> {
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
         let scoring = self.0;
         let rows = manifest::read(scoring.manifest)?;
-        manifest::require(&rows, false, false, true)?;
+        let named = || scoring.manifest.display().to_string();
+        manifest::require(&rows, false, false, true).with_context(named)?;
         let predictor = Predictor::<B>::load(scoring.checkpoint, device)?;
         let unknown: Vec<DataError> =
             rows.iter().filter_map(|row| predictor.labels().index_of_row(row).err()).collect();
-        DataError::check(unknown)?;
+        DataError::check(unknown).with_context(named)?;
         let mut progress = Progress::stderr(scoring.is_quiet);
         let what = format!("scoring {}", scoring.split);
         let mut counts = InputCounts::default();

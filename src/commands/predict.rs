@@ -2,8 +2,9 @@
 //! the others go on, and the exit code is 3.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     fmt::Write as _,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, IsTerminal as _, Write},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +15,7 @@ use super::{BATCHES_AT_ONCE, count, write_output};
 use clasp::{
     cli::PredictArguments,
     data::{
-        DataError,
+        DataError, LineProblem,
         manifest::{self, Row},
     },
     device::{self, Task},
@@ -86,11 +87,17 @@ impl<B: Ops> Session<B> {
             line: 1,
             ..Row::default()
         };
-        for output in self.answer(vec![Ok(row)]) {
+        let is_read_by_people = sink.is_stdout() && !arguments.json && std::io::stdout().is_terminal();
+        // There is no manifest whose line could be named.
+        let place = format!("utterance `{}` (line {}): ", row.id, row.line);
+        for mut output in self.answer(vec![Ok(row)]) {
+            if let Output::Failure(failure) = &mut output
+                && let Some(problem) = failure.error.strip_prefix(&place)
+            {
+                failure.error = problem.to_owned();
+            }
             match output {
-                Output::Prediction(prediction) if sink.is_stdout() && !arguments.json => {
-                    write_output(&sentence(&prediction))?;
-                }
+                Output::Prediction(prediction) if is_read_by_people => write_output(&sentence(&prediction))?,
                 Output::Failure(failure) if sink.is_stdout() && !arguments.json => {
                     return Err(DataError::Unusable { problem: failure.error }.into());
                 }
@@ -189,12 +196,14 @@ struct Lines {
     base: PathBuf,
     name: PathBuf,
     line: usize,
+    /// The line that each id was first on.
+    first_lines: HashMap<String, usize>,
 }
 
 impl Lines {
     fn open(path: &Path) -> anyhow::Result<Self> {
         let (reader, base, name): (Box<dyn BufRead>, PathBuf, PathBuf) = if path == Path::new("-") {
-            (Box::new(BufReader::new(std::io::stdin())), PathBuf::from("."), PathBuf::from("standard input"))
+            (Box::new(BufReader::new(std::io::stdin())), PathBuf::new(), PathBuf::from("standard input"))
         } else {
             let file = std::fs::File::open(path).map_err(|error| DataError::file(path, &error))?;
             if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
@@ -204,7 +213,7 @@ impl Lines {
             let base = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
             (Box::new(BufReader::new(file)), base, path.to_owned())
         };
-        Ok(Self { reader, base, name, line: 0 })
+        Ok(Self { reader, base, name, line: 0, first_lines: HashMap::new() })
     }
 
     /// Up to `most` further rows; empty lines are passed over.
@@ -223,7 +232,7 @@ impl Lines {
             }
             let bytes = bytes.trim_ascii();
             if !bytes.is_empty() {
-                let row = manifest::parse_line(bytes, self.line, &self.base);
+                let row = manifest::parse_line(bytes, self.line, &self.base).and_then(|row| self.unique(row));
                 rows.push(
                     row.map_err(|problem| Failure { id: manifest::id_of_line(bytes), error: problem.to_string() }),
                 );
@@ -231,18 +240,32 @@ impl Lines {
         }
         Ok(rows)
     }
+
+    /// Refuses a row whose id was there before: nobody could tell the two results apart.
+    fn unique(&mut self, row: Row) -> Result<Row, DataError> {
+        match self.first_lines.entry(row.id.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(row.line);
+                Ok(row)
+            }
+            Entry::Occupied(first) => {
+                let problem = LineProblem::DuplicateId { id: row.id, first: *first.get() };
+                Err(DataError::Line { path: None, line: row.line, problem })
+            }
+        }
+    }
 }
 
 /// Where results go.
 enum Sink {
     Stdout,
-    File(Box<AtomicFile>),
+    File(Box<AtomicFile>, PathBuf),
 }
 
 impl Sink {
     fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         Ok(match path {
-            Some(path) => Self::File(Box::new(AtomicFile::create(path).context("--output")?)),
+            Some(path) => Self::File(Box::new(AtomicFile::create(path).context("--output")?), path.to_owned()),
             None => Self::Stdout,
         })
     }
@@ -256,7 +279,7 @@ impl Sink {
         output.write_line(&mut line)?;
         match self {
             Self::Stdout => write_output(&String::from_utf8_lossy(&line))?,
-            Self::File(file) => file.write_all(&line)?,
+            Self::File(file, path) => file.write_all(&line).with_context(|| cannot_write(path))?,
         }
         Ok(())
     }
@@ -264,7 +287,7 @@ impl Sink {
     fn flush(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Stdout => {}
-            Self::File(file) => file.flush()?,
+            Self::File(file, path) => file.flush().with_context(|| cannot_write(path))?,
         }
         Ok(())
     }
@@ -272,7 +295,11 @@ impl Sink {
     fn close(self) -> anyhow::Result<()> {
         match self {
             Self::Stdout => Ok(()),
-            Self::File(file) => Ok((*file).commit()?),
+            Self::File(file, _) => Ok((*file).commit()?),
         }
     }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
 }

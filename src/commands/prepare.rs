@@ -21,10 +21,16 @@ pub fn run(arguments: PrepareArguments) -> anyhow::Result<u8> {
 }
 
 fn run_table(arguments: PrepareTableArguments) -> anyhow::Result<u8> {
+    let wrong = |reason: String| ConfigError::invalid("command line", vec![Problem::conflict("--fractions", reason)]);
     let fractions: [f64; 3] = arguments.fractions.try_into().map_err(|found: Vec<f64>| {
-        let reason = format!("must be three numbers, train, dev and test, as in 0.8,0.1,0.1; found {}", found.len());
-        ConfigError::invalid("command line", vec![Problem::conflict("--fractions", reason)])
+        wrong(format!("must be three numbers, train, dev and test, as in 0.8,0.1,0.1; found {}", found.len()))
     })?;
+    let is_share = |share: &f64| (0.0..=1.0).contains(share);
+    if !fractions.iter().all(is_share) || (fractions.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
+        let [train, dev, test] = fractions;
+        let reason = format!("must be shares of 0 to 1 that sum to 1, as in 0.8,0.1,0.1; found {train},{dev},{test}");
+        return Err(wrong(reason).into());
+    }
     let options = TableOptions {
         input: arguments.input,
         format: arguments.format.map(|format| match format {

@@ -443,8 +443,8 @@ mod tests {
             "labels outside the checkpoint's set (a, b): truth `c` of `1`; prediction `d` of `1`; truth `e` of `2`";
         assert_eq!(message(&unknown, &options()), expected);
         let speaker = ReportOptions { cluster: Some("speaker".into()), ..options() };
-        let expected =
-            "no row of the split test has the key `speaker`; there are: turn, provenance.text, provenance.speech";
+        let expected = "no row of the split test has the key `speaker`; there are: turn, label, words, provenance.text, \
+             provenance.speech";
         assert_eq!(message(&rows(), &speaker), expected);
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn scored_examples<'rows>(
                 examples.iter().flat_map(|example| example.prediction.extra.keys()).collect();
             available.sort_unstable();
             available.dedup();
-            available.extend(["provenance.text", "provenance.speech"]);
+            available.extend(["label", "words", "provenance.text", "provenance.speech"]);
             return Err(ReportError::UnknownKey {
                 split: options.split.clone(),
                 key: key.clone(),
@@ -204,6 +204,8 @@ pub(super) fn key_order(value: Option<String>) -> Placed {
 
 pub(super) fn value_of(prediction: &Prediction, key: &str) -> Option<String> {
     match key {
+        "label" => return prediction.truth.clone(),
+        "words" => return prediction.words.map(|words| words.to_string()),
         "provenance.text" => return Some(prediction.provenance.text.to_string()),
         "provenance.speech" => return Some(prediction.provenance.speech.to_string()),
         _ => {}

@@ -80,7 +80,7 @@ pub enum RunError {
         name: &'static str,
     },
     /// It is not a run folder.
-    #[error("{path} holds no run: it has no {MANIFEST}", path = path.display())]
+    #[error("{path} holds no run: it has no {MANIFEST}; name the run folder that `train` wrote", path = path.display())]
     NoRun {
         /// The folder.
         path: PathBuf,

@@ -29,6 +29,7 @@ use crate::{
     model::{Clasp, ModelConfig},
     nn::Init,
     ops::Ops,
+    predict::check_folder,
     random::mix,
 };
 
@@ -105,6 +106,9 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         && config.run.test_at_end
     {
         manifest::read(test).context("data.test")?;
+    }
+    if let Some(folder) = &config.train.init {
+        check_folder(folder).context("train.init")?;
     }
     let initial = config.train.init.as_deref().map(CheckpointConfig::read).transpose().context("train.init")?;
     let labels = labels(config, &train_rows, initial.as_ref())?;
@@ -186,7 +190,7 @@ fn warnings(train: &Dataset, dev: Option<&Dataset>) -> anyhow::Result<Vec<String
     let mut warnings = Vec::new();
     for (split, dataset) in [("train", Some(train)), ("dev", dev)] {
         let Some(dataset) = dataset else { continue };
-        let counts = dataset.counts()?;
+        let counts = dataset.counts().with_context(|| format!("data.{split}"))?;
         for (count, what) in [
             (counts.text_empty, "have no words"),
             (counts.text_cut, "have their text cut at data.max_tokens"),

@@ -9,6 +9,12 @@
     reason = "a test that cannot go on should stop there"
 )]
 
+mod bad_input;
 mod config;
 mod parity;
+mod predict;
+mod prepare;
+mod program;
+mod readme;
 mod reference;
+mod train;

@@ -65,13 +65,13 @@ fn exp(x: f32) -> f32 {
 fn normal_cdf(x: f32) -> (f32, f32) {
     let scaled = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let bell = exp(-scaled * scaled);
-    let t = 1.0 / scaled.mul_add(0.327_591_1, 1.0);
+    let ratio = 1.0 / scaled.mul_add(0.327_591_1, 1.0);
     let sum = 1.061_405_4_f32;
-    let sum = sum.mul_add(t, -1.453_152_1);
-    let sum = sum.mul_add(t, 1.421_413_8);
-    let sum = sum.mul_add(t, -0.284_496_72);
-    let sum = sum.mul_add(t, 0.254_829_6);
-    let tail = 0.5 * sum * t * bell;
+    let sum = sum.mul_add(ratio, -1.453_152_1);
+    let sum = sum.mul_add(ratio, 1.421_413_8);
+    let sum = sum.mul_add(ratio, -0.284_496_72);
+    let sum = sum.mul_add(ratio, 0.254_829_6);
+    let tail = 0.5 * sum * ratio * bell;
     (if x < 0.0 { tail } else { 1.0 - tail }, bell)
 }
 

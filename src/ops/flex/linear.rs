@@ -69,6 +69,8 @@ pub fn column_sums(values: &[f32], columns: usize) -> Vec<f32> {
         })
         .collect();
     let mut sum = vec![0.0; columns];
-    parts.iter().for_each(|part| kernels::add(part, &mut sum));
+    for part in &parts {
+        kernels::add(part, &mut sum);
+    }
     sum
 }

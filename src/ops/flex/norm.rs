@@ -81,7 +81,7 @@ fn gradients<const D: usize>(
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "frames are few; f32 compute")]
 fn channel_statistics(x: &[f32], channels: usize, epsilon: f64) -> (Vec<f32>, Vec<f32>) {
     let frames = (x.len() / channels).max(1) as f64;
-    let mean = channel_sums(x, channels, |row, sum| kernels::add(row, sum));
+    let mean = channel_sums(x, channels, kernels::add);
     let mean: Vec<f32> = mean.iter().map(|sum| (sum / frames) as f32).collect();
     let squares = channel_sums(x, channels, |row, sum| kernels::add_squared_deviation(row, &mean, sum));
     let inverse = squares.iter().map(|sum| (1.0 / (sum / frames + epsilon).sqrt()) as f32).collect();
@@ -154,10 +154,10 @@ pub fn masked_group_norm_backward(
         .map(|(y, ((x, gradient), &valid))| {
             let count = valid.max(1) as f64;
             // Padded frames come out as the bias alone: their gradient moves nothing else.
-            let padded_bias = channel_sums(&gradient[valid * channels..], channels, |row, sum| kernels::add(row, sum));
+            let padded_bias = channel_sums(&gradient[valid * channels..], channels, kernels::add);
             let (x, gradient) = (&x[..valid * channels], &gradient[..valid * channels]);
             let (mean, inverse) = channel_statistics(x, channels, epsilon);
-            let bias_sum = channel_sums(gradient, channels, |row, sum| kernels::add(row, sum));
+            let bias_sum = channel_sums(gradient, channels, kernels::add);
             let product = centred_products(x, &mean, gradient, channels);
             let weight_sum: Vec<f64> =
                 product.iter().zip(&inverse).map(|(product, inverse)| product * f64::from(*inverse)).collect();

@@ -1,0 +1,392 @@
+//! Training through the real binary: what is in a run folder, and that stopping, killing and continuing change nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Stdio,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::program::{ENCODERS, REST, Said, clasp, copy_folder, folder, keys, lines_of, program, tiny_run};
+
+const TERMS: [&str; 7] = ["task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
+const METRICS: [&str; 4] = ["accuracy", "balanced_accuracy", "weighted_f1", "macro_f1"];
+
+/// The bytes of every tensor of a checkpoint folder.
+fn tensors(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = entries.collect();
+    names.sort();
+    names
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// The log without what a clock says.
+fn timeless(path: &Path) -> Vec<Value> {
+    let mut entries = lines_of(path);
+    for entry in &mut entries {
+        let entry = entry.as_object_mut().unwrap();
+        entry.remove("examples_per_second");
+        entry.remove("seconds");
+    }
+    entries
+}
+
+#[test]
+fn a_run_folder_has_all_that_it_should() {
+    let run = tiny_run();
+    let found = names(run);
+    let expected = [
+        "best",
+        "config.toml",
+        "corpus",
+        "last",
+        "log.jsonl",
+        "manifest.json",
+        "predictions-test.jsonl",
+        "report-test.json",
+    ];
+    for name in expected {
+        assert!(found.iter().any(|found| found == name), "no {name}");
+    }
+    let checkpoint = [
+        "config.json",
+        "merges.txt",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    ];
+    assert_eq!(names(&run.join("best")), checkpoint);
+    let mut last = checkpoint.to_vec();
+    last.extend(["optimizer.safetensors", "state.json"]);
+    last.sort_unstable();
+    assert_eq!(names(&run.join("last")), last);
+    for name in ["best", "last", "."] {
+        clasp(run, &["predict", "--checkpoint", name, "--text", "x"]).good();
+    }
+    let config = json(&run.join("best/config.json"));
+    for key in [
+        "format",
+        "method",
+        "labels",
+        "hidden_size",
+        "text_pooling",
+        "speech_pooling",
+        "classifier_dropout",
+        "fusion",
+        "loss",
+        "text_encoder",
+        "speech_encoder",
+        "max_tokens",
+        "max_seconds",
+    ] {
+        assert!(!config[key].is_null(), "config.json has no {key}");
+    }
+    for key in [
+        "kind",
+        "split_heads",
+        "hidden_size",
+        "layers",
+        "attention_heads",
+        "feed_forward",
+        "dropout",
+        "slot_embeddings",
+    ] {
+        assert!(!config["fusion"][key].is_null(), "config.json has no fusion.{key}");
+    }
+    let resolved = clasp(run, &["config", "show", "config.toml", "--resolved"]).good();
+    assert_eq!(resolved.stdout, fs::read_to_string(run.join("config.toml")).unwrap());
+}
+
+#[test]
+fn the_log_has_the_steps_and_the_epochs() {
+    let log = lines_of(&tiny_run().join("log.jsonl"));
+    assert_eq!(log.len(), 7);
+    for (step, entry) in (1..).zip(&log[..6]) {
+        assert_eq!(
+            keys(entry),
+            ["event", "epoch", "step", "loss", "learning_rate", "gradient_norm", "examples_per_second"]
+        );
+        assert_eq!(entry["event"], "step");
+        assert_eq!((entry["epoch"].as_u64(), entry["step"].as_u64()), (Some(1), Some(step)));
+        assert_eq!(keys(&entry["loss"]), [&["total"], &TERMS[..]].concat());
+        // The paper's weights.
+        let weights = [1.0, 1.0, 1.0, 0.01, 0.01, 0.01, 0.05];
+        let sum: f64 =
+            TERMS.iter().zip(weights).map(|(term, weight)| entry["loss"][term].as_f64().unwrap() * weight).sum();
+        assert!((sum - entry["loss"]["total"].as_f64().unwrap()).abs() < 1e-4, "{entry}");
+        assert_eq!(entry["learning_rate"].as_f64(), Some(1e-3));
+        assert!(entry["gradient_norm"].as_f64().unwrap() > 0.0);
+    }
+    let epoch = &log[6];
+    assert_eq!(keys(epoch)[..5], ["event", "epoch", "step", "train", "dev"]);
+    assert_eq!(epoch["event"], "epoch");
+    assert_eq!(epoch["step"].as_u64(), Some(6));
+    // Six steps of four examples: the epoch's mean is that of its steps.
+    let mean: f64 = log[..6].iter().map(|entry| entry["loss"]["total"].as_f64().unwrap()).sum::<f64>() / 6.0;
+    assert!((epoch["train"]["loss"]["total"].as_f64().unwrap() - mean).abs() < 1e-9);
+    for metric in METRICS {
+        for system in [&epoch["dev"], &epoch["dev"]["text_only"], &epoch["dev"]["speech_only"]] {
+            assert!((0.0..=1.0).contains(&system[metric].as_f64().unwrap()), "{metric}");
+        }
+    }
+}
+
+#[test]
+fn the_manifest_and_the_report_fit_the_run() {
+    let run = tiny_run();
+    let manifest = json(&run.join("manifest.json"));
+    assert_eq!((manifest["seed"].as_u64(), manifest["finished"].as_bool()), (Some(1), Some(true)));
+    for (file, split) in manifest["files"].as_array().unwrap().iter().zip(["train", "dev", "test"]) {
+        assert_eq!(file["role"], split);
+        let digest = Sha256::digest(fs::read(run.join(format!("corpus/{split}.jsonl"))).unwrap());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(file["sha256"], digest);
+    }
+    let session = &manifest["sessions"][0];
+    assert_eq!(session["program"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(session["device"], "cpu");
+    assert!(session["ended"].is_string() && session["program"]["burn"].is_string());
+
+    let test = lines_of(&run.join("corpus/test.jsonl"));
+    let predictions = lines_of(&run.join("predictions-test.jsonl"));
+    assert_eq!((test.len(), predictions.len()), (16, 16));
+    let mut right = 0;
+    for (row, prediction) in test.iter().zip(&predictions) {
+        assert_eq!(
+            (&row["id"], &row["label"], &row["speaker"]),
+            (&prediction["id"], &prediction["truth"], &prediction["speaker"])
+        );
+        right += u32::from(row["label"] == prediction["label"]);
+    }
+    let report = json(&run.join("report-test.json"));
+    assert_eq!(report["examples"].as_u64(), Some(16));
+    let accuracy = report["fusion"]["accuracy"]["value"].as_f64().unwrap();
+    assert!((accuracy - f64::from(right) / 16.0).abs() < 1e-9);
+}
+
+#[test]
+fn without_dev_the_last_epoch_is_the_best() {
+    let folder = folder();
+    let at = folder.path();
+    let train = tiny_run().join("corpus/train.jsonl");
+    let config = format!("[data]\ntrain = \"{}\"\n{ENCODERS}{REST}", train.display());
+    fs::write(at.join("tiny.toml"), config).unwrap();
+    // What there is nothing of to resume begins.
+    let said = clasp(at, &["train", "--config", "tiny.toml", "--set", "train.epochs=2", "--resume"]).good();
+    assert!(said.stdout.contains("best epoch 2; run folder"), "{}", said.stdout);
+    assert!(said.stderr.contains("there is no data.dev: the last epoch is taken as the best"), "{}", said.stderr);
+    let log = lines_of(&at.join("run/log.jsonl"));
+    let epochs: Vec<&Value> = log.iter().filter(|entry| entry["event"] == "epoch").collect();
+    assert!(epochs.len() == 2 && epochs.iter().all(|epoch| epoch["dev"].is_null()));
+    assert_eq!(tensors(&at.join("run/best")), tensors(&at.join("run/last")));
+    // A finished run is shown again.
+    let again = clasp(at, &["train", "--config", "tiny.toml", "--set", "train.epochs=2", "--resume"]).good();
+    assert_eq!(again.stdout, said.stdout);
+    assert_eq!(lines_of(&at.join("run/log.jsonl")), log);
+    clasp(at, &["eval", "--checkpoint", "run", "--split", "test"]).bad(2, &["data.test", "is not set in this run"]);
+}
+
+#[test]
+fn patience_ends_a_run_that_gets_no_better() {
+    let folder = folder();
+    // No weight moves at this rate, so that no epoch is better than the first.
+    let words = ["train.epochs=9", "train.patience=2", "train.learning_rate=1e-30", "train.log_every_steps=4"];
+    let words: Vec<&str> = words.iter().flat_map(|&word| ["--set", word]).collect();
+    let said = clasp(folder.path(), &[&["train", "--config", "tiny.toml"], &words[..]].concat()).good();
+    assert!(said.stdout.contains("best epoch 1, "), "{}", said.stdout);
+    let log = lines_of(&folder.path().join("run/log.jsonl"));
+    let epochs: Vec<u64> =
+        log.iter().filter(|entry| entry["event"] == "epoch").map(|entry| entry["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(epochs, [1, 2, 3]);
+    let steps: Vec<u64> =
+        log.iter().filter(|entry| entry["event"] == "step").map(|entry| entry["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [4, 8, 12, 16]);
+}
+
+/// Twelve batches of two in windows of five, five and two: three steps an epoch. Dropout and `SpecAugment` are on.
+const LONG: [&str; 12] = [
+    "train",
+    "--config",
+    "tiny.toml",
+    "--set",
+    "train.epochs=12",
+    "--set",
+    "train.batch_size=2",
+    "--set",
+    "train.accumulation_steps=5",
+    "--set",
+    "speech.config.mask_time_prob=0.5",
+    "--quiet",
+];
+
+/// What [`LONG`] comes to when it is left alone.
+fn alone() -> &'static Path {
+    static RUN: OnceLock<std::path::PathBuf> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let folder = folder();
+        clasp(folder.path(), &LONG).good();
+        let kept = tiny_run().with_file_name("alone");
+        let _ = fs::remove_dir_all(&kept);
+        copy_folder(&folder.path().join("run"), &kept);
+        kept
+    })
+}
+
+/// The head of a safetensors file, whose keys have no order, and its data.
+fn parts(path: &Path) -> (Value, Vec<u8>) {
+    let mut head = fs::read(path).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(head[..8].try_into().unwrap())).unwrap();
+    let data = head.split_off(8 + length);
+    (serde_json::from_slice(&head[8..]).unwrap(), data)
+}
+
+fn assert_same(run: &Path, other: &Path) {
+    assert_eq!(timeless(&run.join("log.jsonl")), timeless(&other.join("log.jsonl")));
+    let optimizer = "last/optimizer.safetensors";
+    assert!(parts(&run.join(optimizer)) == parts(&other.join(optimizer)), "{optimizer} differs");
+    for name in ["best/model.safetensors", "last/model.safetensors", "last/state.json"] {
+        assert!(fs::read(run.join(name)).unwrap() == fs::read(other.join(name)).unwrap(), "{name} differs");
+    }
+}
+
+/// Starts [`LONG`] with further flags, and sends it a signal when the log has as many steps.
+fn stopped(folder: &Path, flags: &[&str], steps: usize, signal: &str) -> Said {
+    let child = program(folder).args(LONG).args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = folder.join("run/log.jsonl");
+    let started = Instant::now();
+    while !fs::read_to_string(&log).is_ok_and(|text| text.matches("\"event\":\"step\"").count() >= steps) {
+        assert!(started.elapsed() < Duration::from_secs(60), "no steps are logged");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = std::process::Command::new("bash").args(["-c", &format!("kill -{signal} {}", child.id())]).status();
+    assert!(sent.unwrap().success());
+    Said::of(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn an_interrupted_run_goes_on_as_if_nothing_had_been() {
+    let folder = folder();
+    let at = folder.path();
+    let said = stopped(at, &[], 5, "INT").bad_line(130, &["interrupted at step", "run/last is written", "--resume"]);
+    let step = json(&at.join("run/last/state.json"))["step"].as_u64().unwrap();
+    assert!(said.message().contains(&format!("step {step};")) && (5..36).contains(&step), "{}", said.message());
+    assert_eq!(json(&at.join("run/manifest.json"))["finished"], false);
+    clasp(at, &["predict", "--checkpoint", "run/last", "--text", "x"]).good();
+    clasp(at, &[&LONG[..], &["--resume", "--set", "train.clip_norm=1"]].concat())
+        .bad_line(2, &["train.clip_norm: 0.0 there, 1.0 here", "give that config", "--overwrite", "--set run.dir="]);
+    clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
+    assert_same(&at.join("run"), alone());
+    assert_eq!(json(&at.join("run/manifest.json"))["sessions"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_been() {
+    let folder = folder();
+    let at = folder.path();
+    let every = ["--set", "train.save_every_steps=4"];
+    // Before there is a checkpoint: from the beginning.
+    stopped(at, &every, 1, "KILL");
+    let said = stopped(at, &[&every[..], &["--resume"]].concat(), 8, "KILL");
+    assert_eq!((said.code, said.stderr.as_str()), (None, ""));
+    let step = json(&at.join("run/last/state.json"))["step"].as_u64().unwrap();
+    assert!(step >= 6 && (step % 3 == 0 || step % 4 == 0), "{step}");
+    clasp(at, &[&LONG[..], &every, &["--resume"]].concat()).good();
+    assert_same(&at.join("run"), alone());
+    assert!(names(&at.join("run")).iter().all(|name| !name.starts_with(".clasp-")));
+}
+
+#[test]
+fn one_thread_or_two_give_the_same_bits() {
+    let folder = folder();
+    let run = |threads: &str| {
+        let set = format!("run.dir={threads}");
+        let mut command = program(folder.path());
+        command.args(["train", "--config", "tiny.toml", "--set", &set]).env("RAYON_NUM_THREADS", threads);
+        Said::of(&command.output().unwrap()).good();
+        folder.path().join(threads)
+    };
+    assert_same(&run("1"), &run("2"));
+}
+
+#[test]
+fn a_run_starts_from_a_checkpoint_and_frozen_parts_stay() {
+    let folder = folder();
+    let at = folder.path();
+    let best = tiny_run().join("best");
+    let train = tiny_run().join("corpus/train.jsonl");
+    let config = format!(
+        "[data]\ntrain = \"{}\"\n[train]\ninit = \"{}\"\nepochs = 1\nlearning_rate = 1e-2\n[run]\ndir = \"run\"\n",
+        train.display(),
+        best.display()
+    );
+    fs::write(at.join("init.toml"), config).unwrap();
+    let before = tensors(&best);
+    // The tensors whose name begins so stay, and all others change.
+    let cases: [(&[&str], &[&str]); 3] = [
+        (&["text.freeze=true", "speech.freeze=true"], &["text_encoder.", "speech_encoder."]),
+        (
+            &["text.freeze_layers=1", "speech.freeze_feature_encoder=true"],
+            &["text_encoder.encoder.layer.0.", "speech_encoder.feature_extractor."],
+        ),
+        (&["speech.freeze_layers=1", "text.freeze=true"], &["speech_encoder.encoder.layers.0.", "text_encoder."]),
+    ];
+    for (sets, frozen) in cases {
+        let sets: Vec<&str> = sets.iter().flat_map(|&set| ["--set", set]).collect();
+        clasp(at, &[&["train", "--config", "init.toml", "--overwrite"], &sets[..]].concat()).good();
+        let after = tensors(&at.join("run/last"));
+        assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+        let mut counts = [0, 0];
+        for (name, bytes) in &after {
+            let is_frozen = frozen.iter().any(|start| name.starts_with(start));
+            if is_frozen {
+                assert!(bytes == &before[name], "{sets:?}: {name} changed");
+            }
+            counts[usize::from(is_frozen)] += usize::from(bytes != &before[name]);
+        }
+        assert!(counts[0] > 15 && counts[1] == 0, "{sets:?}: {counts:?}");
+        assert!(after["classifier.fusion.weight"] != before["classifier.fusion.weight"]);
+    }
+    for (set, key) in [
+        ("model.fusion.layers=3", "model.fusion.layers"),
+        ("model.hidden_size=32", "model.hidden_size"),
+        ("text.pooling=mean", "text.pooling"),
+        ("text.config.hidden_size=32", "text.config.hidden_size"),
+        ("text.checkpoint=somewhere", "text.checkpoint"),
+        ("data.labels=[\"a\", \"b\"]", "data.labels"),
+    ] {
+        let words = ["train", "--config", "init.toml", "--set", set, "--set", "run.dir=other"];
+        clasp(at, &words).bad_line(2, &[key, "train.init"]);
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let folder = folder();
+    let said = clasp(folder.path(), &["train", "--config", "tiny.toml", "--set", "train.learning_rate=1e30"]);
+    let said = said.bad_line(
+        4,
+        &["training diverged at step 2 (epoch 1)", "the loss term", "is not finite", "train-00", "train.learning_rate"],
+    );
+    assert_eq!(said.message().matches("train-00").count(), 4, "{}", said.message());
+    // The log ends before.
+    assert_eq!(lines_of(&folder.path().join("run/log.jsonl")).len(), 1);
+    assert_eq!(json(&folder.path().join("run/manifest.json"))["finished"], false);
+}
