@@ -10,5 +10,6 @@
 )]
 
 mod config;
+mod invariance;
 mod parity;
 mod reference;
