@@ -11,5 +11,6 @@
 
 mod config;
 mod invariance;
+mod loading;
 mod parity;
 mod reference;
