@@ -14,3 +14,4 @@ mod invariance;
 mod loading;
 mod parity;
 mod reference;
+mod tokenizer;
