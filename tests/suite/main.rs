@@ -15,3 +15,4 @@ mod loading;
 mod parity;
 mod reference;
 mod tokenizer;
+mod updates;
