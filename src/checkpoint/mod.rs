@@ -3,7 +3,9 @@
 
 pub mod names;
 pub mod parameters;
+mod pickle;
 pub mod published;
+mod pytorch;
 pub mod source;
 mod tensors;
 

@@ -6,15 +6,13 @@ use std::{
 };
 
 use burn::tensor::{DType, TensorData};
-use burn_store::{ModuleStore, SafetensorsStore, TensorSnapshot, pytorch::PytorchReader};
+use burn_store::{ModuleStore, SafetensorsStore, TensorSnapshot};
 
-use super::CheckpointError;
+use super::{CheckpointError, pytorch};
 
 /// The files of a folder that can hold weights, in the order in which they are looked for.
 const WHOLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
-/// Keys under which a training program puts the weights among other things.
-const TOP_LEVEL_KEYS: [&str; 2] = ["model", "state_dict"];
 
 /// The tensors of some files, read when they are asked for.
 #[derive(Default)]
@@ -143,18 +141,6 @@ fn open_safetensors(path: &Path) -> Result<BTreeMap<String, TensorSnapshot>, Che
 }
 
 fn open_pickle(path: &Path) -> Result<BTreeMap<String, TensorSnapshot>, CheckpointError> {
-    let damaged = |problem: String| CheckpointError::Damaged { path: path.into(), problem };
     std::fs::File::open(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
-    for key in TOP_LEVEL_KEYS {
-        if let Ok(reader) = PytorchReader::with_top_level_key(path, key)
-            && !reader.is_empty()
-        {
-            return Ok(reader.into_tensors().into_iter().collect());
-        }
-    }
-    let reader = PytorchReader::new(path).map_err(|problem| damaged(problem.to_string()))?;
-    if reader.is_empty() {
-        return Err(damaged("it holds no tensors".into()));
-    }
-    Ok(reader.into_tensors().into_iter().collect())
+    pytorch::open(path).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })
 }

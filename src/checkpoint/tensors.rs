@@ -68,7 +68,7 @@ pub fn save_module<B: Backend, M: Module<B>>(module: &M, path: &Path) -> Result<
     write(&visitor.found, &[], path)
 }
 
-/// Writes named tensors in f32, with metadata beside `format = "pt"`.
+/// Writes named tensors in f32, with metadata; `format = "pt"` where there is none.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -94,7 +94,10 @@ fn write(
 ) -> Result<(), CheckpointError> {
     let mut metadata: HashMap<String, String> =
         metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    metadata.insert("format".into(), "pt".into());
+    if metadata.is_empty() {
+        // Only where it is alone: a map of two has no order, and a file's bytes would change from run to run.
+        metadata.insert("format".into(), "pt".into());
+    }
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     serialize_to_file(views, Some(metadata), path).map_err(|problem| {
         let source = match problem {

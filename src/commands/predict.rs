@@ -197,7 +197,7 @@ struct Lines {
     name: PathBuf,
     line: usize,
     /// The line that each id was first on.
-    first_lines: HashMap<String, usize>,
+    seen_at: HashMap<String, usize>,
 }
 
 impl Lines {
@@ -213,7 +213,7 @@ impl Lines {
             let base = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
             (Box::new(BufReader::new(file)), base, path.to_owned())
         };
-        Ok(Self { reader, base, name, line: 0, first_lines: HashMap::new() })
+        Ok(Self { reader, base, name, line: 0, seen_at: HashMap::new() })
     }
 
     /// Up to `most` further rows; empty lines are passed over.
@@ -243,7 +243,7 @@ impl Lines {
 
     /// Refuses a row whose id was there before: nobody could tell the two results apart.
     fn unique(&mut self, row: Row) -> Result<Row, DataError> {
-        match self.first_lines.entry(row.id.clone()) {
+        match self.seen_at.entry(row.id.clone()) {
             Entry::Vacant(place) => {
                 place.insert(row.line);
                 Ok(row)

@@ -10,6 +10,8 @@ mod dropout;
 mod flex;
 mod lengths;
 pub mod plain;
+#[cfg(test)]
+mod tests;
 
 use burn::tensor::{Tensor, backend::Backend};
 

@@ -223,3 +223,70 @@ where
         Param::from_mapped_value(id, tensor, mapper)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> OptimizerConfig {
+        OptimizerConfig {
+            decoupled: true,
+            weight_decay: 0.01,
+            learning_rate: 1e-3,
+            encoder_learning_rate: 1e-5,
+            layer_decay: 0.5,
+            text_layers: 12,
+            speech_layers: 3,
+        }
+    }
+
+    /// The highest layer has the encoder's rate; each one below, and what lies in front of them all, half of it.
+    #[test]
+    fn rates_fall_towards_the_input_of_an_encoder() {
+        for (name, expected) in [
+            ("fusion.layers.0.linear1.weight", 1e-3),
+            ("classifier.text.bias", 1e-3),
+            ("adapter.speech.weight", 1e-3),
+            ("text_encoder.encoder.layer.11.output.dense.weight", 1e-5),
+            ("text_encoder.encoder.layer.10.output.dense.weight", 5e-6),
+            ("text_encoder.encoder.layer.1.output.dense.weight", 1e-5 / 1024.0),
+            ("text_encoder.encoder.layer.0.output.dense.bias", 1e-5 / 2048.0),
+            ("text_encoder.embeddings.word_embeddings.weight", 1e-5 / 4096.0),
+            ("speech_encoder.encoder.layers.2.attention.q_proj.weight", 1e-5),
+            ("speech_encoder.encoder.layers.0.attention.q_proj.weight", 2.5e-6),
+            ("speech_encoder.encoder.pos_conv_embed.conv.bias", 1.25e-6),
+            ("speech_encoder.feature_extractor.conv_layers.0.conv.weight", 1.25e-6),
+            ("speech_encoder.masked_spec_embed", 1.25e-6),
+        ] {
+            let found = config().rate(name);
+            assert!((found - expected).abs() < 1e-12 * expected, "{name}: {found} should be {expected}");
+        }
+    }
+
+    #[test]
+    fn without_layer_decay_an_encoder_has_one_rate() {
+        let config = OptimizerConfig { layer_decay: 1.0, ..config() };
+        for name in ["text_encoder.embeddings.word_embeddings.weight", "speech_encoder.encoder.layers.0.fc.weight"] {
+            assert!((config.rate(name) - 1e-5).abs() < 1e-18);
+        }
+    }
+
+    #[test]
+    fn matrices_decay_and_vectors_do_not() {
+        for (name, shape, decays) in [
+            ("classifier.text.weight", &[4, 768][..], true),
+            ("text_encoder.embeddings.word_embeddings.weight", &[50_265, 768], true),
+            ("speech_encoder.feature_extractor.conv_layers.1.conv.weight", &[512, 512, 3], true),
+            ("fusion.slot_embedding", &[72, 768], true),
+            ("classifier.text.bias", &[4], false),
+            ("text_encoder.embeddings.LayerNorm.weight", &[768], false),
+            ("speech_encoder.encoder.layers.0.final_layer_norm.weight", &[1024], false),
+            ("fusion.layers.0.norm1.bias", &[768], false),
+            ("speech_encoder.masked_spec_embed", &[768], false),
+            // The lengths of the positional convolution's weight norm.
+            ("speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original0", &[1, 1, 128], false),
+        ] {
+            assert_eq!(config().decay(name, shape) > 0.0, decays, "{name}");
+        }
+    }
+}

@@ -11,10 +11,14 @@
 
 mod bad_input;
 mod config;
+mod invariance;
+mod loading;
 mod parity;
 mod predict;
 mod prepare;
 mod program;
 mod readme;
 mod reference;
+mod tokenizer;
 mod train;
+mod updates;

@@ -48,7 +48,8 @@ fn a_table_becomes_manifests_whatever_its_format() {
     let lines = rows
         .iter()
         .map(|[file, words, drink, who]| json!({ "file": file, "words": words, "drink": drink, "who": who }));
-    fs::write(at.join("table.jsonl"), lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    fs::write(at.join("table.jsonl"), lines.flat_map(|line| [line.to_string(), "\n".to_owned()]).collect::<String>())
+        .unwrap();
     let columns =
         ["--audio-column", "file", "--text-column", "words", "--label-column", "drink", "--speaker-column", "who"];
     let prepare = |input: &str, output: &str, more: &[&str]| {
