@@ -68,7 +68,6 @@ const FAIRSEQ_SPEECH: [(&str, &str); 8] = [
     ("mask_emb", "masked_spec_embed"),
     ("encoder.pos_conv.0.", "encoder.pos_conv_embed.conv."),
     (".self_attn.", ".attention."),
-    // Before `layer_norm`, which is a part of it.
     (".self_attn_layer_norm.", ".layer_norm."),
     (".fc1.", ".feed_forward.intermediate_dense."),
     (".fc2.", ".feed_forward.output_dense."),

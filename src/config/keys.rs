@@ -14,6 +14,8 @@ use super::types::{
 pub enum Range {
     /// Above zero.
     Positive,
+    /// Seconds of at least one frame of speech.
+    Frame,
     /// Zero or above.
     NotNegative,
     /// From 0 up to, but without, 1.
@@ -31,6 +33,7 @@ impl Range {
         number.is_finite()
             && match self {
                 Self::Positive => number > 0.0,
+                Self::Frame => number >= 0.025,
                 Self::NotNegative => number >= 0.0,
                 Self::BelowOne => (0.0..1.0).contains(&number),
                 Self::Unit => (0.0..=1.0).contains(&number),
@@ -41,6 +44,7 @@ impl Range {
     const fn words(self) -> &'static str {
         match self {
             Self::Positive => "a number above 0",
+            Self::Frame => "a number of at least 0.025 (one frame of speech)",
             Self::NotNegative => "a number of 0 or more",
             Self::BelowOne => "a number from 0 up to, but without, 1",
             Self::Unit => "a number from 0 to 1",
@@ -49,13 +53,22 @@ impl Range {
     }
 }
 
+/// The largest whole number that a key takes, but for seeds: far above any use, and no machine runs out of memory or
+/// patience before it can say so.
+pub const MOST: i64 = 1_000_000;
+
+/// The same for the threads that decode.
+const MOST_THREADS: i64 = 256;
+
 /// What a key takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// `true` or `false`.
     Boolean,
-    /// A whole number of at least this much.
+    /// A whole number of at least this much, and at most [`MOST`].
     Integer(i64),
+    /// A whole number from 0.
+    Seed,
     /// A number.
     Number(Range),
     /// One of these words.
@@ -77,12 +90,13 @@ impl Kind {
         match self {
             Self::Boolean => "true or false".to_owned(),
             Self::Integer(minimum) => format!("a whole number of at least {minimum}"),
+            Self::Seed => "a whole number of at least 0".to_owned(),
             Self::Number(range) => range.words().to_owned(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Path => "a string (a path)".to_owned(),
             Self::Device => "one of auto, cpu, cuda, cuda:N".to_owned(),
             Self::Labels => "a list of two or more different strings, none of them empty".to_owned(),
-            Self::Integers => "a list of whole numbers of at least 1".to_owned(),
+            Self::Integers => format!("a list of whole numbers from 1 to {MOST}"),
         }
     }
 
@@ -126,6 +140,12 @@ impl Key {
         Self { path, kind, preset: Preset::Depends(default), about }
     }
 
+    /// The largest whole number that it takes.
+    #[must_use]
+    pub fn most(&self) -> i64 {
+        if self.path == "run.workers" { MOST_THREADS } else { MOST }
+    }
+
     /// The section and the last part of the path: `model.fusion` and `kind`.
     #[must_use]
     pub fn split(&self) -> (&'static str, &'static str) {
@@ -141,7 +161,7 @@ const GENERAL: &[Key] = &[
     Key::open("data.dev", Kind::Path, "none: the last epoch is the best", "manifest that picks the best epoch"),
     Key::open("data.test", Kind::Path, NONE, "manifest that only `eval` and run.test_at_end read"),
     Key::open("data.labels", Kind::Labels, "the sorted labels of train", "the labels, in the order of the outputs"),
-    Key::fixed("data.max_seconds", Kind::Number(Range::Positive), "30.0", "longer audio is cut, and counted"),
+    Key::fixed("data.max_seconds", Kind::Number(Range::Frame), "30.0", "longer audio is cut, and counted"),
     Key::open(
         "data.max_tokens",
         Kind::Integer(3),
@@ -149,7 +169,7 @@ const GENERAL: &[Key] = &[
         "longer text is cut, and counted",
     ),
     Key::open("data.demo.utterances", Kind::Integer(40), "1200", "size of the corpus that the program makes"),
-    Key::open("data.demo.seed", Kind::Integer(0), "1", "seed of that corpus"),
+    Key::open("data.demo.seed", Kind::Seed, "1", "seed of that corpus"),
     Key::open(
         "text.checkpoint",
         Kind::Path,
@@ -289,7 +309,7 @@ const GENERAL: &[Key] = &[
         "largest padded seconds of audio a batch; 0: no limit",
     ),
     Key::fixed("train.epochs", Kind::Integer(1), "25", "passes over the training data"),
-    Key::fixed("train.seed", Kind::Integer(0), "1", "seed of the weights, the order and the dropout"),
+    Key::fixed("train.seed", Kind::Seed, "1", "seed of the weights, the order and the dropout"),
     Key::fixed("train.save_every_steps", Kind::Integer(0), "0", "also save within an epoch; 0: only at its end"),
     Key::fixed("train.log_every_steps", Kind::Integer(1), "1", "log each so many steps"),
     Key::open("train.init", Kind::Path, "none", "start from this clasp checkpoint, which decides the architecture"),

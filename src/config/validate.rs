@@ -82,7 +82,14 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
     let wrong = || Some(Fault::Value { expected: key.kind.expected(), found: show(value) });
     let fits = match (key.kind, value) {
         (Kind::Boolean, Value::Boolean(_)) | (Kind::Path, Value::String(_)) => true,
+        (Kind::Integer(_), Value::Integer(number)) if *number > key.most() => {
+            return Some(Fault::Value {
+                expected: format!("a whole number of at most {}", key.most()),
+                found: show(value),
+            });
+        }
         (Kind::Integer(minimum), Value::Integer(number)) => *number >= minimum,
+        (Kind::Seed, Value::Integer(number)) => *number >= 0,
         (Kind::Number(range), value) => number(value).is_some_and(|number| range.holds(number)),
         (Kind::Choice(words), Value::String(word)) => {
             if !words.contains(&word.as_str()) {
@@ -100,7 +107,10 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
         },
         (Kind::Labels, Value::Array(labels)) => are_labels(labels),
         (Kind::Integers, Value::Array(numbers)) => {
-            !numbers.is_empty() && numbers.iter().all(|number| number.as_integer().is_some_and(|number| number >= 1))
+            !numbers.is_empty()
+                && numbers
+                    .iter()
+                    .all(|number| number.as_integer().is_some_and(|number| (1..=keys::MOST).contains(&number)))
         }
         _ => false,
     };
@@ -163,6 +173,12 @@ mod tests {
     fn types_and_ranges_are_checked() {
         for (text, message) in [
             ("[train]\nepochs = 0", "`train.epochs` must be a whole number of at least 1, found 0"),
+            ("[train]\nepochs = 1000001", "`train.epochs` must be a whole number of at most 1000000, found 1000001"),
+            ("[run]\nworkers = 257", "`run.workers` must be a whole number of at most 256, found 257"),
+            (
+                "[data]\nmax_seconds = 0.02",
+                "`data.max_seconds` must be a number of at least 0.025 (one frame of speech), found 0.02",
+            ),
             ("[train]\nepochs = 3.0", "`train.epochs` must be a whole number of at least 1, found 3.0"),
             ("[train]\nepochs = \"3\"", "`train.epochs` must be a whole number of at least 1, found \"3\""),
             ("[train]\nbatch_size = -4", "`train.batch_size` must be a whole number of at least 1, found -4"),

@@ -117,7 +117,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         is_stopped: &'a AtomicBool,
         tell: &'a mut dyn FnMut(&Event),
     ) -> anyhow::Result<Self> {
-        let (mut model, notes) = if resume {
+        let (model, notes) = if resume {
             let loaded = checkpoint::load::<B>(&folder.last(), device)?;
             (setup::freeze(checkpoint::parameters::trainable(loaded.model), &material.config), Vec::new())
         } else {
@@ -131,7 +131,6 @@ impl<'a, B: Ops> Trainer<'a, B> {
         if resume {
             state = State::load(&folder.last())?;
             optimizer.load(&folder.last().join(OPTIMIZER), device)?;
-            model = setup::freeze(model, &material.config);
         }
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
@@ -147,9 +146,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             log,
             total_steps: 0,
         };
-        trainer.total_steps = (0..material.config.train.epochs)
-            .map(|epoch| Ok(trainer.plan(epoch)?.len().div_ceil(material.config.train.accumulation_steps)))
-            .sum::<anyhow::Result<usize>>()?;
+        trainer.total_steps = trainer.count_steps()?;
         Ok(trainer)
     }
 
@@ -169,6 +166,17 @@ impl<'a, B: Ops> Trainer<'a, B> {
 
     fn is_out_of_patience(&self) -> bool {
         self.material.config.train.patience.is_some_and(|patience| self.state.epochs_without_better >= patience)
+    }
+
+    /// The optimiser steps of all epochs.
+    fn count_steps(&self) -> anyhow::Result<usize> {
+        let train = &self.material.config.train;
+        let steps = |epoch| -> anyhow::Result<usize> { Ok(self.plan(epoch)?.len().div_ceil(train.accumulation_steps)) };
+        match train.batch_seconds {
+            // Only where seconds limit a batch do epochs have different numbers of them.
+            Some(_) => (0..train.epochs).map(steps).sum(),
+            None => Ok(steps(0)? * train.epochs),
+        }
     }
 
     /// The batches of an epoch (from 0): a function of the data, the seed and the epoch.

@@ -417,6 +417,7 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
             only(if is_on { "false" } else { "true" })
         }
         (_, Kind::Integer(minimum)) => only(&(minimum + 5).to_string()),
+        (_, Kind::Seed) => only("7"),
         (_, Kind::Number(_)) => only("0.75"),
         (_, Kind::Choice(words)) => {
             only(words.iter().rev().find(|word| **word != "raw-only" && !key.is_default(word))?)
