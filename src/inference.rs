@@ -1,6 +1,6 @@
 //! A model over a data set: what `train`'s scoring, `eval`, `predict` and `encode` have in common.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use burn::tensor::{Tensor, activation};
 
@@ -37,6 +37,18 @@ pub fn inputs(batch: &Batch) -> Inputs {
     }
 }
 
+/// Why a pass over a data set ends early.
+enum Stop {
+    Asked,
+    Data(DataError),
+}
+
+impl From<DataError> for Stop {
+    fn from(problem: DataError) -> Self {
+        Self::Data(problem)
+    }
+}
+
 /// How a data set is gone through.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
@@ -69,7 +81,8 @@ pub fn run<B: Ops, E: From<DataError>>(
     Ok(())
 }
 
-/// The probabilities of every utterance of a data set, in its order. `tell` hears how many are done.
+/// The probabilities of every utterance of a data set, in its order; none where `tell`, which hears how many are done,
+/// breaks off.
 ///
 /// # Errors
 /// An utterance that cannot be read.
@@ -78,11 +91,11 @@ pub fn probabilities<B: Ops>(
     device: &B::Device,
     dataset: &Arc<Dataset>,
     pass: Pass,
-    mut tell: impl FnMut(usize),
-) -> Result<Vec<Probabilities>, DataError> {
+    mut tell: impl FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<Vec<Probabilities>>, DataError> {
     let mut all = vec![Probabilities::default(); dataset.len()];
     let mut done = 0;
-    run(model, device, dataset, pass, |batch, output| {
+    let result = run(model, device, dataset, pass, |batch, output| {
         let fusion = rows(output.logits_fusion);
         let text = rows(output.logits_text);
         let speech = rows(output.logits_speech);
@@ -90,10 +103,16 @@ pub fn probabilities<B: Ops>(
             all[index] = Probabilities { fusion, text, speech };
         }
         done += batch.len();
-        tell(done);
-        Ok::<(), DataError>(())
-    })?;
-    Ok(all)
+        match tell(done) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Stop::Asked),
+        }
+    });
+    match result {
+        Ok(()) => Ok(Some(all)),
+        Err(Stop::Asked) => Ok(None),
+        Err(Stop::Data(problem)) => Err(problem),
+    }
 }
 
 /// The softmax of logits [batch, labels], a row an utterance.

@@ -206,6 +206,10 @@ impl CheckpointConfig {
             return Err(problem(format!("method {:?} is not in this version, which has \"clasp\"", config.method)));
         }
         config.model().map_err(|source| problem(source.to_string()))?;
+        crate::data::labels::Labels::new(config.labels.clone()).map_err(|source| problem(source.to_string()))?;
+        if config.max_tokens.is_some_and(|tokens| tokens < 2) || config.max_seconds.is_some_and(|most| most < 0.025) {
+            return Err(problem("max_tokens must be 2 or more and max_seconds 0.025 or more".into()));
+        }
         Ok(config)
     }
 
@@ -253,8 +257,23 @@ pub fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Checkpoint<
 /// # Errors
 /// A missing or damaged file; tensors that do not fit, all of them listed.
 pub fn load_parameters<B: Backend, M: Module<B>>(module: M, path: &Path) -> Result<M, CheckpointError> {
+    load_parameters_but(module, path, |_| false)
+}
+
+/// The same, but for tensors that may be missing or too many.
+///
+/// # Errors
+/// See [`load_parameters`].
+pub fn load_parameters_but<B: Backend, M: Module<B>>(
+    module: M,
+    path: &Path,
+    is_optional: impl Fn(&str) -> bool,
+) -> Result<M, CheckpointError> {
     let source = TensorSource::open_file(path)?;
-    Mismatch::between(&parameters::shapes(&module), &source).into_result(source.files())?;
+    let mut mismatch = Mismatch::between(&parameters::shapes(&module), &source);
+    mismatch.missing.retain(|name| !is_optional(name));
+    mismatch.unexpected.retain(|name| !is_optional(name));
+    mismatch.into_result(source.files())?;
     let mut problem = None;
     let module = parameters::fill(module, |name| match source.read(name) {
         Ok(data) => data,

@@ -345,6 +345,7 @@ impl<B: Ops> Trainee<B> {
             layer_decay: 1.0,
             text_layers: config.text_encoder.num_hidden_layers,
             speech_layers: config.speech_encoder.num_hidden_layers,
+            speech_norm_is_last: false,
         });
         Self { model: Some(model), optimizer, step: 0 }
     }

@@ -32,9 +32,12 @@ use clasp::{
 pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
     let chosen = device::choose(arguments.device)?;
     let run = RunFolder::new(&arguments.checkpoint);
-    let (path, split) = match (&arguments.manifest, arguments.split) {
-        (Some(path), _) => (path.clone(), file_stem(path)),
-        (None, Some(split)) => (split_of_run(&run, split)?, name(split).to_owned()),
+    let (path, split, is_of_the_run) = match (&arguments.manifest, arguments.split) {
+        (Some(path), _) => match known_split(&run, path)? {
+            Some(split) => (path.clone(), split, true),
+            None => (path.clone(), file_stem(path), false),
+        },
+        (None, Some(split)) => (split_of_run(&run, split)?, name(split).to_owned(), true),
         (None, None) => bail!("give --manifest or --split"),
     };
     let output = match &arguments.output {
@@ -42,7 +45,8 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
             Some(RunFolder::new(folder))
         }
-        None => run.is_run().then(|| run.clone()),
+        // Another manifest's scores are not the run's, whatever the file is called.
+        None => is_of_the_run.then(|| run.clone()),
     };
     let supply = Supply::new(&arguments.missing)?;
     let scoring = Scoring {
@@ -55,7 +59,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         supply: supply.as_ref(),
         is_quiet: false,
     };
-    if split == "test" && run.is_run() {
+    if split == "test" && is_of_the_run {
         // Counted before it is looked at, so that a look that fails counts too.
         let mut manifest = run.load_manifest()?;
         manifest.count_test_use();
@@ -80,6 +84,17 @@ fn name(split: Split) -> &'static str {
 
 fn file_stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "manifest".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The split of a run that a file is, if it is one.
+fn known_split(run: &RunFolder, path: &Path) -> anyhow::Result<Option<String>> {
+    let (true, Ok(path)) = (run.is_run(), path.canonicalize()) else { return Ok(None) };
+    let files = run.load_manifest()?.files;
+    let is_it = |file: &&HashedFile| {
+        ["train", "dev", "test"].contains(&file.role.as_str())
+            && file.path.canonicalize().is_ok_and(|found| found == path)
+    };
+    Ok(files.iter().find(is_it).map(|file| file.role.clone()))
 }
 
 /// The manifest of a split of a run.
@@ -147,6 +162,18 @@ impl Task for Work<'_> {
             progress.handle(&Event::Count { what: &what, done: results.len(), of });
         }
         progress.handle(&Event::Finished);
+        let is_partial = |row: &&Output| match row {
+            Output::Prediction(prediction) => prediction.text_only.is_none() || prediction.speech_only.is_none(),
+            Output::Failure(_) => false,
+        };
+        let partial = results.iter().filter(is_partial).count();
+        if partial > 0 {
+            progress.handle(&Event::Message(&format!(
+                "note: {partial} of {} utterances lack a modality: there the other's classifier answers, also in the \
+                 column of the fusion; --asr or --tts can supply what is missing",
+                results.len()
+            )));
+        }
         let failures: Vec<String> = results
             .iter()
             .filter_map(|row| match row {

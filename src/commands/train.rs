@@ -21,7 +21,7 @@ use clasp::{
     ops::Ops,
     report::{Event, Progress, table},
     run::{
-        Decision, Existing, RunFolder, State,
+        Decision, Existing, RunError, RunFolder,
         provenance::{HashedFile, Manifest, Session},
     },
     train::{
@@ -49,25 +49,25 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     let chosen = device::choose(config.run.device)?;
     let folder = RunFolder::new(&config.run.dir);
     let existing = Existing { resume: arguments.resume, overwrite: arguments.overwrite };
-    if !matches!(folder.state()?, State::Finished(_)) {
-        // What must be left alone is known before anything is read or made.
-        folder.decide(existing, |_| Vec::new())?;
+    // What must be left alone is known before anything is read or made.
+    let decision = folder.decide(existing, |stored| differences(stored, &config, false))?;
+    if let Decision::Show(result) = decision {
+        return show(&folder, &result);
     }
+    let is_resumed = decision == Decision::Resume;
     let lock = folder.open()?;
     let mut progress = Progress::stderr(arguments.quiet);
     let material = setup::prepare(&config)?;
-    let decision = folder.decide(existing, |stored| differences(stored, &material.config))?;
-    let is_resumed = match decision {
-        Decision::Show(result) => return show(&folder, &result),
-        Decision::Start => false,
-        Decision::Resume => true,
-    };
+    let files = hashed_files(&material)?;
+    if is_resumed {
+        folder.decide(existing, |stored| differences(stored, &material.config, true))?;
+        check_files(&folder, &files)?;
+    }
     tell_start(&mut progress, &material, chosen, &folder, is_resumed);
     let session = Session::start(BURN, &chosen.to_string(), rayon::current_num_threads());
     let mut manifest = if is_resumed {
         folder.begin_again(&lock, session)?
     } else {
-        let files = hashed_files(&material)?;
         folder.begin(&lock, &material.config.to_toml(), material.config.train.seed, files, session)?
     };
     let is_stopped = stop_flag()?;
@@ -178,14 +178,34 @@ fn hashed_files(material: &Material) -> anyhow::Result<Vec<HashedFile>> {
     Ok(files)
 }
 
-/// The keys in which two configs differ, of those that matter to the result.
-fn differences(stored: &str, new: &Config) -> Vec<String> {
+/// A run goes on only with the data and weights that it was started with.
+fn check_files(folder: &RunFolder, files: &[HashedFile]) -> anyhow::Result<()> {
+    let stored = folder.load_manifest()?.files;
+    let changed: Vec<String> = files
+        .iter()
+        .filter(|file| !stored.iter().any(|other| other.role == file.role && other.sha256 == file.sha256))
+        .map(|file| format!("{}: {} has changed", file.role, file.path.display()))
+        .collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let differences = clasp::eval::Problems(changed);
+    Err(RunError::OtherConfig { path: folder.path().into(), what: "an unfinished run", differences }.into())
+}
+
+/// Keys that the encoders settle where a config does not state them.
+const SETTLED: [&str; 4] = ["model.", "text.pooling", "speech.pooling", "data.max_tokens"];
+
+/// The keys in which two configs differ, of those that matter to the result. A new config that is not settled yet may
+/// leave open what the stored one states.
+fn differences(stored: &str, new: &Config, is_settled: bool) -> Vec<String> {
     let stored = values(stored);
     let new = values(&new.to_toml());
     let keys: std::collections::BTreeSet<&String> = stored.keys().chain(new.keys()).collect();
     let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "not set".into());
     keys.into_iter()
         .filter(|key| !HARMLESS.contains(&key.as_str()) && stored.get(*key) != new.get(*key))
+        .filter(|key| is_settled || new.contains_key(*key) || !SETTLED.iter().any(|settled| key.starts_with(settled)))
         .map(|key| format!("{key}: {} there, {} here", shown(stored.get(key)), shown(new.get(key))))
         .collect()
 }

@@ -15,6 +15,9 @@ pub use roberta::{RobertaConfig, TextEncoder};
 pub use wav2vec2::SpeechEncoder;
 pub use wav2vec2_config::Wav2Vec2Config;
 
+/// The largest size that a config may state: what is larger is a damaged file, not a model.
+const MOST: usize = 1_000_000;
+
 /// An encoder's `config.json` that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum EncoderError {

@@ -125,9 +125,11 @@ impl RobertaConfig {
             ("vocab_size", self.vocab_size),
             ("intermediate_size", self.intermediate_size),
             ("type_vocab_size", self.type_vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("num_hidden_layers + 1", self.num_hidden_layers.saturating_add(1)),
         ] {
-            if size == 0 {
-                return Err(invalid(format!("{key} must be 1 or more")));
+            if !(1..=super::MOST).contains(&size) {
+                return Err(invalid(format!("{key} = {size} must be from 1 to {}", super::MOST)));
             }
         }
         if self.max_tokens() < 2 {

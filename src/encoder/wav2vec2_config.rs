@@ -194,8 +194,11 @@ impl Wav2Vec2Config {
             ));
         }
         let convolutions = self.conv_dim.iter().chain(&self.conv_kernel).chain(&self.conv_stride);
-        if convolutions.chain([&self.hidden_size, &self.intermediate_size]).any(|&size| size == 0) {
-            return invalid("sizes, kernels and strides must be 1 or more".into());
+        if convolutions
+            .chain([&self.hidden_size, &self.intermediate_size, &self.num_hidden_layers.saturating_add(1)])
+            .any(|size| !(1..=super::MOST).contains(size))
+        {
+            return invalid(format!("sizes, kernels, strides and layers must be from 1 to {}", super::MOST));
         }
         for (key, parts) in [
             ("num_attention_heads", self.num_attention_heads),

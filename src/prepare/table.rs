@@ -110,6 +110,7 @@ pub struct TableReport {
 /// would be empty, or a file cannot be written.
 pub fn prepare(options: &TableOptions) -> Result<TableReport, DataError> {
     check_options(options)?;
+    check_output(&options.output)?;
     let bytes = std::fs::read(&options.input).map_err(|error| DataError::file(&options.input, &error))?;
     let input_sha256: String = hexadecimal(&Sha256::digest(&bytes));
     let table = read_table(&options.input, &bytes, options.format)?;
@@ -172,6 +173,20 @@ pub(super) struct Item {
     pub row: Row,
     /// What it is grouped by; its id where nothing is.
     pub group: String,
+}
+
+/// Manifests that somebody else put into the folder are left alone; those of an earlier call are replaced.
+fn check_output(folder: &Path) -> Result<(), DataError> {
+    let is_ours = folder.join("split.json").exists();
+    match SPLITS.iter().map(|split| folder.join(format!("{split}.jsonl"))).find(|path| !is_ours && path.exists()) {
+        None => Ok(()),
+        Some(path) => Err(DataError::Table {
+            path,
+            reason: "it is there already, and no split.json beside it says that it was made by this command; choose \
+                     another --output, or remove it"
+                .to_owned(),
+        }),
+    }
 }
 
 fn check_options(options: &TableOptions) -> Result<(), DataError> {

@@ -56,8 +56,8 @@ pub enum RunError {
     },
     /// It holds a run of another config.
     #[error(
-        "{path} holds {what} with another config ({differences}); give that config, replace the run with \
-         `--overwrite`, or choose another folder with `--set run.dir=`",
+        "{path} holds {what} with another config or other data ({differences}); continue it with `--resume` and what it \
+         was started with, replace it with `--overwrite`, or choose another folder with `--set run.dir=`",
         path = path.display()
     )]
     OtherConfig {
@@ -345,6 +345,12 @@ impl RunFolder {
     /// # Errors
     /// When the manifest cannot be written.
     pub fn finish(&self, _lock: &Lock, manifest: &mut Manifest, result: Value) -> Result<(), RunError> {
+        if let Ok(stored) = self.load_manifest()
+            && stored.test_uses.len() > manifest.test_uses.len()
+        {
+            // `eval` looked at the test split while the run was at work.
+            manifest.test_uses = stored.test_uses;
+        }
         manifest.finished = true;
         manifest.result = Some(result);
         manifest.end_session();

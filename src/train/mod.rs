@@ -8,6 +8,7 @@ pub mod setup;
 pub mod state;
 
 use std::{
+    ops::ControlFlow,
     path::Path,
     sync::{
         Arc,
@@ -208,9 +209,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             }
             (self.tell)(&Event::Step { entry: &entry, done, of: steps });
             if self.is_stopped.load(Ordering::SeqCst) {
-                self.save_last()?;
-                let checkpoint = self.folder.last().display().to_string();
-                return Err(Interrupted { step: self.state.step, checkpoint }.into());
+                return Err(self.interrupted()?.into());
             }
             if config.train.save_every_steps.is_some_and(|every| self.state.step.is_multiple_of(every)) {
                 self.save_last()?;
@@ -292,7 +291,13 @@ impl<'a, B: Ops> Trainer<'a, B> {
     fn end_epoch(&mut self, started: Instant) -> anyhow::Result<()> {
         let epoch = self.state.epochs + 1;
         let dev = match self.material.dev.clone() {
-            Some(dev) => Some(self.score(&dev).context("data.dev")?),
+            Some(dev) => {
+                let Some(scores) = self.score(&dev).context("data.dev")? else {
+                    // All batches of the epoch are done: a resume begins with the scoring.
+                    return Err(self.interrupted()?.into());
+                };
+                Some(scores)
+            }
             None => None,
         };
         let score = dev.as_ref().and_then(|dev| dev.fusion.as_ref()).map(|headline| headline.weighted_f1);
@@ -324,7 +329,14 @@ impl<'a, B: Ops> Trainer<'a, B> {
         self.save_last()
     }
 
-    fn score(&mut self, dataset: &Arc<Dataset>) -> anyhow::Result<EpochScores> {
+    /// Writes the checkpoint that the run goes on from.
+    fn interrupted(&mut self) -> anyhow::Result<Interrupted> {
+        self.save_last()?;
+        Ok(Interrupted { step: self.state.step, checkpoint: self.folder.last().display().to_string() })
+    }
+
+    /// The scores on a data set; none where the user stopped the run meanwhile.
+    fn score(&mut self, dataset: &Arc<Dataset>) -> anyhow::Result<Option<EpochScores>> {
         let model = self.model.get().valid();
         let train = &self.material.config.train;
         let pass = Pass {
@@ -332,12 +344,14 @@ impl<'a, B: Ops> Trainer<'a, B> {
             workers: self.material.config.run.workers,
             pad_token: self.material.tokenizer.pad_token(),
         };
-        let tell = &mut *self.tell;
+        let (tell, is_stopped) = (&mut *self.tell, self.is_stopped);
         let of = Some(dataset.len());
         let probabilities = inference::probabilities(&model, self.device, dataset, pass, |done| {
             tell(&Event::Count { what: "scoring dev", done, of });
+            if is_stopped.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        scores(&probabilities, dataset.labels(), self.material.labels.len())
+        let Some(probabilities) = probabilities else { return Ok(None) };
+        scores(&probabilities, dataset.labels(), self.material.labels.len()).map(Some)
     }
 
     fn save_last(&mut self) -> anyhow::Result<()> {
@@ -403,6 +417,7 @@ fn optimizer_config(material: &Material) -> OptimizerConfig {
         layer_decay: train.layer_decay,
         text_layers: material.model.text_encoder.num_hidden_layers,
         speech_layers: material.model.speech_encoder.num_hidden_layers,
+        speech_norm_is_last: material.model.speech_encoder.do_stable_layer_norm,
     }
 }
 

@@ -36,6 +36,8 @@ pub struct OptimizerConfig {
     pub text_layers: usize,
     /// Layers of the speech encoder.
     pub speech_layers: usize,
+    /// Whether the speech encoder's own norm lies behind its layers (pre-norm), and not in front of them.
+    pub speech_norm_is_last: bool,
 }
 
 impl OptimizerConfig {
@@ -45,6 +47,9 @@ impl OptimizerConfig {
     /// above it, and what lies in front of the layers `layer_decay` times the lowest.
     #[must_use]
     pub fn rate(&self, name: &str) -> f64 {
+        if self.speech_norm_is_last && name.starts_with("speech_encoder.encoder.layer_norm.") {
+            return self.encoder_learning_rate;
+        }
         let (rest, layers) = if let Some(rest) = name.strip_prefix("text_encoder.") {
             (rest, self.text_layers)
         } else if let Some(rest) = name.strip_prefix("speech_encoder.") {
@@ -237,6 +242,7 @@ mod tests {
             layer_decay: 0.5,
             text_layers: 12,
             speech_layers: 3,
+            speech_norm_is_last: false,
         }
     }
 

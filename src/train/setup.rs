@@ -29,7 +29,7 @@ use crate::{
     model::{Clasp, ModelConfig},
     nn::Init,
     ops::Ops,
-    predict::check_folder,
+    predict::{check_folder, checkpoint_folder},
     random::mix,
 };
 
@@ -99,19 +99,26 @@ pub fn splits(config: &Config) -> anyhow::Result<Splits> {
 /// # Errors
 /// A manifest, tokenizer, encoder config or checkpoint that is missing or does not fit.
 pub fn prepare(config: &Config) -> anyhow::Result<Material> {
+    let mut config = config.clone();
+    config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
+    let config = &config;
     let splits = splits(config)?;
     let train_rows = manifest::read(&splits.train).context("data.train")?;
     let dev_rows = splits.dev.as_deref().map(manifest::read).transpose().context("data.dev")?;
-    if let Some(test) = &splits.test
-        && config.run.test_at_end
-    {
-        manifest::read(test).context("data.test")?;
-    }
     if let Some(folder) = &config.train.init {
         check_folder(folder).context("train.init")?;
     }
     let initial = config.train.init.as_deref().map(CheckpointConfig::read).transpose().context("train.init")?;
     let labels = labels(config, &train_rows, initial.as_ref())?;
+    if let Some(test) = &splits.test
+        && config.run.test_at_end
+    {
+        // Not scored before the end, but what would fail there is told now.
+        check_test(test, &labels).context("data.test")?;
+    }
+    for (key, rows) in [("data.train", Some(&train_rows)), ("data.dev", dev_rows.as_ref())] {
+        check_audio(rows.map_or(&[], Vec::as_slice)).context(key)?;
+    }
     let tokenizer = Arc::new(tokenizer(config, &train_rows)?);
     let initial_encoder = |pick: fn(&CheckpointConfig) -> &Value| initial.as_ref().map(pick);
     let mut text_encoder =
@@ -158,6 +165,23 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let label_weights = class_weights(config.loss.class_weights, &label_counts(&train, labels.len()));
     let warnings = warnings(&train, dev.as_deref())?;
     Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
+}
+
+fn check_test(path: &Path, labels: &Labels) -> anyhow::Result<()> {
+    let rows = manifest::read(path)?;
+    manifest::require(&rows, false, false, true)?;
+    DataError::check(rows.iter().filter_map(|row| labels.index_of_row(row).err()).collect())?;
+    Ok(check_audio(&rows)?)
+}
+
+/// Files that are not there are told at once, and not when their batch comes.
+fn check_audio(rows: &[Row]) -> Result<(), DataError> {
+    let missing = |row: &Row| {
+        let path = row.audio.as_deref().filter(|path| !path.exists())?;
+        let problem = Box::new(DataError::file(path, &std::io::Error::from(std::io::ErrorKind::NotFound)));
+        Some(DataError::Utterance { id: row.id.clone(), line: row.line, problem })
+    };
+    DataError::check(rows.iter().filter_map(missing).collect())
 }
 
 /// Every utterance must give the speech encoder a frame.
@@ -275,7 +299,9 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
     let seed = config.train.seed;
     let model = if let Some(folder) = &config.train.init {
         let empty = Clasp::<B>::new(&material.model, &mut Init::empty(device));
-        checkpoint::load_parameters(empty, &folder.join("model.safetensors")).context("train.init")?
+        // SpecAugment may be switched on or off: its embedding then starts at zero or is left behind.
+        let is_optional = |name: &str| name == "speech_encoder.masked_spec_embed";
+        checkpoint::load_parameters_but(empty, &folder.join("model.safetensors"), is_optional).context("train.init")?
     } else {
         let init = |source: &EncoderSource, stream: u64| match source {
             EncoderSource::Fresh { .. } => Init::<B>::fresh(mix(seed, stream), device),

@@ -135,6 +135,7 @@ impl Reference {
             layer_decay: 1.0,
             text_layers: 0,
             speech_layers: 0,
+            speech_norm_is_last: false,
         });
         let targets = Targets::new(&self.labels, loaded.config.labels.len(), &[], loaded.config.loss.label_smoothing);
         let mut steps = Vec::new();

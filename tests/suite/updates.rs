@@ -56,6 +56,7 @@ fn optimizer() -> OptimizerConfig {
         layer_decay: 0.5,
         text_layers: 2,
         speech_layers: 2,
+        speech_norm_is_last: false,
     }
 }
 
