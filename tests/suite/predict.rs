@@ -198,6 +198,18 @@ fn scores_of_a_manifest_and_of_a_split() {
 }
 
 #[test]
+fn the_scores_of_another_manifest_are_not_the_runs() {
+    let folder = folder();
+    let rows = fs::read_to_string(tiny_run().join("corpus/dev.jsonl")).unwrap();
+    let audio = format!("\"audio\":\"{}/corpus/", tiny_run().display());
+    fs::write(folder.path().join("test.jsonl"), rows.replace("\"audio\":\"", &audio)).unwrap();
+    let of_the_run = || fs::read(tiny_run().join("report-test.json")).unwrap();
+    let before = of_the_run();
+    clasp(folder.path(), &["eval", "--checkpoint", checkpoint(), "--manifest", "test.jsonl"]).good();
+    assert!(of_the_run() == before, "the run's report was replaced");
+}
+
+#[test]
 fn each_use_of_the_test_split_is_counted() {
     let uses = || {
         let text = fs::read_to_string(tiny_run().join("manifest.json")).unwrap();

@@ -13,7 +13,9 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::program::{ENCODERS, REST, Said, clasp, copy_folder, folder, keys, lines_of, program, tiny_run};
+use crate::program::{
+    ENCODERS, REST, Said, clasp, copy_folder, demo_config, folder, keys, lines_of, program, tiny_run,
+};
 
 const TERMS: [&str; 7] = ["task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
 const METRICS: [&str; 4] = ["accuracy", "balanced_accuracy", "weighted_f1", "macro_f1"];
@@ -294,8 +296,10 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_been() {
     assert!(said.message().contains(&format!("step {step};")) && (5..36).contains(&step), "{}", said.message());
     assert_eq!(json(&at.join("run/manifest.json"))["finished"], false);
     clasp(at, &["predict", "--checkpoint", "run/last", "--text", "x"]).good();
-    clasp(at, &[&LONG[..], &["--resume", "--set", "train.clip_norm=1"]].concat())
-        .bad_line(2, &["train.clip_norm: 0.0 there, 1.0 here", "give that config", "--overwrite", "--set run.dir="]);
+    clasp(at, &[&LONG[..], &["--resume", "--set", "train.clip_norm=1"]].concat()).bad_line(
+        2,
+        &["train.clip_norm: 0.0 there, 1.0 here", "what it was started with", "--overwrite", "--set run.dir="],
+    );
     clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
     assert_same(&at.join("run"), alone());
     assert_eq!(json(&at.join("run/manifest.json"))["sessions"].as_array().unwrap().len(), 2);
@@ -393,4 +397,54 @@ fn a_loss_that_is_not_finite_stops_the_run() {
     // The log ends before.
     assert_eq!(lines_of(&folder.path().join("run/log.jsonl")).len(), 1);
     assert_eq!(json(&folder.path().join("run/manifest.json"))["finished"], false);
+}
+
+#[test]
+fn a_finished_run_is_left_alone_and_needs_no_data_to_be_shown() {
+    let folder = folder();
+    let at = folder.path();
+    fs::write(at.join("tiny.toml"), demo_config()).unwrap();
+    copy_folder(tiny_run(), &at.join("run"));
+    let corpus = || fs::read(at.join("run/corpus/train.jsonl")).unwrap();
+    let before = corpus();
+    let train = ["train", "--config", "tiny.toml", "--set", "run.test_at_end=true"];
+    clasp(at, &[&train[..], &["--set", "data.demo.utterances=60"]].concat())
+        .bad_line(2, &["data.demo.utterances: 48 there, 60 here", "--resume", "--overwrite", "--set run.dir="]);
+    assert!(corpus() == before, "the corpus of another run was changed");
+    fs::remove_dir_all(at.join("run/corpus")).unwrap();
+    for flags in [&[][..], &["--resume"]] {
+        let said = clasp(at, &[&train[..], flags].concat()).good();
+        assert!(said.stdout.contains("test: 16 examples"), "{}", said.stdout);
+    }
+    assert!(!at.join("run/corpus").exists());
+}
+
+#[test]
+fn a_run_goes_on_with_the_data_that_it_was_started_with_and_no_other() {
+    let folder = folder();
+    let at = folder.path();
+    copy_folder(&tiny_run().join("corpus"), &at.join("corpus"));
+    let data = ["--set", "data.train=corpus/train.jsonl", "--set", "data.dev=corpus/dev.jsonl"];
+    stopped(at, &data, 4, "INT").bad(130, &[]);
+    let path = at.join("corpus/train.jsonl");
+    let rows = fs::read_to_string(&path).unwrap();
+    fs::write(&path, rows.replace("\"start_calm\"", "\"zz_calm\"")).unwrap();
+    let resume = [&LONG[..], &data, &["--resume"]].concat();
+    // The labels differ too: the manifest of dev has those of before.
+    clasp(at, &resume).bad(3, &["start_calm"]);
+    fs::write(&path, rows.lines().rev().map(|row| row.to_owned() + "\n").collect::<String>()).unwrap();
+    clasp(at, &resume).bad_line(2, &["other data", "train:", "train.jsonl has changed", "--overwrite"]);
+    fs::write(&path, &rows).unwrap();
+    clasp(at, &resume).good();
+}
+
+#[test]
+fn what_would_fail_at_the_end_fails_at_the_start() {
+    let folder = folder();
+    let at = folder.path();
+    let rows = fs::read_to_string(tiny_run().join("corpus/test.jsonl")).unwrap();
+    fs::write(at.join("test.jsonl"), rows.replace("stop_urgent", "other").replace("\"audio/", "\"nowhere/")).unwrap();
+    let train = ["train", "--config", "tiny.toml", "--set", "run.test_at_end=true", "--set", "data.test=test.jsonl"];
+    clasp(at, &train).bad(3, &["data.test", "other"]);
+    assert!(!at.join("run/log.jsonl").exists());
 }
