@@ -88,7 +88,7 @@ pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use cudarc::driver::{result, sys};
 
@@ -114,10 +114,10 @@ mod cuda {
     }
 
     fn has_headers() -> bool {
-        let named = std::env::var_os("CUDA_PATH").map(std::path::PathBuf::from);
+        let named = std::env::var_os("CUDA_PATH").map(PathBuf::from);
         named
             .iter()
-            .map(|path| path.as_path())
+            .map(PathBuf::as_path)
             .chain(TOOLKITS.iter().map(Path::new))
             .any(|path| path.join("include").is_dir())
             || Path::new("/usr/bin/nvcc").exists()
