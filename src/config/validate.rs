@@ -209,7 +209,7 @@ mod tests {
             ),
             (
                 "[speech.config]\nconv_dim = [32, 0]",
-                "`speech.config.conv_dim` must be a list of whole numbers of at least 1, found [32, 0]",
+                "`speech.config.conv_dim` must be a list of whole numbers from 1 to 1000000, found [32, 0]",
             ),
         ] {
             assert_eq!(problems(text), [message]);

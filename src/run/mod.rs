@@ -474,7 +474,9 @@ mod tests {
         fs::write(folder.config(), "seed = 2\n").unwrap();
         for existing in [NEITHER, RESUME] {
             let error = decided(&folder, existing).unwrap_err();
-            for expected in ["holds a finished run with another config (train.seed)", "--overwrite", "--set run.dir="] {
+            for expected in
+                ["holds a finished run with another config or other data (train.seed)", "--overwrite", "--set run.dir="]
+            {
                 assert!(error.contains(expected), "{error}");
             }
         }

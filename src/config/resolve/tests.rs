@@ -80,10 +80,10 @@ fn the_demo_is_fresh_and_settled() {
     let config = load(BUILT_IN.first().unwrap().text, &[]).unwrap();
     assert_eq!(
         config.data.source,
-        DataSource::Demo { utterances: 1200, seed: 1, folder: "/base/runs/demo/corpus".into() }
+        DataSource::Demo { utterances: 2400, seed: 1, folder: "/base/runs/demo/corpus".into() }
     );
     assert_eq!(config.data.max_tokens, Some(64));
-    assert_eq!(config.model.hidden_size, Some(48));
+    assert_eq!(config.model.hidden_size, Some(32));
     assert!(config.run.test_at_end && !config.speech.freeze_feature_encoder);
     let (EncoderSource::Fresh { config: text }, TokenizerSource::Train { vocab_size }) =
         (&config.text.source, &config.text.tokenizer)
@@ -103,7 +103,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
         [
             "x.toml has 14 problems:",
             "  x.toml:2: unknown key `data.trian`; did you mean `data.train`?",
-            "  x.toml:3: `data.max_seconds` must be a number above 0, found -1",
+            "  x.toml:3: `data.max_seconds` must be a number of at least 0.025 (one frame of speech), found -1",
             "  x.toml:5: `train.epochs` must be a whole number of at least 1, found 0",
             "  x.toml:6: `train.schedule` must be one of constant, linear, cosine, found \"cosin\"; did you mean \"cosine\"?",
             "  x.toml:7: `train.learning_rate` must be a number above 0, found nan",
@@ -325,7 +325,7 @@ fn ablations_are_loss_weights_and_fusion_kinds() {
     let expected = FusionConfig {
         kind: Some(FusionKind::Attention),
         split_heads: Some(1),
-        hidden_size: Some(48),
+        hidden_size: Some(32),
         layers: Some(1),
         attention_heads: Some(2),
         feed_forward: Some(64),

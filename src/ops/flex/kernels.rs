@@ -205,10 +205,10 @@ vectorised! {
         }
     }
 
-    /// `y = x * scale + shift`, element by element.
-    pub fn scale_shift(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
-        for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-            *y = x.mul_add(*scale, *shift);
+    /// `y = (x - centre) * scale + shift`, element by element.
+    pub fn centre_scale_shift(x: &[f32], centre: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
+        for ((((y, x), centre), scale), shift) in y.iter_mut().zip(x).zip(centre).zip(scale).zip(shift) {
+            *y = (x - centre).mul_add(*scale, *shift);
         }
     }
 
@@ -234,18 +234,19 @@ vectorised! {
         }
     }
 
-    /// `y = gradient * scale + x * slope + shift`, element by element.
+    /// `y = gradient * scale + (x - centre) * slope + shift`, element by element.
     pub fn linear_combination(
         gradient: &[f32],
         scale: &[f32],
         x: &[f32],
+        centre: &[f32],
         slope: &[f32],
         shift: &[f32],
         y: &mut [f32],
     ) {
-        let inputs = gradient.iter().zip(scale).zip(x.iter().zip(slope)).zip(shift);
-        for (y, (((gradient, scale), (x, slope)), shift)) in y.iter_mut().zip(inputs) {
-            *y = gradient.mul_add(*scale, x.mul_add(*slope, *shift));
+        let inputs = gradient.iter().zip(scale).zip(x.iter().zip(centre).zip(slope)).zip(shift);
+        for (y, (((gradient, scale), ((x, centre), slope)), shift)) in y.iter_mut().zip(inputs) {
+            *y = gradient.mul_add(*scale, (x - centre).mul_add(*slope, *shift));
         }
     }
 

@@ -121,12 +121,10 @@ pub fn masked_group_norm(
         let valid = valid * channels;
         let (mean, inverse) = channel_statistics(&x[..valid], channels, epsilon);
         let scale: Vec<f32> = inverse.iter().zip(weight).map(|(inverse, weight)| inverse * weight).collect();
-        let shift: Vec<f32> =
-            mean.iter().zip(&scale).zip(bias).map(|((mean, scale), bias)| bias - mean * scale).collect();
         let (real, padded) = y.split_at_mut(valid);
         real.par_chunks_mut(FRAMES * channels).zip(x[..valid].par_chunks(FRAMES * channels)).for_each(|(y, x)| {
             for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
-                kernels::scale_shift(x, &scale, &shift, y);
+                kernels::centre_scale_shift(x, &mean, &scale, bias, y);
             }
         });
         padded.chunks_mut(channels).for_each(|row| row.copy_from_slice(bias));
@@ -161,7 +159,7 @@ pub fn masked_group_norm_backward(
             let product = centred_products(x, &mean, gradient, channels);
             let weight_sum: Vec<f64> =
                 product.iter().zip(&inverse).map(|(product, inverse)| product * f64::from(*inverse)).collect();
-            // gradient * scale + x * slope + shift
+            // gradient * scale + (x - mean) * slope + shift
             let scale: Vec<f32> = inverse.iter().zip(weight).map(|(inverse, weight)| inverse * weight).collect();
             let slope: Vec<f32> = (0..channels)
                 .map(|index| {
@@ -169,19 +167,15 @@ pub fn masked_group_norm_backward(
                     -(f64::from(scale[index]) * inverse * weight_sum[index] / count) as f32
                 })
                 .collect();
-            let shift: Vec<f32> = (0..channels)
-                .map(|index| {
-                    let centred = -f64::from(scale[index]) * bias_sum[index] / count;
-                    (centred - f64::from(slope[index]) * f64::from(mean[index])) as f32
-                })
-                .collect();
+            let shift: Vec<f32> =
+                scale.iter().zip(&bias_sum).map(|(scale, sum)| -(f64::from(*scale) * sum / count) as f32).collect();
             y[..valid * channels]
                 .par_chunks_mut(FRAMES * channels)
                 .zip(x.par_chunks(FRAMES * channels).zip(gradient.par_chunks(FRAMES * channels)))
                 .for_each(|(y, (x, gradient))| {
                     let rows = x.chunks(channels).zip(gradient.chunks(channels));
                     for (y, (x, gradient)) in y.chunks_mut(channels).zip(rows) {
-                        kernels::linear_combination(gradient, &scale, x, &slope, &shift, y);
+                        kernels::linear_combination(gradient, &scale, x, &mean, &slope, &shift, y);
                     }
                 });
             let narrow = |sums: &[f64]| sums.iter().map(|&sum| sum as f32).collect::<Vec<f32>>();
