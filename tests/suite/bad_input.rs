@@ -71,11 +71,7 @@ fn what_a_config_names_and_is_not_there() {
     copy_folder(&tiny_run().join("best"), &folder.path().join("none"));
     fs::remove_file(folder.path().join("none/model.safetensors")).unwrap();
     loaded(&[]).bad_line(2, &["text.checkpoint", "none", "model.safetensors"]);
-    for (init, part) in [
-        ("none-such", "there is no such folder"),
-        (checkpoint(), "it is a run folder; name its best/ folder"),
-        ("none/config.json", "it is a file"),
-    ] {
+    for (init, part) in [("none-such", "there is no such folder"), ("none/config.json", "it is a file")] {
         let config = format!("[data]\ntrain = \"{}\"\n[train]\ninit = \"{init}\"\n", &manifest["data.train=".len()..]);
         fs::write(folder.path().join("init.toml"), config).unwrap();
         clasp(folder.path(), &["train", "--config", "init.toml"]).bad_line(2, &["train.init", init, part]);
