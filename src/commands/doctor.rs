@@ -13,6 +13,7 @@ use clasp::{
     device,
     encoder::{RobertaConfig, Wav2Vec2Config},
     error,
+    predict::checkpoint_folder,
     run::{RunFolder, State, provenance::GIT},
 };
 
@@ -129,7 +130,8 @@ fn check(config: &Config) -> Vec<Finding> {
         either("tokenizer", tokenizer(config)),
     ];
     if let Some(folder) = &config.train.init {
-        let read = CheckpointConfig::read(folder).map(|found| format!("{} labels", found.labels.len()));
+        let read =
+            CheckpointConfig::read(&checkpoint_folder(folder)).map(|found| format!("{} labels", found.labels.len()));
         findings.push(either("train.init", read.map_err(anyhow::Error::from)));
     }
     match &config.data.source {

@@ -19,6 +19,7 @@ use clasp::{
     error,
     eval::Report,
     ops::Ops,
+    predict::checkpoint_folder,
     report::{Event, Progress, table},
     run::{
         Decision, Existing, RunError, RunFolder,
@@ -45,6 +46,8 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     if let Some(device) = arguments.device {
         config.run.device = device;
     }
+    // Before configs are compared: the stored one names the checkpoint, not the run that it is of.
+    config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
     debug_assert_eq!(config.run.precision, Precision::F32, "the config refuses the others");
     let chosen = device::choose(config.run.device)?;
     let folder = RunFolder::new(&config.run.dir);

@@ -29,7 +29,7 @@ use crate::{
     model::{Clasp, ModelConfig},
     nn::Init,
     ops::Ops,
-    predict::{check_folder, checkpoint_folder},
+    predict::check_folder,
     random::mix,
 };
 
@@ -99,9 +99,6 @@ pub fn splits(config: &Config) -> anyhow::Result<Splits> {
 /// # Errors
 /// A manifest, tokenizer, encoder config or checkpoint that is missing or does not fit.
 pub fn prepare(config: &Config) -> anyhow::Result<Material> {
-    let mut config = config.clone();
-    config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
-    let config = &config;
     let splits = splits(config)?;
     let train_rows = manifest::read(&splits.train).context("data.train")?;
     let dev_rows = splits.dev.as_deref().map(manifest::read).transpose().context("data.dev")?;
