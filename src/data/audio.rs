@@ -208,8 +208,8 @@ pub fn write_wav(path: &Path, samples: &[f32], rate: u32) -> Result<(), DataErro
         writer.finalize()
     };
     written().map_err(|error| match error {
-        hound::Error::IoError(error) => DataError::file(path, &error),
-        other => DataError::File { path: path.to_path_buf(), problem: FileProblem::Other(other.to_string()) },
+        hound::Error::IoError(error) => DataError::write(path, &error),
+        other => DataError::Write { path: path.to_path_buf(), problem: other.to_string() },
     })
 }
 

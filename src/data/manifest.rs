@@ -216,13 +216,13 @@ pub fn write(path: &Path, rows: &[Row]) -> Result<(), DataError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let folder = folder.canonicalize().map_err(|error| DataError::file(folder, &error))?;
+    let folder = folder.canonicalize().map_err(|error| DataError::write(folder, &error))?;
     let mut text = String::new();
     for row in rows {
         text.push_str(&Value::Object(to_json(row, &folder)?).to_string());
         text.push('\n');
     }
-    std::fs::write(path, text).map_err(|error| DataError::file(path, &error))
+    std::fs::write(path, text).map_err(|error| DataError::write(path, &error))
 }
 
 fn to_json(row: &Row, folder: &Path) -> Result<Map<String, Value>, DataError> {

@@ -8,10 +8,12 @@ pub mod batch;
 mod container;
 pub mod dataset;
 mod decode;
+pub mod hash;
 pub mod labels;
 pub mod loader;
 pub mod manifest;
 pub mod resample;
+pub mod split;
 pub mod text;
 mod wave;
 
@@ -40,6 +42,26 @@ pub enum DataError {
         path: PathBuf,
         /// Why.
         problem: FileProblem,
+    },
+    /// A file or folder cannot be written: the disk's fault, not the data's; exit code 1.
+    #[error("cannot write {}: {problem}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        problem: String,
+    },
+    /// Audio of a corpus that cannot be used.
+    #[error(
+        "{} of {total} utterances have audio that cannot be used; mend it, or leave them out with --skip-bad:\n{}",
+        problems.len(),
+        many(problems)
+    )]
+    BadAudio {
+        /// Utterances in all.
+        total: usize,
+        /// What is wrong with each.
+        problems: Vec<DataError>,
     },
     /// One line of a manifest is malformed.
     #[error("{}: {problem}", place(path.as_deref(), *line))]
@@ -233,6 +255,12 @@ impl DataError {
             _ => FileProblem::Other(error.to_string()),
         };
         Self::File { path: path.to_path_buf(), problem }
+    }
+
+    /// What the system said when `path` could not be written.
+    #[must_use]
+    pub fn write(path: &Path, error: &std::io::Error) -> Self {
+        Self::Write { path: path.to_path_buf(), problem: error.to_string() }
     }
 
     /// Nothing where `problems` is empty, the problem itself where there is one, else all of them.

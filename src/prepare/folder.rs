@@ -1,0 +1,266 @@
+//! Writes what a corpus came to: a folder of manifests with its `split.json`, or such a folder for each fold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::data::manifest::{self, Row};
+use crate::data::split::{
+    Declaration, LEAKS_FILE, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash,
+};
+use crate::data::{DataError, hash};
+
+/// More files than this are hashed into one digest.
+const MOST_SOURCES: usize = 20;
+
+/// A corpus under a protocol, ready to be written.
+#[derive(Clone, Debug, Default)]
+pub struct Corpus {
+    /// Its name, as in `split.json`.
+    pub name: &'static str,
+    /// The protocol's name.
+    pub protocol: String,
+    /// The options of the command.
+    pub options: Value,
+    /// What was read.
+    pub sources: Vec<PathBuf>,
+    /// One folder, or one for each fold.
+    pub folds: Vec<Fold>,
+    /// What the reader counted.
+    pub counts: Map<String, Value>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    /// Utterances that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// The parts of one fold, or of the only split.
+#[derive(Clone, Debug, Default)]
+pub struct Fold {
+    /// Parts by name (`train`, `dev`, `test` or others), in the order to show. A part without rows gives no file.
+    pub parts: Vec<(String, Vec<Row>)>,
+    /// What the parts share by design.
+    pub shared: Vec<Declaration>,
+}
+
+impl Fold {
+    /// A fold of these parts.
+    #[must_use]
+    pub fn new<const PARTS: usize>(parts: [(&str, Vec<Row>); PARTS]) -> Self {
+        let parts = parts.into_iter().map(|(name, rows)| (name.to_owned(), rows)).collect();
+        Self { parts, shared: Vec::new() }
+    }
+}
+
+/// What was written, for the command to print.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Written {
+    /// The corpus.
+    pub corpus: String,
+    /// The protocol.
+    pub protocol: String,
+    /// The manifests, in order.
+    pub manifests: Vec<PathBuf>,
+    /// `split.json` of each folder that has manifests.
+    pub splits: Vec<SplitFile>,
+    /// What the reader counted.
+    pub counts: Map<String, Value>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    /// Utterances that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Refuses a folder with manifests that this program did not make there; those of an earlier call are replaced.
+///
+/// # Errors
+///
+/// Such a manifest; a `split.json` that is not this program's.
+pub fn check(output: &Path) -> Result<(), DataError> {
+    if SplitFile::read(output)?.is_some() {
+        return Ok(());
+    }
+    let manifests = files_in(output)?.into_iter().find(|path| is_manifest(path));
+    manifests.map_or(Ok(()), |path| {
+        Err(DataError::Table {
+            path,
+            reason: "it is there already, and no split.json beside it says that it was made by this command; choose \
+                     another --output, or remove it"
+                .to_owned(),
+        })
+    })
+}
+
+/// Writes manifests and `split.json` into `output`; more than one fold goes into `fold1`, `fold2`, ... in it. What an
+/// earlier call left there and this one does not write is removed.
+///
+/// # Errors
+///
+/// As [`check`]; a file cannot be written.
+pub fn write(output: &Path, corpus: Corpus) -> Result<Written, DataError> {
+    check(output)?;
+    let made = |folder: &Path| std::fs::create_dir_all(folder).map_err(|error| DataError::write(folder, &error));
+    made(output)?;
+    let sources = sources(&corpus.sources)?;
+    let common = SplitFile {
+        format: SPLIT_FORMAT.to_owned(),
+        corpus: corpus.name.to_owned(),
+        protocol: corpus.protocol.clone(),
+        options: corpus.options,
+        sources,
+        counts: corpus.counts.clone(),
+        skipped: corpus.skipped.clone(),
+        ..SplitFile::default()
+    };
+    let count = corpus.folds.len();
+    let folders: Vec<String> = (1..=count).map(|number| format!("fold{number}")).collect();
+    remove_old(output, if count > 1 { &folders } else { &[] })?;
+    let mut written = Written {
+        corpus: common.corpus.clone(),
+        protocol: corpus.protocol,
+        manifests: Vec::new(),
+        splits: Vec::new(),
+        counts: corpus.counts,
+        notes: corpus.notes,
+        skipped: corpus.skipped,
+    };
+    if count > 1 {
+        for (number, (name, fold)) in folders.iter().zip(&corpus.folds).enumerate() {
+            let folder = output.join(name);
+            made(&folder)?;
+            remove_old(&folder, &[])?;
+            let common = SplitFile { fold: Some(format!("{} of {count}", number + 1)), ..common.clone() };
+            write_fold(&folder, fold, common, &mut written)?;
+        }
+        save(output, &SplitFile { folds: folders, ..common })?;
+    } else if let Some(fold) = corpus.folds.first() {
+        write_fold(output, fold, common, &mut written)?;
+    }
+    Ok(written)
+}
+
+fn write_fold(folder: &Path, fold: &Fold, mut file: SplitFile, written: &mut Written) -> Result<(), DataError> {
+    let parts: Vec<(&str, &[Row])> = fold
+        .parts
+        .iter()
+        .filter(|(_, rows)| !rows.is_empty())
+        .map(|(name, rows)| (name.as_str(), rows.as_slice()))
+        .collect();
+    file.sha256 = split_hash(&parts);
+    file.shared.clone_from(&fold.shared);
+    for (name, rows) in parts {
+        let path = folder.join(format!("{name}.jsonl"));
+        manifest::write(&path, rows)?;
+        let (_, sha256) = hash::of_file(&path).map_err(|error| DataError::file(&path, &error))?;
+        file.files.insert(name.to_owned(), Part { utterances: rows.len(), sha256 });
+        file.utterances.insert(name.to_owned(), rows.len());
+        for label in rows.iter().filter_map(|row| row.label.as_ref()) {
+            let by_part: &mut BTreeMap<String, usize> = file.labels.entry(label.clone()).or_default();
+            *by_part.entry(name.to_owned()).or_default() += 1;
+        }
+        written.manifests.push(path);
+    }
+    save(folder, &file)?;
+    written.splits.push(file);
+    Ok(())
+}
+
+/// Removes the manifests and folds of an earlier call: a file of another split would be taken for a part of this one.
+fn remove_old(folder: &Path, folds: &[String]) -> Result<(), DataError> {
+    let Some(old) = SplitFile::read(folder)? else { return Ok(()) };
+    let failed = |path: &Path, error: &std::io::Error| Err(DataError::write(path, error));
+    let ours = |names: BTreeSet<String>| names.into_iter().filter(|name| !name.contains(['/', '\\']));
+    let manifests = ours(old.utterances.keys().cloned().collect()).map(|name| format!("{name}.jsonl"));
+    // What was allowed was allowed for the old split.
+    for name in manifests.chain([LEAKS_FILE.to_owned()]) {
+        let path = folder.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return failed(&path, &error),
+            _ => {}
+        }
+    }
+    for name in ours(old.folds.into_iter().filter(|name| !folds.contains(name)).collect()) {
+        let path = folder.join(&name);
+        remove_old(&path, &[])?;
+        let _ = std::fs::remove_file(path.join(SPLIT_FILE));
+        // Left where somebody put more into it.
+        let _ = std::fs::remove_dir(&path);
+    }
+    Ok(())
+}
+
+fn save(folder: &Path, file: &SplitFile) -> Result<(), DataError> {
+    let path = folder.join(SPLIT_FILE);
+    let text = serde_json::to_string_pretty(file).map_err(|error| DataError::write(&path, &error.into()))?;
+    std::fs::write(&path, text + "\n").map_err(|error| DataError::write(&path, &error))
+}
+
+/// Each file with its hash; of many, the folder that all are in with the hash of the lines `hash TAB path LF`.
+fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, DataError> {
+    let hashed: Vec<Source> = paths
+        .par_iter()
+        .map(|path| {
+            let (_, sha256) = hash::of_file(path).map_err(|error| DataError::file(path, &error))?;
+            Ok(Source { path: path.clone(), sha256 })
+        })
+        .collect::<Result<_, DataError>>()?;
+    if hashed.len() <= MOST_SOURCES {
+        return Ok(hashed);
+    }
+    let common = paths.iter().skip(1).fold(paths[0].clone(), |common, path| {
+        common.ancestors().find(|folder| path.starts_with(folder)).unwrap_or(Path::new("")).to_path_buf()
+    });
+    let mut lines: Vec<String> = hashed
+        .iter()
+        .map(|source| {
+            let path = source.path.strip_prefix(&common).unwrap_or(&source.path);
+            format!("{}\t{}\n", source.sha256, path.display())
+        })
+        .collect();
+    lines.sort_unstable();
+    Ok(vec![Source { path: common, sha256: hash::of_bytes(lines.concat().as_bytes()) }])
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jsonl")
+}
+
+/// The files of a folder, sorted; none where it is not there. Names that begin with a dot are left out: what a system
+/// puts beside files (`._name`) is no part of a corpus.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    entries(folder, Path::is_file)
+}
+
+/// The folders in a folder, sorted, as [`files_in`].
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub fn folders_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    entries(folder, Path::is_dir)
+}
+
+fn entries(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, DataError> {
+    let failed = |error: std::io::Error| DataError::file(folder, &error);
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_name().to_string_lossy().starts_with('.') && is_wanted(&entry.path()) {
+            paths.push(entry.path());
+        }
+    }
+    // By bytes: the order in which the disk has them, and the locale, decide nothing.
+    paths.sort_unstable();
+    Ok(paths)
+}
