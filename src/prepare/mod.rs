@@ -6,6 +6,8 @@
 
 pub mod audio;
 pub mod folder;
+pub mod iemocap;
+mod reading;
 mod split;
 pub mod table;
 mod table_reader;
