@@ -8,6 +8,7 @@ pub mod audio;
 pub mod folder;
 pub mod iemocap;
 mod reading;
+pub mod slurp;
 mod split;
 pub mod table;
 mod table_reader;
