@@ -7,6 +7,7 @@
 pub mod audio;
 pub mod folder;
 pub mod iemocap;
+pub mod librispeech;
 mod reading;
 pub mod slurp;
 mod split;
