@@ -8,6 +8,7 @@ pub mod audio;
 pub mod folder;
 pub mod iemocap;
 pub mod librispeech;
+pub mod magpie;
 mod reading;
 pub mod slurp;
 mod split;
