@@ -11,6 +11,7 @@ pub mod librispeech;
 pub mod magpie;
 mod reading;
 pub mod slurp;
+pub mod idiom;
 mod split;
 pub mod table;
 mod table_reader;
