@@ -9,6 +9,10 @@ use clap_complete::Shell;
 
 use crate::config::{Device, Precision};
 
+mod prepare;
+
+pub use prepare::*;
+
 /// More threads than any machine has use for.
 const MOST_THREADS: u64 = 4096;
 
@@ -54,6 +58,8 @@ pub enum Command {
     Encode(EncodeArguments),
     /// Turn a corpus into manifests
     Prepare(PrepareArguments),
+    /// Tell whether manifests can be trusted: what is in them, and what they share
+    Check(CheckArguments),
     /// List, show and copy the built-in configs
     Config(ConfigArguments),
     /// Time a training step and a prediction
@@ -198,71 +204,35 @@ pub struct EncodeArguments {
     pub batch_size: u32,
 }
 
-/// `clasp prepare`
+/// `clasp check`
 #[derive(Debug, Args)]
-pub struct PrepareArguments {
-    /// The kind of corpus
-    #[command(subcommand)]
-    pub corpus: PrepareCorpus,
-}
-
-/// The corpora.
-#[derive(Debug, Subcommand)]
-pub enum PrepareCorpus {
-    /// Any CSV, TSV or JSON Lines file with audio, text and label columns
-    Table(PrepareTableArguments),
-}
-
-/// `clasp prepare table`
-#[derive(Debug, Args)]
-pub struct PrepareTableArguments {
-    /// The table
-    #[arg(long, value_name = "FILE")]
-    pub input: PathBuf,
-    /// Its format; default: by the ending of its name
+pub struct CheckArguments {
+    /// Manifests; or folders, for the manifests or folds in them
+    #[arg(required = true, value_name = "MANIFEST")]
+    pub manifests: Vec<PathBuf>,
+    /// Read every sample of the audio: finds what is damaged, silent or clipped, and the same recording in two formats
     #[arg(long)]
-    pub format: Option<TableFormat>,
-    /// Column of the audio paths; "" where there is none
-    #[arg(long, alias = "audio", value_name = "COLUMN", default_value = "audio")]
-    pub audio_column: String,
-    /// Column of the texts; "" where there is none
-    #[arg(long, alias = "text", value_name = "COLUMN", default_value = "text")]
-    pub text_column: String,
-    /// Column of the labels; "" where there is none
-    #[arg(long, alias = "label", value_name = "COLUMN", default_value = "label")]
-    pub label_column: String,
-    /// Column of the ids; default: the names of the audio files
-    #[arg(long, alias = "id", value_name = "COLUMN")]
-    pub id_column: Option<String>,
-    /// Column of the speakers
-    #[arg(long, alias = "speaker", value_name = "COLUMN")]
-    pub speaker_column: Option<String>,
-    /// Folder that the audio paths are relative to; default: the table's
-    #[arg(long, value_name = "FOLDER")]
-    pub audio_root: Option<PathBuf>,
-    /// Folder for train.jsonl, dev.jsonl and test.jsonl
-    #[arg(long, alias = "out", value_name = "FOLDER")]
-    pub output: PathBuf,
-    /// Shares of train, dev and test
-    #[arg(long, value_name = "TRAIN,DEV,TEST", default_value = "0.8,0.1,0.1", value_delimiter = ',', num_args = 1)]
-    pub fractions: Vec<f64>,
-    /// Seed of the split
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Column whose values are never divided over two splits, as the speaker's
-    #[arg(long, value_name = "COLUMN")]
-    pub group_by: Option<String>,
+    pub decode: bool,
+    /// Allow that manifests share what nobody declared; later reports on them say so; may be given more than once
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub allow_leak: Vec<LeakKind>,
+    /// Longer audio is cut in training
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub max_seconds: f64,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// The formats of a table.
+/// What two manifests can share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TableFormat {
-    /// Comma-separated, with a header
-    Csv,
-    /// Tab-separated, with a header
-    Tsv,
-    /// JSON Lines
-    Jsonl,
+pub enum LeakKind {
+    /// Speakers
+    Speaker,
+    /// Transcripts
+    Text,
+    /// Recordings
+    Audio,
 }
 
 /// `clasp config`

@@ -16,6 +16,7 @@
 //! | L_t, L_a, L_m | `task_text`, `task_speech`, `task_fusion` | scalar |
 #![recursion_limit = "256"]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod data;

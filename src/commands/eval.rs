@@ -9,7 +9,7 @@ use super::{BATCHES_AT_ONCE, count, write_output};
 use clasp::{
     cli::{EvalArguments, Split},
     config,
-    data::{DataError, manifest},
+    data::{DataError, manifest, proof::Proof},
     device::{self, Chosen, Task},
     error,
     eval::{
@@ -57,6 +57,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         keys: &arguments.by,
         batch_size: count(arguments.batch_size),
         supply: supply.as_ref(),
+        data_split: run.is_run().then(|| data_split(&run, &path, &split, is_of_the_run)).transpose()?.flatten(),
         is_quiet: false,
     };
     if split == "test" && is_of_the_run {
@@ -84,6 +85,22 @@ fn name(split: Split) -> &'static str {
 
 fn file_stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "manifest".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The split of the run; for a manifest that is not in it, what this shares with what the model was trained on.
+fn data_split(run: &RunFolder, path: &Path, name: &str, is_of_the_run: bool) -> anyhow::Result<Option<Proof>> {
+    let manifest = run.load_manifest()?;
+    if is_of_the_run {
+        return Ok(manifest.split);
+    }
+    let train = manifest.files.iter().find(|file| file.role == "train");
+    let read = |path: &Path| manifest::read(path).ok();
+    let (Some(train), Some(rows)) = (train.and_then(|file| Some((&file.path, read(&file.path)?))), read(path)) else {
+        return Ok(None);
+    };
+    // A manifest that is called train too is another one.
+    let name = if name == "train" { "scored" } else { name };
+    Ok(Some(Proof::of(&[("train", train.0, &train.1), (name, path, &rows)])))
 }
 
 /// The split of a run that a file is, if it is one.
@@ -125,6 +142,8 @@ pub struct Scoring<'a> {
     pub batch_size: usize,
     /// What supplies a missing modality.
     pub supply: Option<&'a Supply>,
+    /// The run's split, where it is of a run.
+    pub data_split: Option<Proof>,
     /// Whether progress is shown.
     pub is_quiet: bool,
 }
@@ -191,6 +210,7 @@ impl Task for Work<'_> {
         let mut options = ReportOptions::new(scoring.split, predictor.labels().names());
         options.keys = scoring.keys.to_vec();
         options.inputs = counts;
+        options.data_split.clone_from(&scoring.data_split);
         options.data_sha256 = Some(HashedFile::of(scoring.split, scoring.manifest)?.sha256);
         let report = Report::from_predictions(&results, &options)?;
         if let Some(output) = scoring.output {

@@ -1,6 +1,7 @@
 //! The commands, a file each; this file only sends the parsed command line to the right one.
 
 pub mod bench;
+pub mod check;
 pub mod completions;
 pub mod config;
 pub mod doctor;
@@ -31,6 +32,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Encode(arguments) => encode::run(&arguments),
         Command::Prepare(arguments) => prepare::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -15,6 +15,10 @@ use super::{eval, write_output};
 use clasp::{
     cli::TrainArguments,
     config::{self, Config, EncoderSource, Precision},
+    data::{
+        manifest,
+        proof::{Proof, Used},
+    },
     device::{self, Task},
     error,
     eval::Report,
@@ -66,13 +70,17 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
         folder.decide(existing, |stored| differences(stored, &material.config, true))?;
         check_files(&folder, &files)?;
     }
+    let split = split_of(&material);
     tell_start(&mut progress, &material, chosen, &folder, is_resumed);
+    split.sentences().iter().for_each(|sentence| progress.handle(&Event::Message(sentence)));
     let session = Session::start(BURN, &chosen.to_string(), rayon::current_num_threads());
     let mut manifest = if is_resumed {
         folder.begin_again(&lock, session)?
     } else {
         folder.begin(&lock, &material.config.to_toml(), material.config.train.seed, files, session)?
     };
+    manifest.split = Some(split);
+    manifest.save(&folder.manifest())?;
     let is_stopped = stop_flag()?;
     let work =
         Work { material: &material, folder: &folder, is_resumed, is_stopped: &is_stopped, progress: &mut progress };
@@ -152,6 +160,19 @@ fn tell_start(
     if material.config.train.accumulation_steps > 1 {
         say("note: train.accumulation_steps does not enlarge the contrastive terms' negatives: they stay in a batch");
     }
+}
+
+/// The split, and what its parts share. The test manifest is read for that alone; where it is not there yet, or is
+/// malformed, only scoring it will need it.
+fn split_of(material: &Material) -> Proof {
+    let test = material.splits.test.as_deref().and_then(|path| manifest::read(path).ok());
+    let rows = |name: &str| match name {
+        "train" => Some(material.train.rows()),
+        "dev" => material.dev.as_ref().map(|dev| dev.rows()),
+        _ => test.as_deref(),
+    };
+    let used: Vec<Used> = material.splits.named().filter_map(|(name, path)| Some((name, path, rows(name)?))).collect();
+    Proof::of(&used)
 }
 
 /// The files that a run depends on, with their SHA-256.
@@ -249,6 +270,7 @@ fn test_at_end(
         keys: &[],
         batch_size: material.config.train.batch_size,
         supply: None,
+        data_split: manifest.split.clone(),
         is_quiet,
     };
     Ok(Some(eval::score(&scoring, chosen)?))

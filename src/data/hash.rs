@@ -35,7 +35,9 @@ pub fn of_file(path: &Path) -> io::Result<(u64, String)> {
     Ok((length, hexadecimal(&hasher.finalize())))
 }
 
-fn hexadecimal(digest: &[u8]) -> String {
+/// Two digits a byte.
+#[must_use]
+pub fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().fold(String::with_capacity(2 * digest.len()), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");

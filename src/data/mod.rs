@@ -12,6 +12,8 @@ pub mod hash;
 pub mod labels;
 pub mod loader;
 pub mod manifest;
+pub mod overlap;
+pub mod proof;
 pub mod resample;
 pub mod split;
 pub mod text;
@@ -211,6 +213,14 @@ pub enum DataError {
     Unusable {
         /// Why.
         problem: String,
+    },
+    /// Manifests that failed a check.
+    #[error("{errors} of the checks failed; the first: {first}")]
+    Untrusted {
+        /// How many.
+        errors: usize,
+        /// What the first found.
+        first: String,
     },
     /// Several problems at once, one a line.
     #[error("{}", many(problems))]

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::data::hash::{self, hexadecimal};
 use crate::random::{Random, mix};
 use grammar::{Meaning, draw_sentence};
 use synthesiser::{Register, SAMPLE_RATE_HZ, Speaker, speak};
@@ -197,7 +198,7 @@ fn write_files(folder: &Path, options: &DemoOptions) -> Result<(), DemoError> {
             manifest.push(b'\n');
         }
         replace(&manifest_path(folder, split.name), &manifest)?;
-        manifests.push(hexadecimal(&Sha256::digest(&manifest)));
+        manifests.push(hash::of_bytes(&manifest));
     }
     let record_path = folder.join(RECORD_FILE);
     let encoding = |reason: String| DemoError::Encoding { path: record_path.clone(), reason };
@@ -338,14 +339,14 @@ fn is_whole(folder: &Path, options: &DemoOptions) -> bool {
     let mut wavs = Vec::new();
     for (split, digest) in splits(options.utterances).iter().zip(&record.manifests) {
         let Ok(manifest) = fs::read(manifest_path(folder, split.name)) else { return false };
-        if hexadecimal(&Sha256::digest(&manifest)) != *digest {
+        if hash::of_bytes(&manifest) != *digest {
             return false;
         }
         wavs.extend((0..split.utterances).map(|index| audio_path(&utterance_id(split.name, index))));
     }
     let digests: Option<Vec<Vec<u8>>> =
         wavs.par_iter().map(|wav| Some(Sha256::digest(fs::read(folder.join(wav)).ok()?).to_vec())).collect();
-    digests.is_some_and(|digests| hexadecimal(&Sha256::digest(digests.concat())) == record.audio)
+    digests.is_some_and(|digests| hash::of_bytes(&digests.concat()) == record.audio)
 }
 
 fn read_record(folder: &Path) -> Option<Record> {
@@ -393,11 +394,7 @@ fn duration_seconds(samples: usize) -> f64 {
 }
 
 fn generator_digest() -> String {
-    hexadecimal(&Sha256::digest(SOURCES.concat()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |text, byte| text + &format!("{byte:02x}"))
+    hash::of_bytes(SOURCES.concat().as_bytes())
 }
 
 fn file_error(action: &'static str, path: &Path, reason: io::Error) -> DemoError {

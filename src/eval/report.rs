@@ -10,6 +10,7 @@ use super::metrics::{ClassScore, Headline, MetricsError};
 use super::predictions::{Prediction, Provenance, Row};
 use super::scoring::{Example, System, groups, key_order, length_bin, scored_examples, scores, value_of};
 use super::statistics::{Interval, LEVEL, RESAMPLES};
+use crate::data::proof::Proof;
 use crate::run::replace::{FileError, replace_file};
 
 /// Why there is no report.
@@ -160,6 +161,8 @@ pub struct ReportOptions {
     pub inputs: InputCounts,
     /// SHA-256 of the scored data, where the caller knows it.
     pub data_sha256: Option<String>,
+    /// The split of the run that it belongs to, where the caller knows it.
+    pub data_split: Option<Proof>,
 }
 
 impl ReportOptions {
@@ -175,6 +178,7 @@ impl ReportOptions {
             resamples: RESAMPLES,
             inputs: InputCounts::default(),
             data_sha256: None,
+            data_split: None,
         }
     }
 }
@@ -211,6 +215,9 @@ pub struct Report {
     pub bootstrap: Bootstrap,
     /// SHA-256 of the scored data.
     pub data_sha256: Option<String>,
+    /// The split that the scored data are a part of, and what this part shares with the others.
+    #[serde(default)]
+    pub data_split: Option<Proof>,
 }
 
 impl Report {
@@ -269,6 +276,7 @@ impl Report {
                 cluster: options.cluster.clone(),
             },
             data_sha256: options.data_sha256.clone(),
+            data_split: options.data_split.as_ref().map(|split| split.about(&options.split)),
         })
     }
 

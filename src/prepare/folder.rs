@@ -78,9 +78,9 @@ pub struct Written {
 ///
 /// # Errors
 ///
-/// Such a manifest; a `split.json` that is not this program's.
+/// Such a manifest.
 pub fn check(output: &Path) -> Result<(), DataError> {
-    if SplitFile::read(output)?.is_some() {
+    if output.join(SPLIT_FILE).exists() {
         return Ok(());
     }
     let manifests = files_in(output)?.into_iter().find(|path| is_manifest(path));
@@ -170,7 +170,16 @@ fn write_fold(folder: &Path, fold: &Fold, mut file: SplitFile, written: &mut Wri
 
 /// Removes the manifests and folds of an earlier call: a file of another split would be taken for a part of this one.
 fn remove_old(folder: &Path, folds: &[String]) -> Result<(), DataError> {
-    let Some(old) = SplitFile::read(folder)? else { return Ok(()) };
+    let unknown = || SplitFile {
+        utterances: ["train", "dev", "test"].map(|name| (name.to_owned(), 0)).into(),
+        ..SplitFile::default()
+    };
+    let old = match SplitFile::read(folder) {
+        Ok(None) => return Ok(()),
+        Ok(Some(old)) => old,
+        // As another version wrote it.
+        Err(_) => unknown(),
+    };
     let failed = |path: &Path, error: &std::io::Error| Err(DataError::write(path, error));
     let ours = |names: BTreeSet<String>| names.into_iter().filter(|name| !name.contains(['/', '\\']));
     let manifests = ours(old.utterances.keys().cloned().collect()).map(|name| format!("{name}.jsonl"));

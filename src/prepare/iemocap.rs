@@ -172,7 +172,7 @@ fn fold(train: Vec<Row>, dev: Vec<Row>, test: Vec<Row>) -> Fold {
     let scripted = Condition::Rows { key: "style".to_owned(), value: "scripted".to_owned() };
     let limits = [
         (scripted, "the scripted dialogues are played by every pair of actors"),
-        (Condition::Words { words: 5 }, "everyday replies such as `Yeah.`"),
+        (Condition::Words { words: 7 }, "everyday replies such as `Yeah.`"),
     ];
     for (condition, reason) in limits {
         let pairs = Declaration::every_pair(Kind::Text, &PARTS, reason);

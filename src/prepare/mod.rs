@@ -6,12 +6,14 @@
 
 pub mod audio;
 pub mod folder;
+pub mod idiom;
 pub mod iemocap;
 pub mod librispeech;
 pub mod magpie;
-mod reading;
+pub mod mist;
+pub(crate) mod reading;
 pub mod slurp;
-pub mod idiom;
 mod split;
 pub mod table;
 mod table_reader;
+mod table_rows;

@@ -52,7 +52,7 @@ pub(super) fn tally<'a>(values: impl Iterator<Item = &'a str>) -> BTreeMap<Strin
 }
 
 /// A note on every count that is not the published one: `items` are its name, what was found, what was published.
-pub(super) fn difference<'a>(what: &str, items: impl IntoIterator<Item = (&'a str, usize, usize)>) -> Option<String> {
+pub(crate) fn difference<'a>(what: &str, items: impl IntoIterator<Item = (&'a str, usize, usize)>) -> Option<String> {
     let different: Vec<String> = items
         .into_iter()
         .filter(|(_, found, published)| found != published)

@@ -1,114 +1,138 @@
-//! Who goes to train, dev and test: seeded, stratified by label, whole groups where they must not cross.
+//! Who goes to which part: seeded, stratified by label, whole groups where they must not cross.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::data::DataError;
 use crate::random::{Random, mix};
 
-use super::table::{Item, SPLITS, TableOptions};
-
-/// The split of every item: its place in [`SPLITS`].
-pub(super) fn split(items: &[Item], options: &TableOptions) -> Result<Vec<usize>, DataError> {
-    let mut splits = vec![0; items.len()];
-    if options.group_by.is_some() {
-        split_groups(items, options, &mut splits);
-    } else {
-        let mut classes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, item) in items.iter().enumerate() {
-            classes.entry(item.row.label.as_deref().unwrap_or_default()).or_default().push(index);
-        }
-        for (place, members) in classes.values_mut().enumerate() {
-            let mut random = Random::new(mix(options.seed, place as u64));
-            random.shuffle(members);
-            let mut members = members.iter();
-            for (split, quota) in quotas(members.len(), options.fractions).into_iter().enumerate() {
-                for index in members.by_ref().take(quota) {
-                    splits[*index] = split;
-                }
-            }
-        }
-    }
-    for (place, name) in SPLITS.iter().enumerate() {
-        if options.fractions[place] > 0.0 && !splits.contains(&place) {
-            return Err(DataError::Table {
-                path: options.input.clone(),
-                reason: format!(
-                    "{} utterances leave {name} empty at a share of {}; give {name} a larger share, or 0",
-                    items.len(),
-                    options.fractions[place]
-                ),
-            });
-        }
-    }
-    Ok(splits)
+/// What a split looks at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member<'a> {
+    /// Its label; empty where there is none.
+    pub label: &'a str,
+    /// What must stay with it; its own id where nothing must.
+    pub group: &'a str,
 }
 
-/// Whole numbers that sum to `count`, each within one of its share (largest remainders first; train wins ties).
+/// The part of every member: its place in `shares`, which sum to 1. Stratified by label.
+///
+/// `turn` moves on, label by label, which part gets what cannot be divided: right for the equal parts of a cross
+/// validation, which would otherwise all begin with the same part.
+pub(super) fn stratified(members: &[Member], shares: &[f64], seed: u64, turn: bool) -> Vec<usize> {
+    let mut parts = vec![0; members.len()];
+    let mut classes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, member) in members.iter().enumerate() {
+        classes.entry(member.label).or_default().push(index);
+    }
+    let mut first = 0;
+    for (place, indices) in classes.values_mut().enumerate() {
+        let mut random = Random::new(mix(seed, place as u64));
+        random.shuffle(indices);
+        let mut indices = indices.iter();
+        let count = indices.len();
+        for (part, quota) in quotas(count, shares, first).into_iter().enumerate() {
+            for index in indices.by_ref().take(quota) {
+                parts[*index] = part;
+            }
+        }
+        if turn {
+            first = (first + count) % shares.len().max(1);
+        }
+    }
+    parts
+}
+
+/// Whole numbers that sum to `count`, each within one of its share: largest remainders first, and among equal ones the
+/// part `first`, then those after it.
 #[expect(clippy::cast_precision_loss, reason = "a table has far fewer than 2^53 rows")]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `count`")]
-fn quotas(count: usize, fractions: [f64; 3]) -> [usize; 3] {
-    let exact = fractions.map(|fraction| fraction * count as f64);
+fn quotas(count: usize, shares: &[f64], first: usize) -> Vec<usize> {
+    let exact: Vec<f64> = shares.iter().map(|share| share * count as f64).collect();
     // A share that is whole but for rounding errors is whole.
-    let mut quotas = exact.map(|share| (share + 1e-9).floor() as usize);
-    let mut order = [0, 1, 2];
-    order.sort_by(|left: &usize, right: &usize| {
-        let rest = |place: usize| exact[place] - quotas[place] as f64;
-        rest(*right).total_cmp(&rest(*left))
-    });
+    let mut quotas: Vec<usize> = exact.iter().map(|share| (share + 1e-9).floor() as usize).collect();
+    let parts = shares.len();
+    let mut order: Vec<usize> = (0..parts).map(|part| (part + first) % parts).collect();
+    // Remainders that differ by a rounding error are equal.
+    let rest = |part: &usize| ((exact[*part] - quotas[*part] as f64) * 1e9).round() as i64;
+    order.sort_by_key(|part| std::cmp::Reverse(rest(part)));
     let open = count.saturating_sub(quotas.iter().sum());
-    for place in order.into_iter().filter(|place| fractions[*place] > 0.0).cycle().take(open) {
-        quotas[place] += 1;
+    for part in order.into_iter().filter(|part| shares[*part] > 0.0).cycle().take(open) {
+        quotas[part] += 1;
     }
     quotas
 }
 
 /// Puts whole groups, largest first, where they bring the labels' counts closest to their shares.
 #[expect(clippy::cast_precision_loss, reason = "a table has far fewer than 2^53 rows")]
-fn split_groups(items: &[Item], options: &TableOptions, splits: &mut [usize]) {
-    let labels: Vec<&str> = {
-        let names: BTreeSet<&str> = items.iter().map(|item| item.row.label.as_deref().unwrap_or_default()).collect();
-        names.into_iter().collect()
-    };
-    let class = |item: &Item| labels.binary_search(&item.row.label.as_deref().unwrap_or_default()).unwrap_or_default();
+pub(super) fn grouped(members: &[Member], shares: &[f64], seed: u64) -> Vec<usize> {
+    let mut parts = vec![0; members.len()];
+    let labels: Vec<&str> = members.iter().map(|member| member.label).collect::<BTreeSet<_>>().into_iter().collect();
+    let class = |member: &Member| labels.binary_search(&member.label).unwrap_or_default();
     let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     let mut totals = vec![0.0; labels.len()];
-    for (index, item) in items.iter().enumerate() {
-        groups.entry(item.group.as_str()).or_default().push(index);
-        totals[class(item)] += 1.0;
+    for (index, member) in members.iter().enumerate() {
+        groups.entry(member.group).or_default().push(index);
+        totals[class(member)] += 1.0;
     }
     let mut order: Vec<Vec<usize>> = groups.into_values().collect();
-    Random::new(mix(options.seed, 0)).shuffle(&mut order);
-    order.sort_by_key(|members| std::cmp::Reverse(members.len()));
-    let mut filled = vec![vec![0.0; labels.len()]; SPLITS.len()];
-    for members in &order {
-        let mut counts = vec![0.0; labels.len()];
-        for index in members {
-            counts[class(&items[*index])] += 1.0;
+    Random::new(mix(seed, 0)).shuffle(&mut order);
+    order.sort_by_key(|indices| std::cmp::Reverse(indices.len()));
+    let mut filled = vec![vec![0.0; labels.len()]; shares.len()];
+    let mut sizes = vec![0.0; shares.len()];
+    for indices in &order {
+        let mut counts: BTreeMap<usize, f64> = BTreeMap::new();
+        for index in indices {
+            *counts.entry(class(&members[*index])).or_default() += 1.0;
         }
-        // How much farther from (or nearer to) its target the split would be, as a share of the label and of the split.
-        let cost = |split: usize| -> f64 {
-            let share = options.fractions[split];
-            let per_label: f64 = (0..labels.len())
-                .map(|label| {
-                    let target = totals[label] * share;
-                    let before: f64 = filled[split][label] - target;
-                    ((before + counts[label]).powi(2) - before.powi(2)) / target.max(1e-9)
+        // How much farther from (or nearer to) its target the part would be, as a share of the label and of the part.
+        let cost = |part: usize| -> f64 {
+            let share = shares[part];
+            let per_label: f64 = counts
+                .iter()
+                .map(|(label, count)| {
+                    let target = totals[*label] * share;
+                    let before: f64 = filled[part][*label] - target;
+                    ((before + count).powi(2) - before.powi(2)) / target.max(1e-9)
                 })
                 .sum();
-            let size: f64 = filled[split].iter().sum::<f64>() - share * items.len() as f64;
-            per_label + ((size + members.len() as f64).powi(2) - size.powi(2)) / (share * items.len() as f64)
+            let target = share * members.len() as f64;
+            let size = sizes[part] - target;
+            per_label + ((size + indices.len() as f64).powi(2) - size.powi(2)) / target
         };
-        let best = (0..SPLITS.len())
-            .filter(|split| options.fractions[*split] > 0.0)
+        let best = (0..shares.len())
+            .filter(|part| shares[*part] > 0.0)
             .min_by(|left, right| cost(*left).total_cmp(&cost(*right)))
             .unwrap_or(0);
-        for (label, count) in counts.iter().enumerate() {
-            filled[best][label] += count;
+        for (label, count) in &counts {
+            filled[best][*label] += count;
         }
-        for index in members {
-            splits[*index] = best;
+        sizes[best] += indices.len() as f64;
+        for index in indices {
+            parts[*index] = best;
         }
     }
+    parts
+}
+
+/// Gives all rows that are connected through a shared value the same group: `values` has the values of each row, by
+/// kind (two kinds never mix). A group is known by the place of its first row.
+pub(super) fn connected(values: &[Vec<(usize, String)>]) -> Vec<usize> {
+    let mut root: Vec<usize> = (0..values.len()).collect();
+    let find = |root: &mut Vec<usize>, mut at: usize| {
+        while root[at] != at {
+            root[at] = root[root[at]];
+            at = root[at];
+        }
+        at
+    };
+    let mut seen: BTreeMap<&(usize, String), usize> = BTreeMap::new();
+    for (row, values) in values.iter().enumerate() {
+        for value in values {
+            let first = *seen.entry(value).or_insert(row);
+            let (left, right) = (find(&mut root, first), find(&mut root, row));
+            root[left.max(right)] = left.min(right);
+        }
+    }
+    (0..values.len()).map(|row| find(&mut root, row)).collect()
 }
 
 #[cfg(test)]
@@ -119,13 +143,34 @@ mod tests {
     #[test]
     fn quotas_sum_and_stay_within_one() {
         for count in 0..200 {
-            for fractions in [[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.9, 0.0, 0.1], [1.0, 0.0, 0.0]] {
-                let quotas = quotas(count, fractions);
-                assert_eq!(quotas.iter().sum::<usize>(), count);
-                for (quota, fraction) in quotas.iter().zip(fractions) {
-                    assert!((*quota as f64 - fraction * count as f64).abs() < 1.0 - 1e-9);
+            for shares in [&[0.8, 0.1, 0.1][..], &[0.6, 0.2, 0.2], &[0.9, 0.0, 0.1], &[1.0, 0.0, 0.0], &[0.2; 5]] {
+                for first in 0..shares.len() {
+                    let quotas = quotas(count, shares, first);
+                    assert_eq!(quotas.iter().sum::<usize>(), count);
+                    for (quota, share) in quotas.iter().zip(shares) {
+                        assert!((*quota as f64 - share * count as f64).abs() < 1.0 - 1e-9);
+                    }
                 }
             }
         }
+        assert_eq!(quotas(7, &[0.2; 5], 3), [1, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn equal_parts_take_turns_at_what_is_left() {
+        let labels: Vec<String> = (0..40).map(|n| format!("label{}", n / 4)).collect();
+        let members: Vec<Member> = labels.iter().map(|label| Member { label, group: "" }).collect();
+        let parts = stratified(&members, &[0.2; 5], 1, true);
+        let sizes: Vec<usize> = (0..5).map(|part| parts.iter().filter(|found| **found == part).count()).collect();
+        assert_eq!(sizes, [8; 5]);
+    }
+
+    #[test]
+    fn rows_that_share_any_value_are_one_group() {
+        let row = |speaker: &str, text: &str| vec![(0, speaker.to_owned()), (1, text.to_owned())];
+        // The last three: one speaker says both texts. "a" the speaker is not "a" the text.
+        let rows = [row("a", "x"), row("b", "a"), row("c", "t"), row("d", "u"), row("c", "u")];
+        assert_eq!(connected(&rows), [0, 1, 2, 2, 2]);
+        assert_eq!(connected(&[Vec::new(), Vec::new()]), [0, 1]);
     }
 }

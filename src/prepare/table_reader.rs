@@ -1,15 +1,24 @@
-//! Reads CSV, TSV and JSON Lines into records of one kind, with the line of each.
+//! Reads CSV, TSV and JSON Lines into records of one kind, with the line of each; and audio folders, which have such a
+//! table (`metadata.csv`) in them or in a folder for each split, as Hugging Face writes them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::table::TableFormat;
+use super::folder::folders_in;
+use super::table::{TableFormat, part_name};
 use crate::data::{DataError, manifest};
 
+/// The names of an audio folder's table.
+const METADATA: [&str; 3] = ["metadata.csv", "metadata.tsv", "metadata.jsonl"];
+
 /// A table in memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Table {
+    /// The file.
+    pub path: PathBuf,
+    /// The split that its folder is named after.
+    pub part: Option<String>,
     /// The names of the columns; for JSON Lines, of every key that any row has.
     pub columns: Vec<String>,
     /// The rows in order.
@@ -25,7 +34,41 @@ pub(super) struct Record {
     pub cells: Map<String, Value>,
 }
 
-/// Reads a table; `format` decides, else the extension.
+/// Reads a table, or the tables of an audio folder.
+pub(super) fn read_tables(input: &Path, format: Option<TableFormat>) -> Result<Vec<Table>, DataError> {
+    if !input.is_dir() {
+        return Ok(vec![read_file(input, format)?]);
+    }
+    if let Some(path) = metadata_in(input) {
+        return Ok(vec![read_file(&path, format)?]);
+    }
+    let mut tables = Vec::new();
+    for folder in folders_in(input)? {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(path) = metadata_in(&folder) {
+            tables.push(Table { part: Some(part_name(&name)), ..read_file(&path, format)? });
+        }
+    }
+    if tables.is_empty() {
+        let reason = format!(
+            "a folder without {}, and none of the folders in it has one; name the table itself",
+            METADATA.join(", ")
+        );
+        return Err(DataError::Table { path: input.to_path_buf(), reason });
+    }
+    Ok(tables)
+}
+
+fn metadata_in(folder: &Path) -> Option<PathBuf> {
+    METADATA.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+fn read_file(path: &Path, format: Option<TableFormat>) -> Result<Table, DataError> {
+    let bytes = std::fs::read(path).map_err(|error| DataError::file(path, &error))?;
+    Ok(Table { path: path.to_path_buf(), ..read_table(path, &bytes, format)? })
+}
+
+/// Reads a table from bytes; `format` decides, else the extension.
 pub(super) fn read_table(path: &Path, bytes: &[u8], format: Option<TableFormat>) -> Result<Table, DataError> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
     let format = match (format, extension.as_str()) {
@@ -47,7 +90,7 @@ pub(super) fn read_table(path: &Path, bytes: &[u8], format: Option<TableFormat>)
 }
 
 fn read_jsonl(path: &Path, bytes: &[u8]) -> Result<Table, DataError> {
-    let mut table = Table { columns: Vec::new(), records: Vec::new() };
+    let mut table = Table::default();
     let mut problems = Vec::new();
     for (line, text) in manifest::lines(bytes) {
         let reason = match serde_json::from_slice::<Value>(text) {
@@ -79,7 +122,7 @@ fn read_delimited(path: &Path, bytes: &[u8], delimiter: u8, is_quoted: bool) -> 
         .flexible(true)
         .has_headers(false)
         .from_reader(bytes);
-    let mut table = Table { columns: Vec::new(), records: Vec::new() };
+    let mut table = Table::default();
     let mut problems = Vec::new();
     for record in reader.byte_records() {
         let record = record.map_err(|error| wrong(1, format!("{error}; correct the table")))?;

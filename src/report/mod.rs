@@ -1,5 +1,6 @@
 //! What people read: tables and progress. Data goes to stdout, talk to stderr; nothing else in the library prints.
 
+pub mod check;
 pub mod progress;
 pub mod table;
 

@@ -155,6 +155,9 @@ fn head(report: &Report) -> String {
             "warning: every prediction is `{label}`: the model has not learnt to tell the classes apart"
         );
     }
+    for sentence in report.data_split.iter().flat_map(|split| split.sentences()) {
+        let _ = writeln!(text, "{sentence}");
+    }
     text
 }
 

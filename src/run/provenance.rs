@@ -1,16 +1,15 @@
 //! `manifest.json`: what a run was made from and with, so that it can be checked and done again.
 
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::replace::{FileError, replace_file};
+use crate::data::{hash, proof::Proof};
 
 /// Git state of the sources at build time: the commit, with `-dirty` where files differed from it. None where the
 /// program was built outside a checkout.
@@ -83,7 +82,7 @@ impl HashedFile {
     /// # Errors
     /// When it cannot be read.
     pub fn of(role: &str, path: &Path) -> Result<Self, FileError> {
-        let (bytes, sha256) = sha256(path).map_err(|source| FileError::new("hash", path, source))?;
+        let (bytes, sha256) = hash::of_file(path).map_err(|source| FileError::new("hash", path, source))?;
         Ok(Self { role: role.to_owned(), path: path.to_owned(), bytes, sha256 })
     }
 }
@@ -141,6 +140,9 @@ pub struct Manifest {
     pub seed: u64,
     /// Data, splits and weights that it was made from.
     pub files: Vec<HashedFile>,
+    /// Its split: the hash, how it was made, what the parts share.
+    #[serde(default)]
+    pub split: Option<Proof>,
     /// The processes that worked on it, in order.
     pub sessions: Vec<Session>,
     /// Every scoring of the test split; their number is that of the list.
@@ -159,6 +161,7 @@ impl Manifest {
             format: FORMAT.to_owned(),
             seed,
             files,
+            split: None,
             sessions: vec![session],
             test_uses: Vec::new(),
             finished: false,
@@ -240,28 +243,6 @@ fn system() -> String {
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-/// Length and SHA-256 of a file.
-fn sha256(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    let mut bytes = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else { break };
-        hasher.update(piece);
-        bytes += count as u64;
-    }
-    Ok((bytes, hexadecimal(&hasher.finalize())))
-}
-
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

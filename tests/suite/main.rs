@@ -10,7 +10,9 @@
 )]
 
 mod bad_input;
+mod check;
 mod config;
+mod corpora;
 mod invariance;
 mod loading;
 mod parity;

@@ -1,0 +1,420 @@
+//! Whether manifests can be trusted: what is in them, what is wrong with their audio, and what their parts share that
+//! nobody declared.
+//!
+//! Manifests are held against each other, but for those of different folds of one corpus, which share by design.
+
+mod facts;
+mod published;
+mod sound;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use facts::{Bin, Facts, Spread, Without};
+
+use crate::data::manifest::{self, Row};
+use crate::data::overlap::{self, Overlap};
+use crate::data::split::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, SplitFile};
+use crate::data::{DataError, FileProblem};
+use crate::prepare::folder::{files_in, folders_in};
+use sound::Sounds;
+
+/// A label so many times as frequent as another is imbalance.
+const IMBALANCE: usize = 10;
+
+/// Problems that a finding shows; it counts them all.
+const SHOWN: usize = 10;
+
+/// What to look at.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Whether every sample is read: only so is silent, clipped and damaged audio found.
+    pub decode: bool,
+    /// Kinds of leaks that are allowed.
+    pub allowed: Vec<Kind>,
+    /// Audio longer than this is cut in training.
+    pub max_seconds: f64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Whether there is no error among the findings.
+    pub ok: bool,
+    /// What is in each manifest.
+    pub manifests: Vec<Facts>,
+    /// The splits that the manifests belong to.
+    pub splits: Vec<SplitFacts>,
+    /// What parts share.
+    pub shared: Vec<Overlap>,
+    /// What is wrong, errors first.
+    pub findings: Vec<Finding>,
+    /// Where allowed leaks were written down.
+    pub leaks_files: Vec<PathBuf>,
+}
+
+/// A folder that `clasp prepare` made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SplitFacts {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The corpus.
+    pub corpus: String,
+    /// The protocol.
+    pub protocol: String,
+    /// Which fold of how many.
+    pub fold: Option<String>,
+    /// The hash of the split as its `split.json` states it.
+    pub sha256: String,
+    /// Whether the manifests still are this split; none where not all of them were given.
+    pub is_unchanged: Option<bool>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Training would fail, or its scores could not be trusted.
+    Error,
+    /// Probably not what was meant.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was looked at: `audio`, `label`, `leak`, ...
+    pub check: &'static str,
+    /// The manifest, by its name in the report; none where it is about several.
+    pub manifest: Option<String>,
+    /// How many utterances or values it is about.
+    pub count: usize,
+    /// What it is and what to do.
+    pub text: String,
+    /// The first of them.
+    pub examples: Vec<String>,
+}
+
+impl Finding {
+    fn new(severity: Severity, check: &'static str, part: &Part, examples: &[String], text: &str) -> Self {
+        Self {
+            severity,
+            check,
+            manifest: Some(part.name.clone()),
+            count: examples.len(),
+            text: text.to_owned(),
+            examples: examples.iter().take(SHOWN).cloned().collect(),
+        }
+    }
+
+    fn about_all(severity: Severity, check: &'static str, text: String) -> Self {
+        Self { severity, check, manifest: None, count: 1, text, examples: Vec::new() }
+    }
+}
+
+/// A manifest in memory.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    folder: PathBuf,
+    /// The file's name without its ending: the part of its split.
+    stem: String,
+    /// Its name in the report: the stem, with its folder where two have the same.
+    name: String,
+    rows: Vec<Row>,
+}
+
+/// Checks manifests; a folder stands for the manifests in it, or for its folds. `tell` hears how many files are read.
+///
+/// # Errors
+///
+/// A manifest that is missing or malformed (all are reported); an allowed leak that cannot be written down.
+pub fn check(
+    inputs: &[PathBuf],
+    options: &CheckOptions,
+    tell: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Outcome, DataError> {
+    let parts = read(inputs)?;
+    let folders: BTreeSet<&Path> = parts.iter().map(|part| part.folder.as_path()).collect();
+    let mut states = BTreeMap::new();
+    for folder in folders {
+        if let Some(state) = SplitFile::read(folder)? {
+            states.insert(folder.to_path_buf(), state);
+        }
+    }
+    let sounds = Sounds::read(parts.iter().flat_map(|part| &part.rows), options.decode, tell);
+    let mut findings = Vec::new();
+    for part in &parts {
+        findings.extend(labels(part, &parts));
+        findings.extend(texts(part));
+        findings.extend(sounds.findings(part, options));
+    }
+    let splits = splits(&parts, &states, &mut findings);
+    let shared = shared(&parts, &states, &sounds, options);
+    for overlap in &shared {
+        let severity = if overlap.is_leak() { Severity::Error } else { Severity::Note };
+        let mut text = overlap.sentence();
+        if overlap.is_leak() {
+            let word = overlap.kind.word();
+            text += &format!("; split anew (clasp prepare table --groups ...), or --allow-leak {word}");
+        }
+        findings.push(Finding {
+            severity,
+            check: if overlap.is_leak() { "leak" } else { "shared" },
+            manifest: None,
+            count: overlap.values,
+            text,
+            examples: overlap.examples.clone(),
+        });
+    }
+    if !options.decode && parts.iter().any(|part| part.rows.iter().any(|row| row.audio.is_some())) {
+        let text = "only headers of the audio were read; --decode reads every sample, and finds what is damaged, \
+                    silent or clipped";
+        findings.push(Finding::about_all(Severity::Note, "audio", text.to_owned()));
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    let leaks_files = write_allowed(&parts, &shared)?;
+    Ok(Outcome {
+        ok: findings.iter().all(|finding| finding.severity != Severity::Error),
+        manifests: parts.iter().map(|part| Facts::of(&part.name, &part.path, &part.rows, &sounds)).collect(),
+        splits,
+        shared,
+        findings,
+        leaks_files,
+    })
+}
+
+fn read(inputs: &[PathBuf]) -> Result<Vec<Part>, DataError> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut problems = Vec::new();
+    for input in inputs {
+        match manifests_of(input) {
+            Ok(found) => paths.extend(found),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if !seen.insert(real.clone()) {
+            continue;
+        }
+        match manifest::read(&path) {
+            Ok(rows) => {
+                let folder = real.parent().unwrap_or(Path::new("/")).to_path_buf();
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                parts.push(Part { name: stem.clone(), path, folder, stem, rows });
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    DataError::check(problems)?;
+    let stems: Vec<String> = parts.iter().map(|part| part.stem.clone()).collect();
+    for part in &mut parts {
+        if stems.iter().filter(|stem| **stem == part.stem).count() > 1 {
+            let folder = part.folder.file_name().unwrap_or_default().to_string_lossy();
+            part.name = format!("{folder}/{}", part.stem);
+        }
+    }
+    Ok(parts)
+}
+
+/// A file as it is; of a folder its manifests, else those of the folders in it.
+fn manifests_of(input: &Path) -> Result<Vec<PathBuf>, DataError> {
+    if !input.is_dir() {
+        return Ok(vec![input.to_path_buf()]);
+    }
+    let is_manifest = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    let in_folder = |folder: &Path| -> Result<Vec<PathBuf>, DataError> {
+        let mut found: Vec<PathBuf> = files_in(folder)?.into_iter().filter(is_manifest).collect();
+        // In the order in which they are used.
+        let place = |path: &PathBuf| {
+            let stem = path.file_stem().unwrap_or_default();
+            ["train", "dev", "test"].iter().position(|name| stem == *name).unwrap_or(3)
+        };
+        found.sort_by_key(place);
+        Ok(found)
+    };
+    let mut found = in_folder(input)?;
+    if found.is_empty() {
+        for folder in folders_in(input)? {
+            found.extend(in_folder(&folder)?);
+        }
+    }
+    if found.is_empty() {
+        let problem = FileProblem::Other("no manifest (.jsonl) is in this folder or one below it".to_owned());
+        return Err(DataError::File { path: input.to_path_buf(), problem });
+    }
+    Ok(found)
+}
+
+fn ids<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
+    rows.into_iter().map(|row| row.id.clone()).collect()
+}
+
+fn labels(part: &Part, parts: &[Part]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut add = |severity, examples: &[String], text: &str| {
+        if !examples.is_empty() {
+            found.push(Finding::new(severity, "label", part, examples, text));
+        }
+    };
+    let counts = facts::labels(&part.rows);
+    let without = ids(part.rows.iter().filter(|row| row.label.is_none()));
+    if without.len() == part.rows.len() {
+        add(Severity::Note, &without, "no utterance has a label: neither trained on nor scored");
+        return found;
+    }
+    add(Severity::Error, &without, "utterances without a label, which training and scoring need");
+    let train = parts.iter().find(|other| other.stem == "train" && other.folder == part.folder);
+    if let Some(train) = train.filter(|train| train.path != part.path) {
+        let known = facts::labels(&train.rows);
+        let unknown: Vec<String> = counts.keys().filter(|label| !known.contains_key(*label)).cloned().collect();
+        let text = "labels that train does not have: name all labels in data.labels, and know that these cannot be \
+                    learnt";
+        add(Severity::Warning, &unknown, text);
+    }
+    if part.stem == "train" || parts.len() == 1 {
+        let largest = counts.iter().max_by_key(|(_, count)| **count);
+        let smallest = counts.iter().min_by_key(|(_, count)| **count);
+        if let (Some((large, most)), Some((small, fewest))) = (largest, smallest)
+            && *most > IMBALANCE * *fewest
+        {
+            let text = format!(
+                "`{large}` is there {most} times, `{small}` only {fewest}: macro F1 and balanced accuracy tell more \
+                 than accuracy, and loss.class_weights can help"
+            );
+            add(Severity::Warning, &[small.clone()], &text);
+        }
+        if counts.len() == 1 {
+            add(Severity::Warning, &ids(part.rows.iter().take(1)), "all utterances have the same label");
+        }
+    }
+    found
+}
+
+fn texts(part: &Part) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let empty = ids(part.rows.iter().filter(|row| row.text.as_ref().is_some_and(|text| text.trim().is_empty())));
+    if !empty.is_empty() {
+        found.push(Finding::new(Severity::Warning, "text", part, &empty, "texts are empty"));
+    }
+    for (key, check, lacks) in [
+        ("text", "text", part.rows.iter().filter(|row| row.text.is_none()).collect::<Vec<_>>()),
+        ("audio", "audio", part.rows.iter().filter(|row| row.audio.is_none()).collect()),
+    ] {
+        if !lacks.is_empty() {
+            let text = format!("no `{key}`: only a method that does not read it can use these utterances");
+            found.push(Finding::new(Severity::Note, check, part, &ids(lacks), &text));
+        }
+    }
+    found
+}
+
+/// Whether the manifests of each folder still are the split that its `split.json` states, and how its counts compare
+/// to what is published.
+fn splits(parts: &[Part], states: &BTreeMap<PathBuf, SplitFile>, findings: &mut Vec<Finding>) -> Vec<SplitFacts> {
+    let mut splits = Vec::new();
+    for (folder, state) in states {
+        let inside: Vec<&Part> = parts.iter().filter(|part| part.folder == *folder).collect();
+        let are_all = state.utterances.keys().all(|name| inside.iter().any(|part| part.stem == *name));
+        let found: Vec<(&str, &[Row])> = inside
+            .iter()
+            .filter(|part| state.utterances.contains_key(&part.stem))
+            .map(|part| (part.stem.as_str(), part.rows.as_slice()))
+            .collect();
+        let is_unchanged = (are_all && !state.sha256.is_empty()).then(|| split::split_hash(&found) == state.sha256);
+        if is_unchanged == Some(false) {
+            let text = format!(
+                "{}: the manifests are not the split that split.json states: utterances were added, removed or moved \
+                 since; what it declares may no longer hold",
+                folder.display()
+            );
+            findings.push(Finding::about_all(Severity::Warning, "split", text));
+        }
+        if are_all {
+            let differences = published::differences(state, &found);
+            findings.extend(differences.into_iter().map(|text| {
+                Finding::about_all(Severity::Warning, "published", format!("{}: {text}", folder.display()))
+            }));
+        }
+        splits.push(SplitFacts {
+            folder: folder.clone(),
+            corpus: state.corpus.clone(),
+            protocol: state.protocol.clone(),
+            fold: state.fold.clone(),
+            sha256: state.sha256.clone(),
+            is_unchanged,
+        });
+    }
+    splits
+}
+
+fn shared(
+    parts: &[Part],
+    states: &BTreeMap<PathBuf, SplitFile>,
+    sounds: &Sounds,
+    options: &CheckOptions,
+) -> Vec<Overlap> {
+    // A fold is held against itself, everything else against each other.
+    let mut groups: BTreeMap<Option<&Path>, Vec<&Part>> = BTreeMap::new();
+    for part in parts {
+        let is_fold = states.get(&part.folder).is_some_and(|state| state.fold.is_some());
+        groups.entry(is_fold.then_some(part.folder.as_path())).or_default().push(part);
+    }
+    let mut found = Vec::new();
+    for group in groups.values() {
+        let mut declared = Vec::new();
+        for (folder, state) in states {
+            let name = |stem: &String| {
+                let part = group.iter().find(|part| part.folder == *folder && part.stem == *stem);
+                part.map_or_else(String::new, |part| part.name.clone())
+            };
+            declared.extend(state.shared.iter().map(|declaration| split::Declaration {
+                splits: declaration.splits.each_ref().map(name),
+                ..declaration.clone()
+            }));
+        }
+        let members: Vec<overlap::Part> =
+            group.iter().map(|part| overlap::Part { name: &part.name, rows: &part.rows }).collect();
+        let is_allowed = |kind, _: [&str; 2]| options.allowed.contains(&kind);
+        found.extend(overlap::find(&members, &declared, &|row| sounds.piece(row), &is_allowed));
+    }
+    found
+}
+
+/// Writes allowed leaks beside the manifests, for the reports of later runs.
+fn write_allowed(parts: &[Part], shared: &[Overlap]) -> Result<Vec<PathBuf>, DataError> {
+    let mut by_folder: BTreeMap<&Path, Vec<Allowed>> = BTreeMap::new();
+    for overlap in shared.iter().filter(|overlap| overlap.standing == overlap::Standing::Allowed) {
+        let named: Vec<&Part> =
+            overlap.splits.iter().filter_map(|name| parts.iter().find(|part| part.name == *name)).collect();
+        let splits = overlap.splits.each_ref().map(|name| {
+            named.iter().find(|part| part.name == *name).map_or_else(|| name.clone(), |part| part.stem.clone())
+        });
+        let folders: BTreeSet<&Path> = named.iter().map(|part| part.folder.as_path()).collect();
+        for folder in folders {
+            let allowed = Allowed { kind: overlap.kind, splits: splits.clone(), values: overlap.values };
+            by_folder.entry(folder).or_default().push(allowed);
+        }
+    }
+    let mut written = Vec::new();
+    for (folder, allowed) in by_folder {
+        let mut leaks = Leaks::read(folder)?;
+        leaks.format = LEAKS_FORMAT.to_owned();
+        leaks.allowed.retain(|old| !allowed.iter().any(|new| new.kind == old.kind && new.splits == old.splits));
+        leaks.allowed.extend(allowed);
+        let path = folder.join(LEAKS_FILE);
+        let text = serde_json::to_string_pretty(&leaks).map_err(|error| DataError::write(&path, &error.into()))?;
+        std::fs::write(&path, text + "\n").map_err(|error| DataError::write(&path, &error))?;
+        written.push(path);
+    }
+    Ok(written)
+}

@@ -1,0 +1,213 @@
+//! The audio of manifests, looked at in parallel: is it there, how long is it, is anything in it, and which files are
+//! the same recording.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::{CheckOptions, Finding, Part, Severity};
+use crate::data::manifest::Row;
+use crate::data::overlap::Piece;
+use crate::data::{AudioProblem, DataError, MIN_SAMPLES, SAMPLE_RATE, audio, hash};
+
+/// A peak below this is silence: 60 dB below full scale.
+const SILENCE: f32 = 1e-3;
+
+/// A sample from here on is at full scale.
+const FULL_SCALE: f32 = 0.999;
+
+/// A share of samples at full scale above this is clipped.
+const CLIPPED_SHARE: f64 = 1e-3;
+
+/// How far a stated duration may be from the true one, in seconds: manifests round.
+const ROUNDING: f64 = 0.1;
+
+/// A file and the piece of it that a row names.
+type Key = (PathBuf, Option<u64>, Option<u64>);
+
+/// What is known of the audio of some rows.
+pub(super) struct Sounds {
+    pieces: HashMap<Key, Result<Sound, String>>,
+    /// What each file's content is known by.
+    contents: HashMap<PathBuf, String>,
+}
+
+/// What is known of one piece.
+#[derive(Clone, Debug)]
+struct Sound {
+    seconds: f64,
+    /// The length of the whole file, where only its header was read.
+    of_file: Option<f64>,
+    is_silent: bool,
+    is_clipped: bool,
+}
+
+fn key(row: &Row) -> Option<Key> {
+    Some((row.audio.clone()?, row.start.map(f64::to_bits), row.end.map(f64::to_bits)))
+}
+
+impl Sounds {
+    /// Looks at every file and piece once.
+    pub fn read<'a>(rows: impl Iterator<Item = &'a Row>, decode: bool, tell: &(dyn Fn(usize, usize) + Sync)) -> Self {
+        let rows: HashMap<Key, &Row> = rows.filter_map(|row| Some((key(row)?, row))).collect();
+        let (done, of) = (AtomicUsize::new(0), rows.len());
+        let looked: HashMap<Key, (Result<Sound, String>, Option<String>)> = rows
+            .into_par_iter()
+            .map(|(key, row)| {
+                let found = if decode { decoded(row) } else { probed(row).map(|sound| (sound, None)) };
+                tell(done.fetch_add(1, Ordering::Relaxed) + 1, of);
+                match found {
+                    Ok((sound, content)) => (key, (Ok(sound), content)),
+                    Err(problem) => (key, (Err(problem.to_string()), None)),
+                }
+            })
+            .collect();
+        let paths: BTreeSet<&PathBuf> = looked.keys().map(|(path, ..)| path).collect();
+        let mut contents = contents(&paths);
+        // Decoded, a recording is known whatever it is packed in.
+        for ((path, ..), (_, content)) in &looked {
+            if let Some(content) = content {
+                contents.insert(path.clone(), content.clone());
+            }
+        }
+        Self { pieces: looked.into_iter().map(|(key, (sound, _))| (key, sound)).collect(), contents }
+    }
+
+    /// The seconds of a row's audio.
+    pub fn seconds(&self, row: &Row) -> Option<f64> {
+        Some(self.pieces.get(&key(row)?)?.as_ref().ok()?.seconds)
+    }
+
+    /// The recording of a row.
+    pub fn piece(&self, row: &Row) -> Option<Piece> {
+        Some(Piece::of(row, self.contents.get(row.audio.as_ref()?)?.clone()))
+    }
+
+    /// What is wrong with the audio of a manifest.
+    pub fn findings(&self, part: &Part, options: &CheckOptions) -> Vec<Finding> {
+        let mut bad = Vec::new();
+        let (mut long, mut silent, mut clipped, mut misstated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut same: BTreeMap<(&String, Key), Vec<&str>> = BTreeMap::new();
+        for row in &part.rows {
+            let Some(sound) = key(row).and_then(|key| self.pieces.get(&key)) else { continue };
+            let sound = match sound {
+                Ok(sound) => sound,
+                Err(problem) => {
+                    bad.push(format!("`{}` (line {}): {problem}", row.id, row.line));
+                    continue;
+                }
+            };
+            for (list, is_so) in [
+                (&mut long, sound.seconds > options.max_seconds),
+                (&mut silent, sound.is_silent),
+                (&mut clipped, sound.is_clipped),
+                (&mut misstated, is_misstated(row, sound)),
+            ] {
+                if is_so {
+                    list.push(row.id.clone());
+                }
+            }
+            if let Some((path, start, end)) = key(row)
+                && let Some(content) = self.contents.get(&path)
+            {
+                same.entry((content, (PathBuf::new(), start, end))).or_default().push(&row.id);
+            }
+        }
+        let same: Vec<String> = same
+            .into_values()
+            .filter(|ids| ids.len() > 1)
+            .flat_map(|ids| ids.into_iter().skip(1).map(str::to_owned))
+            .collect();
+        let long_text = format!("longer than {} s, and cut there in training", options.max_seconds);
+        [
+            (Severity::Error, bad, "audio that cannot be used"),
+            (Severity::Warning, long, long_text.as_str()),
+            (Severity::Warning, silent, "silent: no sample above a thousandth of full scale"),
+            (Severity::Warning, clipped, "clipped: more than one in a thousand samples at full scale"),
+            (Severity::Warning, misstated, "`duration` is not the file's; correct it, or leave it out"),
+            (Severity::Warning, same, "the same recording as another row of this manifest"),
+        ]
+        .into_iter()
+        .filter(|(_, examples, _)| !examples.is_empty())
+        .map(|(severity, examples, text)| Finding::new(severity, "audio", part, &examples, text))
+        .collect()
+    }
+}
+
+/// `duration` is that of the file (or of the piece, as some write it).
+fn is_misstated(row: &Row, sound: &Sound) -> bool {
+    let Some(stated) = row.duration else { return false };
+    let differs = |seconds: f64| (stated - seconds).abs() > ROUNDING;
+    let is_piece = row.start.is_some() || row.end.is_some();
+    differs(sound.seconds) && if is_piece { sound.of_file.is_some_and(differs) } else { true }
+}
+
+/// From the header, and from the file's length where there is none.
+fn probed(row: &Row) -> Result<Sound, DataError> {
+    let path = row.audio.as_deref().unwrap_or(Path::new(""));
+    let whole = audio::probe(path)?;
+    let failed = |problem| Err(DataError::Audio { path: path.to_path_buf(), problem });
+    let outside = |key, seconds| AudioProblem::OutsideFile { key, seconds, duration: whole };
+    let start = row.start.unwrap_or(0.0);
+    if row.start.is_some() && start >= whole {
+        return failed(outside("start", start));
+    }
+    if let Some(end) = row.end.filter(|end| *end > whole + ROUNDING) {
+        return failed(outside("end", end));
+    }
+    let seconds = row.end.unwrap_or(whole).min(whole) - start;
+    let samples = audio::samples_of(seconds);
+    if samples < MIN_SAMPLES {
+        return failed(AudioProblem::TooShort { samples });
+    }
+    Ok(Sound { seconds, of_file: Some(whole), is_silent: false, is_clipped: false })
+}
+
+/// From every sample; also what a whole file's content is known by.
+fn decoded(row: &Row) -> Result<(Sound, Option<String>), DataError> {
+    let path = row.audio.as_deref().unwrap_or(Path::new(""));
+    let samples = audio::load(path, row.start, row.end)?.samples;
+    let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
+    let full = samples.iter().filter(|sample| sample.abs() >= FULL_SCALE).count();
+    #[expect(clippy::cast_precision_loss, reason = "a recording has far fewer than 2^53 samples")]
+    let (full, count) = (full as f64, samples.len() as f64);
+    let content = (row.start.is_none() && row.end.is_none()).then(|| {
+        #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of i16")]
+        let bytes: Vec<u8> = samples
+            .iter()
+            .flat_map(|sample| ((sample.clamp(-1.0, 1.0) * 32_767.0).round() as i16).to_le_bytes())
+            .collect();
+        hash::of_bytes(&bytes)
+    });
+    let sound = Sound {
+        seconds: count / f64::from(SAMPLE_RATE),
+        of_file: audio::probe(path).ok(),
+        is_silent: peak < SILENCE,
+        is_clipped: full / count > CLIPPED_SHARE,
+    };
+    Ok((sound, content))
+}
+
+/// What each file is known by: a hash where another has as many bytes, its path where none has.
+fn contents(paths: &BTreeSet<&PathBuf>) -> HashMap<PathBuf, String> {
+    let mut by_length: BTreeMap<u64, Vec<&PathBuf>> = BTreeMap::new();
+    for path in paths {
+        if let Ok(facts) = std::fs::metadata(path)
+            && facts.is_file()
+        {
+            by_length.entry(facts.len()).or_default().push(path);
+        }
+    }
+    by_length
+        .into_par_iter()
+        .flat_map_iter(|(_, paths)| {
+            let is_alone = paths.len() == 1;
+            paths.into_iter().map(move |path| {
+                let hashed = if is_alone { None } else { hash::of_file(path).ok().map(|(_, hash)| hash) };
+                (path.clone(), hashed.unwrap_or_else(|| path.display().to_string()))
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,62 @@
+//! `clasp check`: whether manifests can be trusted.
+
+use std::sync::Mutex;
+
+use super::write_output;
+use clasp::{
+    check::{self, CheckOptions, Severity},
+    cli::{CheckArguments, LeakKind},
+    config::{ConfigError, Problem},
+    data::{DataError, split::Kind},
+    error,
+    report::{
+        Event, Progress,
+        check::{render, sentence},
+    },
+};
+
+/// Runs `clasp check`.
+///
+/// # Errors
+/// A manifest that is missing or malformed.
+pub fn run(arguments: &CheckArguments) -> anyhow::Result<u8> {
+    if !(arguments.max_seconds.is_finite() && arguments.max_seconds > 0.0) {
+        let reason = format!("must be more than 0 seconds; found {}", arguments.max_seconds);
+        let problem = Problem::conflict("--max-seconds", reason);
+        return Err(ConfigError::invalid("command line", vec![problem]).into());
+    }
+    let kind = |kind: &LeakKind| match kind {
+        LeakKind::Speaker => Kind::Speaker,
+        LeakKind::Text => Kind::Text,
+        LeakKind::Audio => Kind::Audio,
+    };
+    let options = CheckOptions {
+        decode: arguments.decode,
+        allowed: arguments.allow_leak.iter().map(kind).collect(),
+        max_seconds: arguments.max_seconds,
+    };
+    let progress = Mutex::new(Progress::stderr(false));
+    let tell = |event: &Event| {
+        if let Ok(mut progress) = progress.lock() {
+            progress.handle(event);
+        }
+    };
+    let count = |done, of| tell(&Event::Count { what: "reading audio", done, of: Some(of) });
+    let outcome = check::check(&arguments.manifests, &options, &count);
+    tell(&Event::Finished);
+    let outcome = outcome?;
+    if arguments.json {
+        write_output(&format!("{:#}\n", serde_json::to_value(&outcome)?))?;
+    } else {
+        write_output(&render(&outcome))?;
+    }
+    let mut failed = outcome.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let errors = failed.clone().count();
+    match failed.next() {
+        None => Ok(error::SUCCESS),
+        Some(first) => {
+            let first = sentence(first).trim_end().replace('\n', " ");
+            Err(DataError::Untrusted { errors, first }.into())
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What the parts of a split share: speakers, transcripts, recordings. What its protocol declares is told; what a user
+//! allowed is told as such; anything else is a leak.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::manifest::Row;
+use super::split::{Condition, Declaration, Kind};
+
+/// Values shown of what is shared.
+const EXAMPLES: usize = 5;
+
+/// Values of those that a sentence names, and the letters of each.
+const SHOWN: usize = 3;
+const LETTERS: usize = 60;
+
+/// Two pieces of a recording that overlap by no more than this, in seconds, only touch: manifests round.
+const TOUCH_SECONDS: f64 = 0.1;
+
+/// What two parts share, of one kind and one standing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overlap {
+    /// What is shared.
+    pub kind: Kind,
+    /// By which two parts.
+    pub splits: [String; 2],
+    /// How many speakers, texts or recordings are in both.
+    pub values: usize,
+    /// How many rows of each part have one of them.
+    pub rows: [usize; 2],
+    /// Some of them: speakers, texts, or ids of the second part.
+    pub examples: Vec<String>,
+    /// Whether that was to be expected.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// Whether what is shared was to be expected.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "standing", rename_all = "lowercase")]
+pub enum Standing {
+    /// `split.json` declares it.
+    Declared {
+        /// Why it is so.
+        reason: String,
+    },
+    /// A user allowed it.
+    Allowed,
+    /// Nobody said so: a leak.
+    Leak,
+}
+
+impl Overlap {
+    /// Whether it is a leak that nobody declared or allowed.
+    #[must_use]
+    pub fn is_leak(&self) -> bool {
+        self.standing == Standing::Leak
+    }
+
+    /// What it is that is shared, as a word for so many.
+    #[must_use]
+    pub fn noun(&self) -> &'static str {
+        match (self.kind, self.values) {
+            (Kind::Speaker, 1) => "speaker",
+            (Kind::Speaker, _) => "speakers",
+            (Kind::Text, 1) => "text",
+            (Kind::Text, _) => "texts",
+            (Kind::Audio, 1) => "recording",
+            (Kind::Audio, _) => "recordings",
+        }
+    }
+
+    /// One sentence about it.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let [left, right] = &self.splits;
+        let (values, [in_left, in_right]) = (self.values, self.rows);
+        let shown: Vec<String> = self.examples.iter().take(SHOWN).map(|value| format!("`{}`", short(value))).collect();
+        let more = if self.values > shown.len() { ", ..." } else { "" };
+        let standing = match &self.standing {
+            Standing::Declared { reason } => format!("declared: {reason}"),
+            Standing::Allowed => format!("allowed by --allow-leak {}", self.kind.word()),
+            Standing::Leak => "not declared".to_owned(),
+        };
+        format!(
+            "{left} and {right} share {values} {} ({in_left} and {in_right} utterances; {}{more}): {standing}",
+            self.noun(),
+            shown.join(", ")
+        )
+    }
+}
+
+fn short(value: &str) -> String {
+    if value.chars().count() <= LETTERS {
+        return value.to_owned();
+    }
+    value.chars().take(LETTERS).chain("...".chars()).collect()
+}
+
+/// A piece of a recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// The same for the same recording: a hash of its content, or its path.
+    pub content: String,
+    /// Where it begins, in seconds.
+    pub start: f64,
+    /// Where it ends, in seconds; infinity for the recording's end.
+    pub end: f64,
+}
+
+impl Piece {
+    /// The piece that a row names, of a recording known as `content`.
+    #[must_use]
+    pub fn of(row: &Row, content: String) -> Self {
+        Self { content, start: row.start.unwrap_or(0.0), end: row.end.unwrap_or(f64::INFINITY) }
+    }
+
+    /// The piece with the file's path for its content.
+    #[must_use]
+    pub fn by_path(row: &Row) -> Option<Self> {
+        let path = row.audio.as_ref()?;
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        Some(Self::of(row, path.display().to_string()))
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.end.min(other.end) - self.start.max(other.start) > TOUCH_SECONDS
+    }
+}
+
+/// What is said, without regard to case, punctuation and space; none where that leaves nothing.
+#[must_use]
+pub fn plain_text(row: &Row) -> Option<String> {
+    let text = row.text.as_ref()?.to_lowercase();
+    let words: Vec<String> = text
+        .split(|letter: char| letter.is_whitespace() || "-–—/".contains(letter))
+        .map(|word| word.chars().filter(|letter| letter.is_alphanumeric()).collect())
+        .filter(|word: &String| !word.is_empty())
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// A part of a split.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its rows.
+    pub rows: &'a [Row],
+}
+
+/// What every pair of parts shares. `piece` gives the recording of a row; `is_allowed` says what a user allowed.
+#[must_use]
+pub fn find(
+    parts: &[Part],
+    declared: &[Declaration],
+    piece: &dyn Fn(&Row) -> Option<Piece>,
+    is_allowed: &dyn Fn(Kind, [&str; 2]) -> bool,
+) -> Vec<Overlap> {
+    let pieces: Vec<Vec<Option<Piece>>> = parts.iter().map(|part| part.rows.iter().map(piece).collect()).collect();
+    let mut found = Vec::new();
+    for kind in Kind::ALL {
+        let values: Vec<BTreeMap<String, Vec<usize>>> = parts
+            .iter()
+            .zip(&pieces)
+            .map(|(part, pieces)| {
+                let value = |(place, row): (usize, &Row)| match kind {
+                    Kind::Speaker => row.speaker.clone(),
+                    Kind::Text => plain_text(row),
+                    Kind::Audio => pieces[place].as_ref().map(|piece| piece.content.clone()),
+                };
+                let mut rows: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+                for (place, row) in part.rows.iter().enumerate() {
+                    if let Some(value) = value((place, row)) {
+                        rows.entry(value).or_default().push(place);
+                    }
+                }
+                rows
+            })
+            .collect();
+        for left in 0..parts.len() {
+            for right in left + 1..parts.len() {
+                let pair = Pair {
+                    kind,
+                    parts: [parts[left], parts[right]],
+                    values: [&values[left], &values[right]],
+                    pieces: [&pieces[left], &pieces[right]],
+                };
+                found.extend(pair.shared(declared, is_allowed));
+            }
+        }
+    }
+    found
+}
+
+struct Pair<'a> {
+    kind: Kind,
+    parts: [Part<'a>; 2],
+    values: [&'a BTreeMap<String, Vec<usize>>; 2],
+    pieces: [&'a [Option<Piece>]; 2],
+}
+
+impl Pair<'_> {
+    fn shared(&self, declared: &[Declaration], is_allowed: &dyn Fn(Kind, [&str; 2]) -> bool) -> Vec<Overlap> {
+        let names = self.parts.map(|part| part.name);
+        let is_this = |declaration: &&Declaration| {
+            let [left, right] = &declaration.splits;
+            declaration.kind == self.kind && (names == [left, right] || names == [right, left])
+        };
+        let declared: Vec<&Declaration> = declared.iter().filter(is_this).collect();
+        let mut overlaps: BTreeMap<Standing, Overlap> = BTreeMap::new();
+        for (value, left) in self.values[0] {
+            let Some(right) = self.values[1].get(value) else { continue };
+            let Some(rows) = self.rows_of(left, right) else { continue };
+            let reason = declared.iter().find(|declaration| self.meets(declaration, value, &rows));
+            let standing = match reason {
+                Some(declaration) => Standing::Declared { reason: declaration.reason.clone() },
+                None if is_allowed(self.kind, names) => Standing::Allowed,
+                None => Standing::Leak,
+            };
+            let overlap = overlaps.entry(standing.clone()).or_insert_with(|| Overlap {
+                kind: self.kind,
+                splits: names.map(str::to_owned),
+                values: 0,
+                rows: [0, 0],
+                examples: Vec::new(),
+                standing,
+            });
+            overlap.values += 1;
+            for (count, rows) in overlap.rows.iter_mut().zip(&rows) {
+                *count += rows.len();
+            }
+            if overlap.examples.len() < EXAMPLES {
+                // A hash says nothing to a reader, and a speaker or text is better shown as it is written.
+                let row = &self.parts[1].rows[rows[1][0]];
+                overlap.examples.push(match self.kind {
+                    Kind::Speaker => value.clone(),
+                    Kind::Text => row.text.clone().unwrap_or_default(),
+                    Kind::Audio => row.id.clone(),
+                });
+            }
+        }
+        overlaps.into_values().collect()
+    }
+
+    /// The rows of both parts that really share a value: of a recording, those whose pieces overlap.
+    fn rows_of(&self, left: &[usize], right: &[usize]) -> Option<[Vec<usize>; 2]> {
+        if self.kind != Kind::Audio {
+            return Some([left.to_vec(), right.to_vec()]);
+        }
+        let mut rows = [BTreeSet::new(), BTreeSet::new()];
+        for &one in left {
+            for &other in right {
+                let pieces = (self.pieces[0][one].as_ref(), self.pieces[1][other].as_ref());
+                if let (Some(piece), Some(against)) = pieces
+                    && piece.overlaps(against)
+                {
+                    rows[0].insert(one);
+                    rows[1].insert(other);
+                }
+            }
+        }
+        (!rows[0].is_empty()).then(|| rows.map(|rows| rows.into_iter().collect()))
+    }
+
+    fn meets(&self, declaration: &Declaration, value: &str, rows: &[Vec<usize>; 2]) -> bool {
+        match &declaration.only {
+            None => true,
+            Some(Condition::Words { words }) => value.split(' ').count() <= *words,
+            Some(Condition::Rows { key, value }) => self.parts.iter().zip(rows).all(|(part, places)| {
+                places.iter().all(|place| part.rows[*place].extra.get(key).and_then(Value::as_str) == Some(value))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, speaker: &str, text: &str, audio: &str, style: &str) -> Row {
+        let mut row = Row { id: id.into(), text: Some(text.into()), ..Row::default() };
+        row.speaker = Some(speaker.to_owned()).filter(|name| !name.is_empty());
+        row.audio = Some(audio.into());
+        row.extra.insert("style".into(), style.into());
+        row
+    }
+
+    fn by_name(row: &Row) -> Option<Piece> {
+        Some(Piece::of(row, row.audio.as_ref()?.display().to_string()))
+    }
+
+    fn found(
+        parts: &[Part],
+        declared: &[Declaration],
+        allowed: &[Kind],
+    ) -> Vec<(Kind, String, usize, [usize; 2], Standing)> {
+        find(parts, declared, &by_name, &|kind, _| allowed.contains(&kind))
+            .into_iter()
+            .map(|overlap| (overlap.kind, overlap.splits.join("-"), overlap.values, overlap.rows, overlap.standing))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_shared_is_found_by_kind_and_pair() {
+        let train = [
+            row("a", "anna", "It's late, you know!", "a.wav", ""),
+            row("b", "anna", "something else", "b.wav", ""),
+            row("c", "", "", "c.wav", ""),
+        ];
+        let dev = [row("d", "", "!?", "d.wav", ""), row("e", "eva", "new words", "e.wav", "")];
+        let test = [row("f", "anna", "ITS LATE  you-know", "f.wav", ""), row("g", "eva", "", "b.wav", "")];
+        let part = |name, rows| Part { name, rows };
+        let parts = [part("train", &train[..]), part("dev", &dev[..]), part("test", &test[..])];
+        let leak = Standing::Leak;
+        let expected = [
+            (Kind::Speaker, "train-test".to_owned(), 1, [2, 1], leak.clone()),
+            (Kind::Speaker, "dev-test".to_owned(), 1, [1, 1], leak.clone()),
+            (Kind::Text, "train-test".to_owned(), 1, [1, 1], leak.clone()),
+            (Kind::Audio, "train-test".to_owned(), 1, [1, 1], leak),
+        ];
+        assert_eq!(found(&parts, &[], &[]), expected);
+        let allowed = found(&parts, &[], &[Kind::Text, Kind::Audio]);
+        assert_eq!(allowed.iter().filter(|overlap| overlap.4 == Standing::Allowed).count(), 2);
+        let declared = [Declaration::new(Kind::Speaker, ["test", "train"], "so it is")];
+        let standing = &found(&parts, &declared, &[])[0].4;
+        assert_eq!(*standing, Standing::Declared { reason: "so it is".into() });
+    }
+
+    #[test]
+    fn a_condition_limits_what_is_declared() {
+        let train = [
+            row("a", "", "the long scripted line of a play", "a", "scripted"),
+            row("b", "", "yeah", "b", "improvised"),
+            row("c", "", "what a long thing to say by chance", "c", "improvised"),
+        ];
+        let test = [
+            row("d", "", "The long, scripted line of a play.", "d", "scripted"),
+            row("e", "", "Yeah.", "e", "scripted"),
+            row("f", "", "What a long thing to say by chance.", "f", "scripted"),
+        ];
+        let declared = [
+            Declaration::new(Kind::Text, ["train", "test"], "script")
+                .only(Condition::Rows { key: "style".into(), value: "scripted".into() }),
+            Declaration::new(Kind::Text, ["train", "test"], "reply").only(Condition::Words { words: 5 }),
+        ];
+        let parts = [Part { name: "train", rows: &train }, Part { name: "test", rows: &test }];
+        let standings: Vec<Standing> = found(&parts, &declared, &[]).into_iter().map(|overlap| overlap.4).collect();
+        let told = |reason: &str| Standing::Declared { reason: reason.into() };
+        assert_eq!(standings, [told("reply"), told("script"), Standing::Leak]);
+    }
+
+    #[test]
+    fn pieces_of_one_recording_leak_only_where_they_overlap() {
+        let piece = |id, start, end| Row { start, end, ..row(id, "", "", "long.wav", "") };
+        let train = [piece("a", None, Some(5.0)), piece("b", Some(10.0), Some(12.0))];
+        let apart = [piece("c", Some(5.0), Some(10.05)), piece("d", Some(12.0), None)];
+        let across = [piece("e", Some(11.0), Some(13.0))];
+        let parts = |rows| [Part { name: "train", rows: &train }, Part { name: "test", rows }];
+        assert_eq!(found(&parts(&apart), &[], &[]), []);
+        let expected = [(Kind::Audio, "train-test".to_owned(), 1, [1, 1], Standing::Leak)];
+        assert_eq!(found(&parts(&across), &[], &[]), expected);
+    }
+
+    #[test]
+    fn a_sentence_names_what_is_shared() {
+        let rows = [row("a", "anna", "hi", "a", "")];
+        let parts = [Part { name: "train", rows: &rows }, Part { name: "test", rows: &rows }];
+        let sentences: Vec<String> =
+            find(&parts, &[], &by_name, &|kind, _| kind == Kind::Text).iter().map(Overlap::sentence).collect();
+        assert_eq!(
+            sentences,
+            [
+                "train and test share 1 speaker (1 and 1 utterances; `anna`): not declared",
+                "train and test share 1 text (1 and 1 utterances; `hi`): allowed by --allow-leak text",
+                "train and test share 1 recording (1 and 1 utterances; `a`): not declared",
+            ]
+        );
+    }
+}
