@@ -243,7 +243,7 @@ fn system() -> String {
 }
 
 /// Length and SHA-256 of a file.
-fn sha256(path: &Path) -> io::Result<(u64, String)> {
+pub(crate) fn sha256(path: &Path) -> io::Result<(u64, String)> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
