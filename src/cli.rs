@@ -15,7 +15,7 @@ const MOST_THREADS: u64 = 4096;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    success
-  1    the run failed (disk, memory)
+  1    the run failed (disk, memory, network)
   2    a missing or malformed flag, config or checkpoint
   3    a missing or malformed manifest, text or audio, or a failed check
   4    training diverged
@@ -54,6 +54,8 @@ pub enum Command {
     Encode(EncodeArguments),
     /// Turn a corpus into manifests
     Prepare(PrepareArguments),
+    /// Fetch encoders and checkpoints into the Hugging Face cache, and list what it has
+    Models(ModelsArguments),
     /// List, show and copy the built-in configs
     Config(ConfigArguments),
     /// Time a training step and a prediction
@@ -105,7 +107,7 @@ pub struct MissingModality {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("data").required(true).args(["manifest", "split"]), after_long_help = AFTER_HELP)]
 pub struct EvalArguments {
-    /// A checkpoint folder, or a run folder (its best checkpoint)
+    /// A checkpoint folder, a run folder (its best checkpoint), or a model of the cache (see `clasp models list`)
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: PathBuf,
     /// The manifest to score
@@ -149,7 +151,7 @@ pub enum Split {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("input").required(true).multiple(true).args(["audio", "text", "manifest"]))]
 pub struct PredictArguments {
-    /// A checkpoint folder, or a run folder (its best checkpoint)
+    /// A checkpoint folder, a run folder (its best checkpoint), or a model of the cache (see `clasp models list`)
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: PathBuf,
     /// An audio file: WAV, FLAC, MP3, OGG Vorbis or AIFF
@@ -181,7 +183,7 @@ pub struct PredictArguments {
 /// `clasp encode`
 #[derive(Debug, Args)]
 pub struct EncodeArguments {
-    /// A checkpoint folder, or a run folder (its best checkpoint)
+    /// A checkpoint folder, a run folder (its best checkpoint), or a model of the cache (see `clasp models list`)
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: PathBuf,
     /// The manifest; a bad row is an error
@@ -263,6 +265,47 @@ pub enum TableFormat {
     Tsv,
     /// JSON Lines
     Jsonl,
+}
+
+/// `clasp models`
+#[derive(Debug, Args)]
+pub struct ModelsArguments {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ModelsAction,
+}
+
+/// What `clasp models` can do.
+#[derive(Debug, Subcommand)]
+pub enum ModelsAction {
+    /// Fetch a model and print its folder; what the cache has is not fetched again
+    ///
+    /// `HF_HOME` or `HF_HUB_CACHE` say where the cache is, `HF_ENDPOINT` where the hub is, `HF_TOKEN` who asks; with
+    /// `HF_HUB_OFFLINE=1` nothing is asked.
+    Fetch(ModelsFetchArguments),
+    /// List the models of the cache
+    List(ModelsListArguments),
+}
+
+/// `clasp models fetch`
+#[derive(Debug, Args)]
+pub struct ModelsFetchArguments {
+    /// A short name (roberta-base, wav2vec2-base) or a hub id (facebook/wav2vec2-base)
+    pub name: String,
+    /// Branch, tag or commit; default: main. A config then names the model as NAME@REVISION
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `clasp models list`
+#[derive(Debug, Args)]
+pub struct ModelsListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `clasp config`
