@@ -11,8 +11,10 @@
 
 mod bad_input;
 mod config;
+mod hub;
 mod invariance;
 mod loading;
+mod models;
 mod parity;
 mod predict;
 mod prepare;
