@@ -19,7 +19,7 @@ const MOST_THREADS: u64 = 4096;
 const AFTER_HELP: &str = "\
 Exit codes:
   0    success
-  1    the run failed (disk, memory)
+  1    the run failed (disk, memory, network)
   2    a missing or malformed flag, config or checkpoint
   3    a missing or malformed manifest, text or audio, or a failed check
   4    training diverged
@@ -60,6 +60,8 @@ pub enum Command {
     Prepare(PrepareArguments),
     /// Tell whether manifests can be trusted: what is in them, and what they share
     Check(CheckArguments),
+    /// Fetch encoders and checkpoints into the Hugging Face cache, and list what it has
+    Models(ModelsArguments),
     /// List, show and copy the built-in configs
     Config(ConfigArguments),
     /// Time a training step and a prediction
@@ -111,7 +113,7 @@ pub struct MissingModality {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("data").required(true).args(["manifest", "split"]), after_long_help = AFTER_HELP)]
 pub struct EvalArguments {
-    /// A checkpoint folder, or a run folder (its best checkpoint)
+    /// A checkpoint folder, a run folder (its best checkpoint), or a model of the cache (see `clasp models list`)
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: PathBuf,
     /// The manifest to score
@@ -155,7 +157,7 @@ pub enum Split {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("input").required(true).multiple(true).args(["audio", "text", "manifest"]))]
 pub struct PredictArguments {
-    /// A checkpoint folder, or a run folder (its best checkpoint)
+    /// A checkpoint folder, a run folder (its best checkpoint), or a model of the cache (see `clasp models list`)
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: PathBuf,
     /// An audio file: WAV, FLAC, MP3, OGG Vorbis or AIFF
@@ -187,7 +189,7 @@ pub struct PredictArguments {
 /// `clasp encode`
 #[derive(Debug, Args)]
 pub struct EncodeArguments {
-    /// A checkpoint folder, or a run folder (its best checkpoint)
+    /// A checkpoint folder, a run folder (its best checkpoint), or a model of the cache (see `clasp models list`)
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: PathBuf,
     /// The manifest; a bad row is an error
@@ -233,6 +235,47 @@ pub enum LeakKind {
     Text,
     /// Recordings
     Audio,
+}
+
+/// `clasp models`
+#[derive(Debug, Args)]
+pub struct ModelsArguments {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ModelsAction,
+}
+
+/// What `clasp models` can do.
+#[derive(Debug, Subcommand)]
+pub enum ModelsAction {
+    /// Fetch a model and print its folder; what the cache has is not fetched again
+    ///
+    /// `HF_HOME` or `HF_HUB_CACHE` say where the cache is, `HF_ENDPOINT` where the hub is, `HF_TOKEN` who asks; with
+    /// `HF_HUB_OFFLINE=1` nothing is asked.
+    Fetch(ModelsFetchArguments),
+    /// List the models of the cache
+    List(ModelsListArguments),
+}
+
+/// `clasp models fetch`
+#[derive(Debug, Args)]
+pub struct ModelsFetchArguments {
+    /// A short name (roberta-base, wav2vec2-base) or a hub id (facebook/wav2vec2-base)
+    pub name: String,
+    /// Branch, tag or commit; default: main. A config then names the model as NAME@REVISION
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `clasp models list`
+#[derive(Debug, Args)]
+pub struct ModelsListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `clasp config`

@@ -1,7 +1,7 @@
 //! From an error to the exit code of the program, and from a panic to one line.
 //!
-//! Codes: 0 success; 1 the run failed (disk, memory); 2 a flag, config or checkpoint; 3 a manifest, text or audio, or a
-//! failed check; 4 training diverged; 130 interrupted, after a checkpoint.
+//! Codes: 0 success; 1 the run failed (disk, memory, network); 2 a flag, config or checkpoint; 3 a manifest, text or
+//! audio, or a failed check; 4 training diverged; 130 interrupted, after a checkpoint.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -14,13 +14,14 @@ use crate::demo::DemoError;
 use crate::device::DeviceError;
 use crate::encoder::EncoderError;
 use crate::eval::{ReportError, predictions::PredictionsError};
+use crate::models::ModelsError;
 use crate::run::RunError;
 use crate::supply::SupplyError;
 use crate::train::{Diverged, Interrupted};
 
 /// The program did what it was asked to.
 pub const SUCCESS: u8 = 0;
-/// The run failed: disk, memory, or a fault of the program.
+/// The run failed: disk, memory, network, or a fault of the program.
 pub const FAILED: u8 = 1;
 /// A missing or malformed flag, config or checkpoint.
 pub const USAGE: u8 = 2;
@@ -51,6 +52,9 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(if matches!(problem, CheckpointError::Write { .. }) { FAILED } else { USAGE });
     }
     if let Some(problem) = cause.downcast_ref::<RunError>() {
+        return Some(if problem.is_usage() { USAGE } else { FAILED });
+    }
+    if let Some(problem) = cause.downcast_ref::<ModelsError>() {
         return Some(if problem.is_usage() { USAGE } else { FAILED });
     }
     if let Some(problem) = cause.downcast_ref::<DemoError>() {

@@ -33,6 +33,7 @@ pub mod ops;
 
 pub mod checkpoint;
 pub mod inference;
+pub mod models;
 pub mod predict;
 pub mod supply;
 pub mod train;

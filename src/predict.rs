@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointConfig, CheckpointError},
+    config::locate,
     data::{
         DataError,
         batch::collate,
@@ -28,11 +29,12 @@ use crate::{
 /// Seconds after which audio is cut where a checkpoint does not say.
 const MAX_SECONDS: f64 = 30.0;
 
-/// The checkpoint folder that a path names: itself, or `best/` of a run folder.
+/// The checkpoint folder that a path names: itself, or `best/` of a run folder, or a model of the Hugging Face cache.
 #[must_use]
 pub fn checkpoint_folder(path: &Path) -> PathBuf {
+    let path = locate::folder(path.to_owned(), &path.to_string_lossy(), &locate::hub_cache());
     let best = path.join("best");
-    if !path.join("config.json").exists() && best.join("config.json").exists() { best } else { path.to_owned() }
+    if !path.join("config.json").exists() && best.join("config.json").exists() { best } else { path }
 }
 
 /// Says what a path lacks that is to be a checkpoint folder.
@@ -43,7 +45,8 @@ pub fn check_folder(path: &Path) -> Result<(), CheckpointError> {
     let problem = if path.join("config.json").exists() {
         return Ok(());
     } else if !path.exists() {
-        "there is no such folder; name a checkpoint folder, or a run folder"
+        "there is no such folder, and no such model in the Hugging Face cache (`clasp models fetch NAME` brings one \
+         there); name a checkpoint folder, or a run folder"
     } else if !path.is_dir() {
         "it is a file; name a checkpoint folder, or a run folder"
     } else if path.join("best/config.json").exists() {

@@ -1,7 +1,7 @@
 //! Reading tensor files: safetensors and `PyTorch` pickles, whole or in shards. Nothing in a pickle is executed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -63,22 +63,8 @@ impl TensorSource {
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self, CheckpointError> {
-        let damaged = |problem: String| CheckpointError::Damaged { path: index.into(), problem };
-        let text =
-            std::fs::read_to_string(index).map_err(|source| CheckpointError::Read { path: index.into(), source })?;
-        let json: serde_json::Value = serde_json::from_str(&text).map_err(|source| damaged(source.to_string()))?;
-        let map = json
-            .get("weight_map")
-            .and_then(serde_json::Value::as_object)
-            .ok_or_else(|| damaged("it has no `weight_map`".into()))?;
-        let mut shards: Vec<&str> = map.values().filter_map(serde_json::Value::as_str).collect();
-        shards.sort_unstable();
-        shards.dedup();
         let mut all = Self::default();
-        for shard in shards {
-            if shard.contains(['/', '\\']) {
-                return Err(damaged(format!("the shard {shard:?} lies in another folder")));
-            }
+        for shard in shards(index)? {
             let opened = Self::open_file(&folder.join(shard))?;
             all.tensors.extend(opened.tensors);
             all.files.extend(opened.files);
@@ -125,6 +111,25 @@ impl TensorSource {
         }
         let data = tensor.to_data().map_err(|problem| damaged(problem.to_string()))?;
         Ok(Some(if data.dtype == DType::F32 { data } else { data.convert::<f32>() }))
+    }
+}
+
+/// The files that an index of shards names.
+///
+/// # Errors
+/// An index that is missing or damaged, or that names files of another folder.
+pub fn shards(index: &Path) -> Result<BTreeSet<String>, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::Damaged { path: index.into(), problem };
+    let text = std::fs::read_to_string(index).map_err(|source| CheckpointError::Read { path: index.into(), source })?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|source| damaged(source.to_string()))?;
+    let map = json
+        .get("weight_map")
+        .and_then(serde_json::Value::as_object)
+        .ok_or_else(|| damaged("it has no `weight_map`".into()))?;
+    let shards: BTreeSet<String> = map.values().filter_map(serde_json::Value::as_str).map(str::to_owned).collect();
+    match shards.iter().find(|shard| shard.contains(['/', '\\'])) {
+        Some(shard) => Err(damaged(format!("the shard {shard:?} lies in another folder"))),
+        None => Ok(shards),
     }
 }
 

@@ -1,17 +1,19 @@
-//! Where an encoder's files are: a folder, or a model of the Hugging Face cache. Nothing is ever downloaded.
+//! Where an encoder's files are: a folder, or a model of the Hugging Face cache. Nothing is fetched here.
 //!
 //! Resolving a config only turns names into folders; `train` and `doctor` call [`encoder`] and [`tokenizer`] to see
 //! that the files are there.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use super::hub::SHORT_NAMES;
+pub use super::hub::{hub_cache, in_hub_cache};
 use super::problem::ConfigError;
 
 /// The config of an encoder.
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 
 /// The names of weights, the preferred one first.
-const WEIGHTS: &[&str] =
+pub(crate) const WEIGHTS: &[&str] =
     &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// The files of an encoder.
@@ -72,41 +74,10 @@ pub fn tokenizer(folder: &Path) -> Result<TokenizerFiles, ConfigError> {
     }
 }
 
-/// The folder of hub models: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`.
+/// The folder that a text names: an existing path, else a model of the Hugging Face cache, else the path all the same.
 #[must_use]
-pub fn hub_cache() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("HF_HUB_CACHE")
-        .or_else(|| variable("HF_HOME").map(|home| home.join("hub")))
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
-        .unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache/huggingface/hub"))
-}
-
-/// The folder of a hub id in the cache: the snapshot that its `main` points to.
-#[must_use]
-pub fn in_hub_cache(cache: &Path, id: &str) -> Option<PathBuf> {
-    if !is_hub_id(id) {
-        return None;
-    }
-    let model = cache.join(format!("models--{}", id.replace('/', "--")));
-    let revision = std::fs::read_to_string(model.join("refs/main")).ok()?;
-    // A revision is a commit; anything else must not lead out of the cache.
-    let revision = Some(revision.trim()).filter(|name| matches!(parts(name).as_slice(), [Component::Normal(_)]))?;
-    Some(model.join("snapshots").join(revision)).filter(|folder| folder.is_dir())
-}
-
-/// Whether a string has the form of a hub id: `roberta-base` or `facebook/wav2vec2-base`.
-fn is_hub_id(id: &str) -> bool {
-    let is_name = |name: &str| {
-        !name.is_empty()
-            && !name.starts_with(['.', '-'])
-            && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
-    };
-    id.split('/').count() <= 2 && id.split('/').all(is_name)
-}
-
-fn parts(path: &str) -> Vec<Component<'_>> {
-    Path::new(path).components().collect()
+pub fn folder(path: PathBuf, text: &str, cache: &Path) -> PathBuf {
+    if path.exists() { path } else { in_hub_cache(cache, text).unwrap_or(path) }
 }
 
 fn only_fairseq_file(folder: &Path) -> Option<PathBuf> {
@@ -122,7 +93,11 @@ fn check_folder(key: &'static str, folder: &Path, files: &str) -> Result<(), Con
     if folder.is_dir() {
         return Ok(());
     }
-    Err(ConfigError::NoFolder { key, folder: folder.to_owned(), cache: hub_cache(), files: files.to_owned() })
+    // What is called models/roberta-base is most likely meant to be the hub's.
+    let last = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = SHORT_NAMES.iter().map(|(name, _)| *name).find(|name| *name == last).unwrap_or("NAME");
+    let (folder, cache, files) = (folder.to_owned(), hub_cache(), files.to_owned());
+    Err(ConfigError::NoFolder { key, folder, cache, name, files })
 }
 
 fn missing(key: &'static str, folder: &Path, names: &[Option<&str>]) -> ConfigError {
@@ -155,7 +130,10 @@ mod tests {
         assert!(message.contains("no config.json and no weights (model.safetensors"), "{message}");
         let message = encoder("text.checkpoint", Path::new("/no/such")).unwrap_err().to_string();
         assert!(message.contains("`text.checkpoint`: there is no folder /no/such"), "{message}");
-        assert!(message.contains("nothing is downloaded: put config.json and model.safetensors"), "{message}");
+        assert!(message.contains("`clasp models fetch NAME`, then set `text.checkpoint` to NAME"), "{message}");
+        assert!(message.contains("or put config.json and model.safetensors"), "{message}");
+        let message = encoder("text.checkpoint", Path::new("/no/roberta-base")).unwrap_err().to_string();
+        assert!(message.contains("`clasp models fetch roberta-base`, then set"), "{message}");
     }
 
     #[test]
@@ -166,20 +144,6 @@ mod tests {
         assert!(matches!(tokenizer(parts.path()).unwrap(), TokenizerFiles::Parts { .. }));
         for files in [&["vocab.json"][..], &["merges.txt"], &[]] {
             assert!(tokenizer(folder(files).path()).unwrap_err().to_string().contains("has no tokenizer.json"));
-        }
-    }
-
-    #[test]
-    fn a_hub_id_is_found_in_the_cache() {
-        let cache = folder(&[
-            "models--facebook--wav2vec2-base/refs/main",
-            "models--facebook--wav2vec2-base/snapshots/abc123/config.json",
-            "models--broken/refs/main",
-        ]);
-        let found = in_hub_cache(cache.path(), "facebook/wav2vec2-base").unwrap();
-        assert!(found.ends_with("models--facebook--wav2vec2-base/snapshots/abc123"));
-        for id in ["broken", "roberta-base", "../x", "a/b/c", "/abs", "", "models/", "~/models"] {
-            assert_eq!(in_hub_cache(cache.path(), id), None, "{id}");
         }
     }
 }

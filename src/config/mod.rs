@@ -8,6 +8,7 @@ pub mod architecture;
 pub mod builtin;
 pub mod document;
 pub mod encoder_keys;
+pub mod hub;
 pub mod keys;
 pub mod locate;
 pub mod problem;

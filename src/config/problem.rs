@@ -187,8 +187,8 @@ pub enum ConfigError {
     },
     /// An encoder's folder is not there.
     #[error(
-        "`{key}`: there is no folder {folder}, and the Hugging Face cache ({cache}) has no such model either; nothing \
-         is downloaded: put {files} into the folder, or set `{key}` to where they are"
+        "`{key}`: there is no folder {folder}, and the Hugging Face cache ({cache}) has no such model either; run \
+         `clasp models fetch {name}`, then set `{key}` to {name}, or put {files} into the folder"
     )]
     NoFolder {
         /// The config's key.
@@ -197,11 +197,15 @@ pub enum ConfigError {
         folder: PathBuf,
         /// The cache that was looked in.
         cache: PathBuf,
+        /// The model to fetch, where it can be told.
+        name: &'static str,
         /// The files that belong there.
         files: String,
     },
     /// An encoder's folder lacks files.
-    #[error("`{key}`: the folder {folder} has no {missing}")]
+    #[error(
+        "`{key}`: the folder {folder} has no {missing}; put it there, or fetch the model (`clasp models fetch NAME`)"
+    )]
     MissingFiles {
         /// The config's key.
         key: &'static str,

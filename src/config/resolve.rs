@@ -156,7 +156,7 @@ impl Resolver<'_> {
             seed: self.seed("train.seed").unwrap_or_default(),
             save_every_steps: self.stated_integer("train.save_every_steps").filter(|steps| *steps > 0),
             log_every_steps: self.integer("train.log_every_steps"),
-            init: self.path("train.init"),
+            init: self.folder("train.init"),
         }
     }
 

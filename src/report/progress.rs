@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::run::log::{EpochEntry, LossValues, StepEntry};
 
@@ -44,6 +44,15 @@ pub enum Event<'event> {
         done: usize,
         /// How many there are, where it is known.
         of: Option<usize>,
+    },
+    /// Some of a file is here.
+    Bytes {
+        /// The file.
+        what: &'event str,
+        /// How much of it is here.
+        done: u64,
+        /// How much there is.
+        of: u64,
     },
     /// An epoch is over and scored.
     Epoch(&'event EpochEntry),
@@ -102,9 +111,7 @@ impl Progress {
 
     fn bar(target: ProgressDrawTarget, is_coloured: bool) -> Self {
         let bar = if is_coloured { "{wide_bar:.cyan/blue}" } else { "{wide_bar}" };
-        let template = format!("{{prefix}} {bar} {{percent:>3}}% {{pos}}/{{len}}, {{eta}} left\n{{wide_msg}}");
-        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(style);
+        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(style(bar, "{pos}/{len}"));
         Self::new(Output::Bar(bar))
     }
 
@@ -118,6 +125,7 @@ impl Progress {
             Event::Training { epochs, steps, done } => self.begin(epochs, steps, done),
             Event::Step { entry, done, of } => self.step(entry, done, of),
             Event::Count { what, done, of } => self.count(what, done, of),
+            Event::Bytes { what, done, of } => self.bytes(what, done, of),
             Event::Epoch(entry) => self.epoch(entry),
             Event::Message(text) => self.line(text),
             Event::Finished => self.finish(),
@@ -180,13 +188,41 @@ impl Progress {
                 bar.set_position(done as u64);
             }
             Output::Lines(_) => {
-                if self.counted.get_or_insert_with(Instant::now).elapsed() >= BETWEEN_COUNTS {
-                    self.counted = Some(Instant::now());
+                if self.is_time_to_count() {
                     self.line(&text);
                 }
             }
             Output::Quiet => {}
         }
+    }
+
+    fn bytes(&mut self, what: &str, done: u64, of: u64) {
+        match &self.output {
+            Output::Bar(bar) => {
+                if bar.prefix() != what {
+                    bar.reset();
+                    bar.set_style(style("{wide_bar}", "{bytes}/{total_bytes}"));
+                    bar.set_prefix(what.to_owned());
+                    bar.set_length(of);
+                }
+                bar.set_position(done);
+            }
+            Output::Lines(_) => {
+                if self.is_time_to_count() {
+                    self.line(&format!("{what}: {} of {}", HumanBytes(done), HumanBytes(of)));
+                }
+            }
+            Output::Quiet => {}
+        }
+    }
+
+    /// Whether the last plain line about a count is long enough ago.
+    fn is_time_to_count(&mut self) -> bool {
+        let is_time = self.counted.get_or_insert_with(Instant::now).elapsed() >= BETWEEN_COUNTS;
+        if is_time {
+            self.counted = Some(Instant::now());
+        }
+        is_time
     }
 
     fn epoch(&mut self, entry: &EpochEntry) {
@@ -252,6 +288,11 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.finish();
     }
+}
+
+fn style(bar: &str, count: &str) -> ProgressStyle {
+    let template = format!("{{prefix}} {bar} {{percent:>3}}% {count}, {{eta}} left\n{{wide_msg}}");
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn total(loss: &LossValues) -> String {
@@ -353,6 +394,9 @@ mod tests {
             progress.handle(&Event::Count { what: "predicting", done: 8, of: Some(9) });
             let Output::Bar(bar) = &progress.output else { unreachable!("it is a bar") };
             assert_eq!((bar.position(), bar.length(), bar.prefix().as_str()), (8, Some(9), "predicting"));
+            let bar = bar.clone();
+            progress.handle(&Event::Bytes { what: "model.safetensors", done: 7, of: 4096 });
+            assert_eq!((bar.position(), bar.length(), bar.prefix().as_str()), (7, Some(4096), "model.safetensors"));
         }
     }
 }

@@ -247,6 +247,10 @@ fn labels(config: &Config, train: &[Row], initial: Option<&CheckpointConfig>) ->
 fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Tokenizer> {
     Ok(match &config.text.tokenizer {
         TokenizerSource::Folder(folder) => {
+            // Where the two share a folder, the key that the config states is the one to name.
+            if matches!(&config.text.source, EncoderSource::Checkpoint { folder: own, .. } if own == folder) {
+                locate::encoder("text.checkpoint", folder)?;
+            }
             locate::tokenizer(folder)?;
             Tokenizer::load(folder)?
         }

@@ -89,15 +89,8 @@ impl<'a> Resolver<'a> {
 
     /// A folder or a hub id.
     pub(super) fn folder(&self, path: &str) -> Option<PathBuf> {
-        self.text(path).map(|text| {
-            let folder = self.surroundings.config_folder.join(text);
-            if folder.exists() {
-                Some(folder.clone())
-            } else {
-                locate::in_hub_cache(&self.surroundings.hub_cache, text)
-            }
-            .unwrap_or(folder)
-        })
+        let (text, folder) = (self.text(path)?, self.path(path)?);
+        Some(locate::folder(folder, text, &self.surroundings.hub_cache))
     }
 
     pub(super) fn is_rejected(&self, paths: &[&str]) -> bool {

@@ -1,0 +1,218 @@
+//! Encoders and checkpoints of the Hugging Face hub: fetching them into the cache, and what the cache has.
+//!
+//! Only `clasp models fetch` asks the network; wherever a config or a flag takes a folder, it also takes the name of a
+//! model that lies in the cache ([`crate::config::hub`]).
+
+mod download;
+mod fetch;
+mod list;
+
+pub use fetch::{Model, ModelFile, fetch};
+pub use list::{Cached, list};
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::source;
+use crate::config::{ConfigError, hub, locate};
+
+/// What decides where models come from and where they go.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder of the cache.
+    pub cache: PathBuf,
+    /// The address of the hub, where it is not the usual one.
+    pub endpoint: Option<String>,
+    /// What is shown to the hub, where it is not the token that lies beside the cache.
+    pub token: Option<String>,
+    /// Whether the network must be left alone.
+    pub is_offline: bool,
+}
+
+impl Settings {
+    /// Those of `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`.
+    ///
+    /// # Errors
+    /// [`ModelsError::Endpoint`]
+    pub fn from_environment() -> Result<Self, ModelsError> {
+        let variable = |name: &str| {
+            let value = std::env::var(name).ok()?.trim().to_owned();
+            (!value.is_empty()).then_some(value)
+        };
+        let is_offline =
+            variable("HF_HUB_OFFLINE").is_some_and(|word| ["1", "on", "yes", "true"].contains(&&*word.to_lowercase()));
+        let endpoint = variable("HF_ENDPOINT")
+            .map(|typed| {
+                let address = typed.trim_end_matches('/').to_owned();
+                let is_address = address.starts_with("http://") || address.starts_with("https://");
+                is_address.then_some(address).ok_or(ModelsError::Endpoint { endpoint: typed })
+            })
+            .transpose()?;
+        Ok(Self { cache: hub::hub_cache(), endpoint, token: variable("HF_TOKEN"), is_offline })
+    }
+}
+
+/// What a folder lacks to be an encoder's or a checkpoint's; none where it has all.
+#[must_use]
+pub fn lacks(folder: &Path) -> Option<String> {
+    let weights = match locate::encoder("models", folder) {
+        Ok(files) => files.weights,
+        Err(ConfigError::MissingFiles { missing, .. }) => return Some(missing),
+        Err(other) => return Some(other.to_string()),
+    };
+    if weights.extension().is_none_or(|ending| ending != "json") {
+        return None;
+    }
+    match source::shards(&weights) {
+        Ok(shards) => shards.into_iter().find(|shard| !folder.join(shard).is_file()),
+        Err(problem) => Some(format!("sound index of its shards ({problem})")),
+    }
+}
+
+/// Why a model was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelsError {
+    /// A name of another form.
+    #[error(
+        "{name:?} is no model's name; give a short name (roberta-base, wav2vec2-base) or a hub id \
+         (facebook/wav2vec2-base), a revision behind @ or with --revision"
+    )]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// An address that cannot be one.
+    #[error("HF_ENDPOINT is {endpoint:?}; it must be an address that begins with http:// or https://, or not be set")]
+    Endpoint {
+        /// What it is.
+        endpoint: String,
+    },
+    /// The hub does not know the model or the revision.
+    #[error("the hub has no model {id} with a revision {revision}; check both names, or {}", by_hand(id))]
+    NotFound {
+        /// The model.
+        id: String,
+        /// The branch, tag or commit.
+        revision: String,
+    },
+    /// The hub does not give the model out.
+    #[error(
+        "the hub refuses {id} (status {status}): there is no such model, or it is private or gated; check the name, \
+         set HF_TOKEN to a token that may read it, or {}",
+        by_hand(id)
+    )]
+    Refused {
+        /// The model.
+        id: String,
+        /// 401 or 403.
+        status: u16,
+    },
+    /// The repository is no model that can be used.
+    #[error("the repository {id} has no {missing}; name another model or revision, or {}", by_hand(id))]
+    Lacks {
+        /// The model.
+        id: String,
+        /// All that it lacks.
+        missing: String,
+    },
+    /// The network was to be left alone, and the cache does not have everything.
+    #[error(
+        "HF_HUB_OFFLINE is set, so nothing is asked of the hub, and the cache {} has no {missing}; unset it, or {}",
+        cache.display(),
+        by_hand(id)
+    )]
+    Offline {
+        /// The model.
+        id: String,
+        /// The cache.
+        cache: PathBuf,
+        /// What is not there.
+        missing: String,
+    },
+    /// The hub did not answer.
+    #[error(
+        "cannot reach the hub for {id} ({reason}); try again later, set HF_ENDPOINT to a mirror, or {}",
+        by_hand(id)
+    )]
+    Unreachable {
+        /// The model.
+        id: String,
+        /// Why not.
+        reason: String,
+    },
+    /// What the hub answered makes no sense.
+    #[error(
+        "the hub's answer for {id} is of no use ({reason}); check HF_ENDPOINT, try again later, or {}",
+        by_hand(id)
+    )]
+    Answer {
+        /// The model.
+        id: String,
+        /// What was answered.
+        reason: String,
+    },
+    /// A download broke off.
+    #[error("the download of {file} of {id} broke off ({reason}); the same command goes on from there")]
+    BrokenOff {
+        /// The model.
+        id: String,
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// What was downloaded is not what the hub has.
+    #[error("{file} of {id} arrived damaged ({reason}) and was removed; run the same command again")]
+    Damaged {
+        /// The model.
+        id: String,
+        /// The file.
+        file: String,
+        /// What differs.
+        reason: String,
+    },
+    /// Another process downloads the same file.
+    #[error("another process downloads {file} of {id}; wait for it, then run the same command again")]
+    Busy {
+        /// The model.
+        id: String,
+        /// The file.
+        file: String,
+    },
+    /// The cache cannot be read or written.
+    #[error("cannot use the cache folder {}: {source}; set HF_HUB_CACHE or HF_HOME to another", path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl ModelsError {
+    /// Whether the command line is at fault, not the network or the disk.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Name { .. }
+                | Self::Endpoint { .. }
+                | Self::NotFound { .. }
+                | Self::Refused { .. }
+                | Self::Lacks { .. }
+        )
+    }
+
+    /// Whether another id of the same model may do better.
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Refused { .. })
+    }
+}
+
+/// How to do without the hub.
+fn by_hand(id: &str) -> String {
+    let last = id.rsplit('/').next().unwrap_or(id);
+    format!(
+        "put config.json, model.safetensors (or pytorch_model.bin) and, for a text encoder or a checkpoint, \
+         tokenizer.json (or vocab.json with merges.txt) into the folder models/{last} and name that folder instead"
+    )
+}
