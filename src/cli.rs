@@ -212,7 +212,7 @@ pub struct CheckArguments {
     /// Manifests; or folders, for the manifests or folds in them
     #[arg(required = true, value_name = "MANIFEST")]
     pub manifests: Vec<PathBuf>,
-    /// Read every sample of the audio: finds what is damaged, silent or clipped, and the same recording in two formats
+    /// Read every sample of the audio: finds what is damaged, silent or clipped, and the same samples in two formats
     #[arg(long)]
     pub decode: bool,
     /// Allow that manifests share what nobody declared; later reports on them say so; may be given more than once
