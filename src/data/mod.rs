@@ -13,6 +13,7 @@ pub mod labels;
 pub mod loader;
 pub mod manifest;
 pub mod resample;
+mod shield;
 pub mod split;
 pub mod text;
 mod wave;
