@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod config;
+mod fuzz;
 mod invariance;
 mod loading;
 mod parity;
