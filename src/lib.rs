@@ -16,6 +16,13 @@
 //! | L_t, L_a, L_m | `task_text`, `task_speech`, `task_fusion` | scalar |
 #![recursion_limit = "256"]
 
+// So that what tests share with `tests/` and `fuzz/` finds this library under the same name.
+#[cfg(test)]
+extern crate self as clasp;
+#[cfg(test)]
+#[path = "../fuzz/damage.rs"]
+mod damage;
+
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -312,3 +312,24 @@ fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
     let text = format!("{value:#}\n");
     std::fs::write(path, text).map_err(|source| CheckpointError::Write { path: path.into(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bytes_of_a_config_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let goods = ["parity/group-norm", "loading/roberta-f16", "loading/wav2vec2-group-f16"]
+            .map(|name| std::fs::read(fixtures.join(name).join("config.json")).unwrap());
+        crate::damage::each(&goods, 1_000, |bytes| {
+            std::fs::write(folder.path().join("config.json"), bytes).unwrap();
+            let _ = CheckpointConfig::read(folder.path()).map_err(|error| error.to_string());
+            if let Ok(config) = published::read_config(folder.path()) {
+                let _ = RobertaConfig::from_json(&config).map_err(|error| error.to_string());
+                let _ = Wav2Vec2Config::from_json(&config).map_err(|error| error.to_string());
+            }
+        });
+    }
+}

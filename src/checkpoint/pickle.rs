@@ -6,6 +6,13 @@ use std::collections::BTreeMap;
 /// Makes a tensor of a class of its own by another function.
 const TYPED: &str = "torch._tensor._rebuild_from_type_v2";
 
+/// The longest text that is kept. Names are shorter; and what a pickle refers to again and again, in a byte or two, must
+/// not be long.
+const LONGEST_TEXT: usize = 500;
+/// `PyTorch`'s own limit.
+const MOST_AXES: usize = 64;
+const CUT: &str = "its pickle is cut or damaged";
+
 /// Where a tensor's elements lie in a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -53,7 +60,16 @@ pub(super) struct Pickle {
 impl Pickle {
     /// Reads a pickle from the beginning of `bytes`.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new() }.run()
+        Machine {
+            bytes,
+            at: 0,
+            values: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: BTreeMap::new(),
+            copied: 0,
+        }
+        .run()
     }
 
     /// The tensors of the table at the root, or of one under a key of it, where there is such a table.
@@ -100,6 +116,8 @@ struct Machine<'a> {
     /// Heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: BTreeMap<u64, usize>,
+    /// Entries that were copied from one value into another.
+    copied: usize,
 }
 
 impl Machine<'_> {
@@ -214,7 +232,7 @@ impl Machine<'_> {
                 String::from_utf8_lossy(self.slice(length)?).into_owned()
             }
         };
-        self.push(Value::Text(text));
+        self.push(if text.len() > LONGEST_TEXT { Value::Other } else { Value::Text(text) });
         Ok(())
     }
 
@@ -223,7 +241,7 @@ impl Machine<'_> {
         match code {
             b'c' => {
                 let class = format!("{}.{}", self.line()?, self.line()?);
-                self.push(Value::Class(class));
+                self.push(if class.len() > LONGEST_TEXT { Value::Other } else { Value::Class(class) });
             }
             0x93 => {
                 let parts = self.take(2)?;
@@ -264,7 +282,7 @@ impl Machine<'_> {
     }
 
     /// What a function makes of its arguments: a tensor, or an object that entries can be put into.
-    fn call(&self, function: usize, arguments: usize) -> Result<Value, String> {
+    fn call(&mut self, function: usize, arguments: usize) -> Result<Value, String> {
         let (Value::Class(class), Value::List(items)) = (&self.values[function], &self.values[arguments]) else {
             return Ok(Value::Map(Vec::new()));
         };
@@ -277,7 +295,9 @@ impl Machine<'_> {
                     return Err("a tensor in its pickle has no storage".into());
                 };
                 let numbers = |list: usize| match &self.values[list] {
-                    Value::List(items) => items.iter().map(|&item| self.natural(item)).collect(),
+                    Value::List(items) if items.len() <= MOST_AXES => {
+                        items.iter().map(|&item| self.natural(item)).collect()
+                    }
                     _ => None,
                 };
                 let place = || {
@@ -297,11 +317,17 @@ impl Machine<'_> {
             },
             ("collections.OrderedDict", [entries]) => {
                 let Value::List(entries) = &self.values[*entries] else { return Ok(Value::Map(Vec::new())) };
+                // Each list of entries is made once, of bytes of its own. More than that is one that is copied again and
+                // again.
+                self.copied += entries.len();
+                if self.copied > self.bytes.len() {
+                    return Err(CUT.into());
+                }
                 let pair = |&entry: &usize| match &self.values[entry] {
-                    Value::List(items) => pairs(items),
-                    _ => Vec::new(),
+                    Value::List(items) => pairs(items).first().copied(),
+                    _ => None,
                 };
-                Ok(Value::Map(entries.iter().flat_map(pair).collect()))
+                Ok(Value::Map(entries.iter().filter_map(pair).collect()))
             }
             _ => Ok(Value::Map(Vec::new())),
         }
@@ -331,10 +357,10 @@ impl Machine<'_> {
             b'q' | b'h' => self.size(1)? as u64,
             b'r' | b'j' => self.size(4)? as u64,
             0x94 => self.memo.len() as u64,
-            _ => self.line()?.parse().map_err(|_| "its pickle is cut or damaged")?,
+            _ => self.line()?.parse().map_err(|_| CUT)?,
         };
         if matches!(code, b'h' | b'j' | b'g') {
-            let value = *self.memo.get(&key).ok_or("its pickle is cut or damaged")?;
+            let value = *self.memo.get(&key).ok_or(CUT)?;
             self.stack.push(value);
         } else {
             let top = self.top()?;
@@ -372,7 +398,7 @@ impl Machine<'_> {
     }
 
     fn top(&self) -> Result<usize, String> {
-        self.stack.last().copied().ok_or_else(|| "its pickle is cut or damaged".into())
+        self.stack.last().copied().ok_or_else(|| CUT.into())
     }
 
     fn pop(&mut self) -> Result<usize, String> {
@@ -383,14 +409,14 @@ impl Machine<'_> {
 
     /// The topmost `count` values, off the stack.
     fn take(&mut self, count: usize) -> Result<Vec<usize>, String> {
-        let height = self.stack.len().checked_sub(count).ok_or("its pickle is cut or damaged")?;
+        let height = self.stack.len().checked_sub(count).ok_or(CUT)?;
         Ok(self.stack.split_off(height))
     }
 
     /// The values above the last mark, off the stack.
     fn above_mark(&mut self) -> Result<Vec<usize>, String> {
         let height = self.marks.pop().filter(|&height| height <= self.stack.len());
-        Ok(self.stack.split_off(height.ok_or("its pickle is cut or damaged")?))
+        Ok(self.stack.split_off(height.ok_or(CUT)?))
     }
 
     fn slice(&mut self, length: usize) -> Result<&[u8], String> {
@@ -432,4 +458,27 @@ impl Machine<'_> {
 /// Keys and values that lie one behind the other.
 fn pairs(items: &[usize]) -> Vec<(usize, usize)> {
     items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `('storage', FloatStorage, '9', 'cpu', 6)`, as a persistent id.
+    const STORAGE: &[u8] = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\09X\x03\0\0\0cpuK\x06tQ";
+
+    #[test]
+    fn no_bytes_panic() {
+        let shared = [&b"\x80\x02}q\x00("[..], b"X\x01\0\0\0hctorch._utils\n_rebuild_tensor_v2\n(", STORAGE].concat();
+        let table = [&shared[..], b"K\x03(K\x02t(K\x01t\x89NtRu."].concat();
+        let all = b"\x80\x04\x95\0\0\0\0\0\0\0\0]\x94(K\x01M\x02\x01J\xff\xff\xff\xff\x8a\x01\x80I12\nL5L\nF1.5\nG01234567\x8c\x01aV\
+            b\nS'c'\nC\x01xN\x88\x89)\x8fe}(\x8c\x01a\x8c\x01b\x93Nd(K\x01l0(K\x011h\0\x85\x86ccollections\nOrderedDict\n](]NNee\x85R}b2N\x92N.";
+        assert_eq!(Pickle::read(&table).unwrap().tensors(None)["h"].shape, [2]);
+        crate::damage::each(&[&table[..], all], 5_000, |bytes| {
+            if let Ok(pickle) = Pickle::read(bytes) {
+                let _ = (pickle.tensors(None), pickle.tensors(Some("a")), pickle.texts());
+                assert!(pickle.length <= bytes.len());
+            }
+        });
+    }
 }

@@ -94,6 +94,11 @@ fn snapshot(place: Place, part: Part) -> Result<TensorSnapshot, String> {
         .zip(&place.strides)
         .try_fold(place.offset, |at, (&size, &stride)| at.checked_add(stride.checked_mul(size.saturating_sub(1))?));
     let is_empty = place.shape.contains(&0);
+    // Without the axes of length 0, so that no order of multiplying them overflows.
+    let mut sizes = place.shape.iter().filter(|&&size| size > 0);
+    let Some(elements) = sizes.try_fold(1_usize, |elements, &size| elements.checked_mul(size)) else {
+        return Err("its shape is larger than any memory".into());
+    };
     if !is_empty && last.is_none_or(|last| last >= place.storage.elements) {
         return Err("it reaches beyond its storage".into());
     }
@@ -110,8 +115,13 @@ fn snapshot(place: Place, part: Part) -> Result<TensorSnapshot, String> {
     let read = move || {
         let failed = |problem: &str| TensorSnapshotError::DataError(problem.into());
         let convert = convert.ok_or_else(|| failed("it holds no real numbers"))?;
+        if is_empty {
+            return Ok(TensorData::new(Vec::<f32>::new(), place.shape.clone()));
+        }
+        if elements > place.storage.elements {
+            return Err(failed("it repeats its numbers: save it anew after .contiguous()"));
+        }
         let bytes = part.read().map_err(|problem| failed(&problem))?;
-        let elements: usize = place.shape.iter().product();
         let mut values = Vec::with_capacity(elements);
         if place.strides == contiguous(&place.shape) {
             let first = place.offset * width;
@@ -374,5 +384,36 @@ mod tests {
         bytes[row + 1] = 4;
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(open(&path).err().unwrap(), "tensor row: it reaches beyond its storage");
+    }
+
+    /// One number that stands for more than any memory holds, and tensors without numbers that lie nowhere.
+    #[test]
+    fn a_small_file_is_a_small_tensor() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/tensors");
+        let read = |name: &str| open(&corpus.join(name)).map(|tensors| tensors["h"].to_data());
+        let problem = read("repeats-a-number-less.bin").unwrap().unwrap_err();
+        assert!(problem.to_string().contains("it repeats its numbers"), "{problem}");
+        let whole = read("repeats-a-number.bin").err().unwrap();
+        assert_eq!(whole, "tensor h: its shape is larger than any memory");
+        assert_eq!(read("empty-behind-its-storage.bin").unwrap().unwrap().shape.to_vec(), [0]);
+        let again = open(&corpus.join("dictionary-of-dictionaries.bin")).err().unwrap();
+        assert_eq!(again, "its pickle is cut or damaged");
+    }
+
+    #[test]
+    fn no_bytes_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("any.bin");
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/tensors");
+        let others = ["good-archive.bin", "archive-with-wide-end.bin", "parameter.bin", "ordered-pairs.bin"]
+            .map(|name| std::fs::read(corpus.join(name)).unwrap());
+        crate::damage::each(&[&[older_file()], &others[..]].concat(), 500, |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            for tensor in open(&path).unwrap_or_default().values() {
+                if let Ok(data) = tensor.to_data() {
+                    assert_eq!(data.shape.to_vec(), tensor.shape.to_vec());
+                }
+            }
+        });
     }
 }

@@ -149,3 +149,35 @@ fn open_pickle(path: &Path) -> Result<BTreeMap<String, TensorSnapshot>, Checkpoi
     std::fs::File::open(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
     pytorch::open(path).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files of the corpus, which `tests/suite/fuzz.rs` damages too, and the index of shards.
+    #[test]
+    fn no_bytes_panic() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/tensors");
+        let folder = tempfile::tempdir().unwrap();
+        for (name, cases) in
+            [(WHOLE[0], ["good.safetensors", "halves.safetensors"]), (WHOLE[1], ["good-older.bin", "good-archive.bin"])]
+        {
+            let goods = cases.map(|case| std::fs::read(corpus.join(case)).unwrap());
+            let path = folder.path().join(name);
+            crate::damage::each(&goods, 300, |bytes| {
+                std::fs::write(&path, bytes).unwrap();
+                if let Ok(source) = TensorSource::open_folder(folder.path()) {
+                    assert!(source.shapes().all(|(name, _)| !matches!(source.read(name), Ok(None))));
+                }
+            });
+            std::fs::remove_file(path).unwrap();
+        }
+        std::fs::copy(corpus.join("good.safetensors"), folder.path().join("1.safetensors")).unwrap();
+        let index =
+            br#"{"metadata": {"total_size": 28}, "weight_map": {"a.weight": "1.safetensors", "b": "..", "c": 1}}"#;
+        crate::damage::each(&[&index[..], &index[..78]], 1_000, |bytes| {
+            std::fs::write(folder.path().join(INDICES[0]), bytes).unwrap();
+            let _ = TensorSource::open_folder(folder.path()).map_err(|error| error.to_string());
+        });
+    }
+}

@@ -227,4 +227,20 @@ mod tests {
         assert_eq!(value("c"), Value::Float(1e20));
         assert!(value("d").as_float().unwrap().is_nan() && value("e").as_float().unwrap().is_infinite());
     }
+
+    #[test]
+    fn no_text_panics() {
+        let good = "\u{feff}[train]\nepochs = 3 # é\nx.\"y z\" = [0xff, {a = 1979-05-27T07:32:00Z}]\n[[model]]\nb = '''\n'''\n";
+        let flags =
+            ["train.epochs=5", "run.dir=runs/a=b", "model.fusion={kind = \"attention\", layers = 2}", "a.b=[1e9]"];
+        let mut base = Document::parse("x.toml", "[train]\nepochs = 3\n[model.fusion]\nlayers = 1\n").unwrap();
+        crate::damage::each(&[&[good][..], &flags].concat(), 2_000, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = Document::parse("x.toml", &text).map_err(|error| error.to_string());
+            if base.set(&text).is_ok() {
+                let (path, _) = text.split_once('=').unwrap();
+                assert!(base.place(path.trim()).is_some());
+            }
+        });
+    }
 }

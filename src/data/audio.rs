@@ -15,6 +15,10 @@ use super::{DataError, FileProblem, MIN_SAMPLES, SAMPLE_RATE, wave};
 /// How far `end` may lie behind the end of the audio, in seconds: manifests round.
 const END_TOLERANCE: f64 = 0.1;
 
+/// The largest sample that is no damage: whole numbers of 32 bits that somebody wrote as floats lie far below. Guards the
+/// resampler, whose sums would overflow.
+const LARGEST_SAMPLE: f32 = 1e12;
+
 /// Why an audio file cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +57,14 @@ pub enum AudioProblem {
         "the audio has samples that are not finite (the first at {seconds:.3} s); export it again from the original"
     )]
     NotFinite {
+        /// Where, in seconds.
+        seconds: f64,
+    },
+    /// Samples that no recording has.
+    #[error(
+        "the audio has samples above {LARGEST_SAMPLE:e} (the first at {seconds:.3} s); export it again from the original"
+    )]
+    TooLoud {
         /// Where, in seconds.
         seconds: f64,
     },
@@ -135,6 +147,15 @@ pub fn load_cut(
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|error| DataError::file(path, &error))?;
     waveform(bytes, start, end, max_seconds).map_err(|problem| DataError::Audio { path: path.to_path_buf(), problem })
+}
+
+/// Like [`load`], for a file that is in memory.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn from_bytes(bytes: Vec<u8>, start: Option<f64>, end: Option<f64>) -> Result<Waveform, AudioProblem> {
+    waveform(bytes, start, end, f64::INFINITY).map(|(waveform, _)| waveform)
 }
 
 /// The length of a file in seconds: from its header where that says it, else by decoding.
@@ -270,6 +291,9 @@ fn waveform(
     if let Some(bad) = part.iter().position(|sample| !sample.is_finite()) {
         return Err(AudioProblem::NotFinite { seconds: seconds((first + bad) as u64, decoded.rate) });
     }
+    if let Some(bad) = part.iter().position(|sample| sample.abs() > LARGEST_SAMPLE) {
+        return Err(AudioProblem::TooLoud { seconds: seconds((first + bad) as u64, decoded.rate) });
+    }
     let mut samples =
         resample(part, decoded.rate, SAMPLE_RATE).map_err(|reason| AudioProblem::Unreadable { reason })?;
     if let Some(bad) = samples.iter().position(|sample| !sample.is_finite()) {
@@ -326,7 +350,7 @@ mod tests {
     }
 
     fn load_bytes(bytes: &[u8]) -> Result<Waveform, AudioProblem> {
-        waveform(bytes.to_vec(), None, None, f64::INFINITY).map(|(waveform, _)| waveform)
+        from_bytes(bytes.to_vec(), None, None)
     }
 
     fn wav(specification: hound::WavSpec, write: impl Fn(&mut hound::WavWriter<&mut Cursor<Vec<u8>>>)) -> Vec<u8> {
@@ -502,7 +526,9 @@ mod tests {
         let ogg = std::fs::read(fixture("tone.ogg")).unwrap();
         let aiff = std::fs::read(fixture("tone.aiff")).unwrap();
         let cut = |bytes: &[u8]| bytes[..bytes.len() * 7 / 10].to_vec();
-        let cases: [(&str, Vec<u8>, &str); 22] = [
+        let mut loud = sine(440.0, 16_000, 1_600);
+        loud[800] = -1e13;
+        let cases: [(&str, Vec<u8>, &str); 24] = [
             ("empty", Vec::new(), "the audio file is empty"),
             ("truncated", cut(&good), "truncated: it claims 3200 bytes of sound"),
             ("header only in part", good[..30].to_vec(), "truncated"),
@@ -511,12 +537,14 @@ mod tests {
             ("no samples", wav_16(&[], 16_000), "too short: 0 samples"),
             ("nan", wav_float(&nan), "not finite (the first at 0.050 s)"),
             ("infinite", wav_float(&infinite), "not finite (the first at 0.000 s)"),
+            ("loud", wav_float(&loud), "samples above 1e12 (the first at 0.050 s)"),
             ("text", b"this is no audio, it is a sentence\n".to_vec(), "not an audio file"),
             ("zeros", vec![0; 5_000], "not an audio file"),
             ("no channels", field(22, &[0, 0]), "header is wrong: 0 channels"),
             ("too many channels", field(22, &[0, 9]), "header is wrong: 2304 channels"),
             ("no rate", field(24, &[0, 0, 0, 0]), "header is wrong: a sample rate of 0 Hz"),
             ("absurd rate", field(24, &[0xFF; 4]), "header is wrong: a sample rate of 4294967295 Hz"),
+            ("odd rate", field(24, &191_999_u32.to_le_bytes()), "header is wrong: a sample rate of 191999 Hz"),
             ("other rate", field(24, &8_000_u32.to_le_bytes()), "header is wrong: 8000 Hz at 2 bytes a frame"),
             ("other block", field(32, &[3, 0]), "header is wrong: 1 channels of 16 bits are 2 bytes a frame"),
             ("other bits", field(34, &[24, 0]), "header is wrong: 1 channels of 24 bits are 3 bytes a frame"),

@@ -173,3 +173,21 @@ fn mpeg_frame_bytes(bytes: &[u8]) -> Option<usize> {
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bytes_panic() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/audio");
+        let goods = ["good.ogg", "good.mp3", "good.flac", "good.aiff", "good-16.wav", "tag-frame-claims-much.mp3"]
+            .map(|name| std::fs::read(folder.join(name)).unwrap());
+        crate::damage::each(&goods, 1_000, |bytes| {
+            let _ = sniff(&bytes[..bytes.len().min(HEAD_BYTES)]);
+            let _ = check_ogg(bytes);
+            let _ = check_mpeg(bytes);
+            let _ = has_mpeg_length(bytes);
+        });
+    }
+}

@@ -9,12 +9,15 @@ use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
-use super::AudioProblem;
 use super::container::{self, Container};
-use super::wave;
+use super::resample::greatest_common_divisor;
+use super::{AudioProblem, SAMPLE_RATE, shield, wave};
 
 /// Rates in Hz outside this range are a header that lies.
 const RATES: std::ops::RangeInclusive<u32> = 2_000..=768_000;
+/// The longest block of frames that becomes a whole number of frames at [`SAMPLE_RATE`]; it bounds the work of
+/// resampling. Recorders' rates have shorter ones: 44.1 kHz has 441, the 97,656 Hz of some amplifiers 12,207.
+const MAX_BLOCK: u32 = 65_536;
 /// More channels than any recording has are a header that lies.
 const MAX_CHANNELS: usize = 64;
 /// What one utterance's file may decode to, in frames: 3 hours at 48 kHz. Guards the memory against a small file that
@@ -27,7 +30,7 @@ const OGG_BLOCK: u64 = 8_192;
 
 /// The bounds that every format's header is held to.
 pub(super) fn check_rate_and_channels(rate: u32, channels: usize) -> Result<(), AudioProblem> {
-    if !RATES.contains(&rate) {
+    if !RATES.contains(&rate) || rate / greatest_common_divisor(rate, SAMPLE_RATE) > MAX_BLOCK {
         return Err(AudioProblem::lie(&format!("a sample rate of {rate} Hz")));
     }
     if !(1..=MAX_CHANNELS).contains(&channels) {
@@ -215,25 +218,9 @@ fn check_length(kind: Container, claimed: Option<u64>, found: u64) -> Result<(),
     Ok(())
 }
 
-std::thread_local! {
-    static IS_SHIELDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// Runs foreign code that may panic on damaged input: a panic becomes a problem, and nothing is printed.
+/// Runs the decoder, which may panic on damaged input: a panic becomes a problem.
 pub(super) fn shielded<T>(work: impl FnOnce() -> Result<T, AudioProblem>) -> Result<T, AudioProblem> {
-    static HOOK: std::sync::Once = std::sync::Once::new();
-    HOOK.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |facts| {
-            if !IS_SHIELDED.get() {
-                previous(facts);
-            }
-        }));
-    });
-    IS_SHIELDED.set(true);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    IS_SHIELDED.set(false);
-    result.unwrap_or_else(|_| {
+    shield::shielded(work).unwrap_or_else(|| {
         Err(AudioProblem::Unreadable { reason: "the decoder gave up on damaged content".to_owned() })
     })
 }

@@ -178,7 +178,7 @@ pub fn parse_line(line_text: impl AsRef<[u8]>, line: usize, base: &Path) -> Resu
 /// The id of a line if it has one, however wrong the rest is: what a result with an error is filed under.
 #[must_use]
 pub fn id_of_line(line_text: impl AsRef<[u8]>) -> Option<String> {
-    let value: Value = serde_json::from_slice(line_text.as_ref()).ok()?;
+    let value: Value = serde_json::from_str(trimmed(std::str::from_utf8(line_text.as_ref()).ok()?)).ok()?;
     value.get("id")?.as_str().filter(|id| !id.is_empty()).map(ToOwned::to_owned)
 }
 
@@ -272,13 +272,15 @@ fn relative(target: &Path, folder: &Path) -> PathBuf {
         return target.to_path_buf();
     }
     let up = folder_parts.iter().skip(shared).map(|_| Component::ParentDir);
-    up.chain(target_parts.iter().skip(shared).copied()).collect()
+    let path: PathBuf = up.chain(target_parts.iter().skip(shared).copied()).collect();
+    // The folder itself: an empty path would be read as none.
+    if path.as_os_str().is_empty() { Component::CurDir.as_os_str().into() } else { path }
 }
 
 fn parse(bytes: &[u8], line: usize, base: &Path, found: &mut Vec<LineProblem>) -> Row {
     let mut row = Row { line, ..Row::default() };
     let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text.trim_start_matches('\u{feff}').trim(),
+        Ok(text) => trimmed(text),
         Err(error) => {
             found.push(LineProblem::NotUtf8 { column: error.valid_up_to() + 1 });
             return row;
@@ -326,6 +328,11 @@ fn parse(bytes: &[u8], line: usize, base: &Path, found: &mut Vec<LineProblem>) -
     }
     row.extra = map;
     row
+}
+
+/// A line without what may stand around the object.
+fn trimmed(line: &str) -> &str {
+    line.trim_start_matches('\u{feff}').trim()
 }
 
 /// Takes a string out of the object. A null counts as a key that is not there.

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod overlap;
 pub mod proof;
 pub mod resample;
+mod shield;
 pub mod split;
 pub mod text;
 mod wave;

@@ -30,7 +30,7 @@ pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>, S
     }
     let length = resampled_length(samples.len(), from_hz, to_hz);
     let (from, to) = (from_hz as usize, to_hz as usize);
-    let divisor = greatest_common_divisor(from, to).max(1);
+    let divisor = greatest_common_divisor(from_hz, to_hz).max(1) as usize;
     let (block_in, block_out) = ((from / divisor).max(1), (to / divisor).max(1));
     // An even number of blocks: half a block is then a whole number of samples on both sides, and no half sample of
     // delay is left over.
@@ -44,7 +44,7 @@ pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>, S
     Ok(output)
 }
 
-fn greatest_common_divisor(left: usize, right: usize) -> usize {
+pub(super) fn greatest_common_divisor(left: u32, right: u32) -> u32 {
     if right == 0 { left } else { greatest_common_divisor(right, left % right) }
 }
 

@@ -283,4 +283,21 @@ mod tests {
             .collect();
         assert_eq!(pairs, [["train", "dev"], ["train", "test"], ["dev", "test"]]);
     }
+
+    #[test]
+    fn no_bytes_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = br#"{"format":"clasp-split-1","fold":"1 of 5","files":{"train":{"utterances":2,"sha256":"00"}},
+            "shared":[{"kind":"text","splits":["train","test"],"only":{"words":5},"reason":"replies"}],"more":[1]}"#;
+        let leaks = br#"{"format":"clasp-leaks-1","allowed":[{"kind":"speaker","splits":["dev","test"],"values":3}]}"#;
+        std::fs::write(folder.path().join(LEAKS_FILE), leaks).unwrap();
+        assert_eq!(Leaks::read(folder.path()).unwrap().allowed.len(), 1);
+        crate::damage::each(&[&good[..], leaks], 1_000, |bytes| {
+            for name in [SPLIT_FILE, LEAKS_FILE] {
+                std::fs::write(folder.path().join(name), bytes).unwrap();
+            }
+            let _ = SplitFile::read(folder.path()).map_err(|error| error.to_string());
+            let _ = Leaks::read(folder.path()).map_err(|error| error.to_string());
+        });
+    }
 }

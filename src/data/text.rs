@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
-use super::{DataError, FileProblem};
+use super::{DataError, FileProblem, shield};
 
 /// The file that holds everything.
 const WHOLE_FILE: &str = "tokenizer.json";
@@ -65,7 +65,7 @@ impl Tokenizer {
         let (vocabulary, merges) = (folder.join(VOCABULARY_FILE), folder.join(MERGES_FILE));
         let (inner, source) = if whole.exists() {
             let bytes = std::fs::read(&whole).map_err(|error| DataError::file(&whole, &error))?;
-            (Inner::from_bytes(bytes).map_err(|error| failed(&whole, &error))?, whole)
+            (inner_of(bytes, &whole)?, whole)
         } else {
             let missing = match (vocabulary.exists(), merges.exists()) {
                 (true, true) => None,
@@ -190,6 +190,14 @@ impl Tokenizer {
     }
 }
 
+/// Reads a `tokenizer.json`. The reader panics on some that are damaged.
+fn inner_of(whole: impl AsRef<[u8]>, source: &Path) -> Result<Inner, DataError> {
+    match shield::shielded(|| Inner::from_bytes(whole)) {
+        Some(inner) => inner.map_err(|error| failed(source, &error)),
+        None => Err(failed(source, "it is damaged")),
+    }
+}
+
 fn failed(path: &Path, error: &(impl ToString + ?Sized)) -> DataError {
     DataError::Tokenizer { path: path.to_path_buf(), reason: error.to_string().replace('\n', " ") }
 }
@@ -245,7 +253,7 @@ fn assemble(vocabulary: &Value, merges: &Value, source: &Path) -> Result<Inner, 
             "vocab": vocabulary, "merges": merges,
         },
     });
-    Inner::from_bytes(whole.to_string()).map_err(|error| failed(source, &error))
+    inner_of(whole.to_string(), source)
 }
 
 #[cfg(test)]
@@ -364,5 +372,29 @@ mod tests {
         std::fs::write(folder.path().join(WHOLE_FILE), "{\"version\"").unwrap();
         assert!(message().contains("tokenizer.json: the tokenizer cannot be used"), "{}", message());
         assert!(Tokenizer::train(&TEXTS, 100).unwrap_err().to_string().contains("below 261"));
+    }
+
+    #[test]
+    fn no_bytes_panic_in_any_of_the_files() {
+        let folder = tempfile::tempdir().unwrap();
+        Tokenizer::train(&TEXTS, 270).unwrap().save(folder.path()).unwrap();
+        let names = [WHOLE_FILE, VOCABULARY_FILE, MERGES_FILE];
+        let goods = names.map(|name| std::fs::read(folder.path().join(name)).unwrap());
+        for (name, good) in names.iter().zip(&goods) {
+            let path = folder.path().join(name);
+            crate::damage::each(&[good], 300, |bytes| {
+                std::fs::write(&path, bytes).unwrap();
+                if let Ok(tokenizer) = Tokenizer::load(folder.path()) {
+                    for text in ["the cat sat <mask>", "日本 ☕é", ""] {
+                        let most = tokenizer.encode(text, 6).map_or(0, |encoding| encoding.ids.len());
+                        assert!(most <= 6);
+                    }
+                }
+            });
+            // Where there is a tokenizer.json, the other two are not read.
+            std::fs::remove_file(path).unwrap();
+            let other = folder.path().join(VOCABULARY_FILE);
+            std::fs::write(other, &goods[1]).unwrap();
+        }
     }
 }

@@ -181,3 +181,22 @@ fn bytes<const COUNT: usize>(reader: &mut impl Read) -> Option<[u8; COUNT]> {
     reader.read_exact(&mut buffer).ok()?;
     Some(buffer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No bytes panic; a header that is believed claims no more than there is.
+    #[test]
+    fn no_bytes_panic() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/audio");
+        let goods = ["good-16.wav", "good-extensible.wav", "good-list-chunk.wav", "streamed.wav", "adpcm.wav"]
+            .map(|name| std::fs::read(folder.join(name)).unwrap());
+        crate::damage::each(&goods, 3_000, |bytes| {
+            if let Ok(header) = check(&mut std::io::Cursor::new(bytes)) {
+                assert!(header.channels > 0 && header.rate > 0);
+                assert!(header.size_field + 4 + header.data_bytes <= bytes.len() as u64);
+            }
+        });
+    }
+}

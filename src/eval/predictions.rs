@@ -334,4 +334,20 @@ mod tests {
         assert!(message.contains("line 3: ") && message.contains("line 4: missing field"), "{message}");
         assert!(read(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
     }
+
+    #[test]
+    fn no_bytes_panic_and_what_is_read_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("predictions-test.jsonl");
+        let failure = Row::Failure(Failure { id: Some("b".into()), error: "audio is empty".into() });
+        write(&path, &[Row::Prediction(Box::new(prediction())), failure]).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        crate::damage::each(&[good], 1_000, |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(rows) = read(&path) {
+                write(&path, &rows).unwrap();
+                assert_eq!(read(&path).unwrap(), rows);
+            }
+        });
+    }
 }

@@ -455,4 +455,19 @@ mod tests {
              provenance.speech";
         assert_eq!(message(&rows(), &speaker), expected);
     }
+
+    #[test]
+    fn no_bytes_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report-test.json");
+        Report::from_predictions(&rows(), &options()).unwrap().save(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        crate::damage::each(&[good], 500, |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(report) = Report::load(&path) {
+                report.save(&path).unwrap();
+                assert_eq!(Report::load(&path).unwrap(), report);
+            }
+        });
+    }
 }

@@ -165,3 +165,29 @@ fn is_quoted(bytes: &[u8]) -> bool {
             .all(|field| !field.starts_with(b"\"") || (field.len() > 1 && field.ends_with(b"\"")))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No bytes panic, and every row has a cell for every column of a delimited table.
+    #[test]
+    fn no_bytes_panic() {
+        let goods = [
+            "\u{feff}file,words\r\na.wav,\"we, \"\"could\"\"\ngo\"\r\nb.wav,é\r\n",
+            "file\twords\na.wav\t\"we\tcould\"\nb.wav\tgo\"\n",
+            "{\"file\": \"a.wav\", \"words\": null}\n{\"file\": \"b.wav\", \"n\": 1e3}\n",
+        ];
+        crate::damage::each(&goods, 2_000, |bytes| {
+            for format in [TableFormat::Csv, TableFormat::Tsv, TableFormat::Jsonl] {
+                if let Ok(table) = read_table(Path::new("table"), bytes, Some(format)) {
+                    assert!(
+                        table.records.iter().all(|record| {
+                            format == TableFormat::Jsonl || record.cells.len() == table.columns.len()
+                        })
+                    );
+                }
+            }
+        });
+    }
+}

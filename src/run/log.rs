@@ -358,4 +358,19 @@ mod tests {
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("log.jsonl: line 1 is no entry"), "{error}");
     }
+
+    #[test]
+    fn no_bytes_panic_and_what_is_cut_back_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        written(&path, &run_of(12));
+        let whole = fs::read(&path).unwrap();
+        let first = whole.split_inclusive(|&byte| byte == b'\n').next().unwrap();
+        crate::damage::each(&[&whole[..], first], 500, |bytes| {
+            fs::write(&path, bytes).unwrap();
+            let _ = read(&path);
+            cut_back(&path, Position { step: 5, epochs: 1 }).unwrap();
+            assert_eq!(cut_back(&path, Position { step: 5, epochs: 1 }).unwrap(), 0);
+        });
+    }
 }

@@ -312,4 +312,19 @@ mod tests {
             assert!(error.contains("manifest.json") && error.contains(expected), "{error}");
         }
     }
+
+    #[test]
+    fn no_bytes_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest.json");
+        Manifest::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2)).save(&path).unwrap();
+        let good = fs::read(&path).unwrap();
+        crate::damage::each(&[good], 2_000, |bytes| {
+            fs::write(&path, bytes).unwrap();
+            if let Ok(manifest) = Manifest::load(&path) {
+                manifest.save(&path).unwrap();
+                assert_eq!(Manifest::load(&path).unwrap(), manifest);
+            }
+        });
+    }
 }

@@ -122,3 +122,27 @@ impl State {
         Ok(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bytes_panic_and_what_is_read_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State { step: 12, epochs: 3, ..State::default() };
+        state.sums.add(&[0.1; 8], 4);
+        state.best = Some(Best { epoch: 2, weighted_f1: Some(0.5) });
+        state.save(folder.path()).unwrap();
+        assert_eq!(State::load(folder.path()).unwrap(), state);
+        let good = std::fs::read(folder.path().join(STATE)).unwrap();
+        crate::damage::each(&[good], 2_000, |bytes| {
+            std::fs::write(folder.path().join(STATE), bytes).unwrap();
+            if let Ok(state) = State::load(folder.path()) {
+                let _ = state.sums.mean();
+                state.save(folder.path()).unwrap();
+                assert_eq!(State::load(folder.path()).unwrap(), state);
+            }
+        });
+    }
+}

@@ -435,3 +435,18 @@ impl keys::Key {
         matches!(self.preset, Preset::Value(value) | Preset::Depends(value) if value.contains(word))
     }
 }
+
+/// No text and no flag panics, and what resolves survives the round trip.
+#[test]
+fn damaged_configs_are_errors_or_configs() {
+    let goods =
+        [LOADED, FRESH, INITIAL, "model.fusion.kind=attention", "train.learning_rate=3e-5", "data.labels=['a']"];
+    crate::damage::each(&goods, 1_000, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = load(FRESH, &[&text]).map_err(|error| error.to_string());
+        if let Ok(resolved) = load(&text, &[]) {
+            let again = parse("config.toml", &resolved.to_toml(), &[], &Surroundings::plain(Path::new("/elsewhere")));
+            assert_eq!(again.unwrap(), resolved);
+        }
+    });
+}
