@@ -3,6 +3,7 @@
 pub mod log;
 pub mod provenance;
 pub mod replace;
+pub mod tensorboard;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -17,10 +18,12 @@ use replace::{FileError, remove, remove_leftovers, replace_file};
 const CONFIG: &str = "config.toml";
 const MANIFEST: &str = "manifest.json";
 const LOG: &str = "log.jsonl";
+/// TensorBoard reads what has `tfevents` in its name.
+const EVENTS: &str = "events.out.tfevents.clasp";
 const BEST: &str = "best";
 const LAST: &str = "last";
 /// What a folder must not hold unless a manifest says that it is a run.
-const NAMES: [&str; 4] = [CONFIG, LOG, BEST, LAST];
+const NAMES: [&str; 5] = [CONFIG, LOG, EVENTS, BEST, LAST];
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +187,12 @@ impl RunFolder {
         self.path.join(LOG)
     }
 
+    /// The log's scalars for TensorBoard.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.path.join(EVENTS)
+    }
+
     /// The checkpoint of the best epoch.
     #[must_use]
     pub fn best(&self) -> PathBuf {
@@ -206,6 +215,12 @@ impl RunFolder {
     #[must_use]
     pub fn report(&self, split: &str) -> PathBuf {
         self.path.join(report_name(split))
+    }
+
+    /// Whether a process is at work there; also false where the file system has no locks.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        File::open(&self.path).is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Whether the folder at hand is a run folder, and not a checkpoint folder.

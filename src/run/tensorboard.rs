@@ -111,7 +111,9 @@ fn scores(dev: &EpochScores) -> Vec<(String, f64)> {
     let named = systems.into_iter().filter_map(|(name, headline)| Some((name, headline?)));
     named
         .flat_map(|(name, headline)| {
-            headline.named().map(|(metric, value)| (format!("{name}/{}", metric.replace(' ', "_").to_lowercase()), *value))
+            headline
+                .named()
+                .map(|(metric, value)| (format!("{name}/{}", metric.replace(' ', "_").to_lowercase()), *value))
         })
         .collect()
 }

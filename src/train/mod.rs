@@ -37,7 +37,8 @@ use crate::{
     run::{
         RunFolder,
         log::{Entry, EpochEntry, EpochScores, Log, Position, StepEntry, cut_back},
-        replace::replace_folder,
+        replace::{FileError, replace_folder},
+        tensorboard::Events,
     },
 };
 use gradients::GradientWindow;
@@ -102,6 +103,7 @@ pub struct Trainer<'a, B: Ops> {
     optimizer: Optimizer<Autodiff<B>>,
     state: State,
     log: Log,
+    events: Events,
     total_steps: usize,
 }
 
@@ -135,6 +137,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         }
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
+        let events = Events::open(&folder.events(), state.step)?;
         let mut trainer = Self {
             material,
             folder,
@@ -145,6 +148,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             optimizer,
             state,
             log,
+            events,
             total_steps: 0,
         };
         trainer.total_steps = trainer.count_steps()?;
@@ -205,7 +209,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             let entry = self.step(&batches)?;
             done += 1;
             if entry.step.is_multiple_of(config.train.log_every_steps) {
-                self.log.append(&Entry::Step(entry))?;
+                self.write(&Entry::Step(entry))?;
             }
             (self.tell)(&Event::Step { entry: &entry, done, of: steps });
             if self.is_stopped.load(Ordering::SeqCst) {
@@ -217,6 +221,12 @@ impl<'a, B: Ops> Trainer<'a, B> {
         }
         drop(loader);
         self.end_epoch(started)
+    }
+
+    /// Appends a line to the log, and its scalars for TensorBoard.
+    fn write(&mut self, entry: &Entry) -> Result<(), FileError> {
+        self.log.append(entry)?;
+        self.events.append(entry)
     }
 
     /// One optimiser step over a window of batches.
@@ -324,7 +334,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         self.state.epochs = epoch;
         self.state.batches = 0;
         self.state.sums = state::LossSums::default();
-        self.log.append(&Entry::Epoch(Box::new(entry)))?;
+        self.write(&Entry::Epoch(Box::new(entry)))?;
         (self.tell)(&Event::Epoch(&entry));
         self.save_last()
     }
@@ -351,6 +361,12 @@ impl<'a, B: Ops> Trainer<'a, B> {
             if is_stopped.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let Some(probabilities) = probabilities else { return Ok(None) };
+        if let Some(label) = only_label(&probabilities).and_then(|label| self.material.labels.name(label)) {
+            (self.tell)(&Event::Message(&format!(
+                "warning: every dev prediction is `{label}`: the model does not tell the classes apart yet; if that \
+                 stays so, a lower train.learning_rate, train.warmup_steps or loss.class_weights may help"
+            )));
+        }
         scores(&probabilities, dataset.labels(), self.material.labels.len()).map(Some)
     }
 
@@ -426,6 +442,13 @@ fn read<B: Ops>(terms: LossTerms<Autodiff<B>>) -> [f64; 8] {
     let tensors: Vec<Tensor<B, 1>> = terms.named().into_iter().map(|(_, term)| term.inner()).collect();
     let data = Tensor::cat(tensors, 0).into_data().convert::<f64>();
     data.as_slice::<f64>().ok().and_then(|values| values.try_into().ok()).unwrap_or([f64::NAN; 8])
+}
+
+/// The label that the fusion gives to all of several utterances.
+fn only_label(probabilities: &[Probabilities]) -> Option<usize> {
+    let mut labels = probabilities.iter().map(|found| inference::largest(&found.fusion));
+    let first = labels.next()?;
+    (probabilities.len() > 1 && labels.all(|label| label == first)).then_some(first)
 }
 
 /// The scores of the three classifiers.
