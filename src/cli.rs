@@ -62,6 +62,8 @@ pub enum Command {
     Check(CheckArguments),
     /// Fetch encoders and checkpoints into the Hugging Face cache, and list what it has
     Models(ModelsArguments),
+    /// Show the epochs of a run so far, also while it is at work
+    Log(LogArguments),
     /// List, show and copy the built-in configs
     Config(ConfigArguments),
     /// Time a training step and a prediction
@@ -274,6 +276,17 @@ pub struct ModelsFetchArguments {
 #[derive(Debug, Args)]
 pub struct ModelsListArguments {
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `clasp log`
+#[derive(Debug, Args)]
+pub struct LogArguments {
+    /// The run folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Print every entry as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -25,7 +25,7 @@ pub fn run(arguments: &LogArguments) -> anyhow::Result<u8> {
     }
     let state = match folder.state()? {
         State::Finished(result) => format!("finished: {result}"),
-        _ if folder.is_busy()? => "at work".to_owned(),
+        _ if folder.is_busy() => "at work".to_owned(),
         State::Unfinished { can_resume: true } => "stopped: go on with --resume".to_owned(),
         _ => "stopped before its first checkpoint".to_owned(),
     };

@@ -7,6 +7,7 @@ pub mod config;
 pub mod doctor;
 pub mod encode;
 pub mod eval;
+pub mod log;
 pub mod models;
 pub mod predict;
 pub mod prepare;
@@ -35,6 +36,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Prepare(arguments) => prepare::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
         Command::Config(arguments) => config::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

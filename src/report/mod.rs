@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod progress;
+pub mod run_log;
 pub mod table;
 
 use std::io::{self, Write};

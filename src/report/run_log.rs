@@ -29,8 +29,17 @@ pub fn render(entries: &[Entry]) -> String {
 }
 
 fn table(epochs: &[&EpochEntry]) -> Table {
-    let mut table =
-        Table::new(["epoch", "steps", "train loss", "dev weighted F1", "accuracy", "text only", "speech only", "time", ""]);
+    let mut table = Table::new([
+        "epoch",
+        "steps",
+        "train loss",
+        "dev weighted F1",
+        "accuracy",
+        "text only",
+        "speech only",
+        "time",
+        "",
+    ]);
     for epoch in epochs {
         let dev = epoch.dev.as_ref();
         let f1 = |headline: Option<Headline>| headline.map(|headline| headline.weighted_f1);
@@ -91,7 +100,8 @@ mod tests {
     fn epoch(epoch: usize, step: usize) -> Entry {
         let headline = Headline { weighted_f1: 0.5, ..Headline::default() };
         let dev = EpochScores { fusion: Some(headline), ..EpochScores::default() };
-        let train = EpochScores { loss: Some(LossValues { total: 1.0, ..LossValues::default() }), ..EpochScores::default() };
+        let train =
+            EpochScores { loss: Some(LossValues { total: 1.0, ..LossValues::default() }), ..EpochScores::default() };
         Entry::Epoch(Box::new(EpochEntry { epoch, step, train, dev: Some(dev), is_best: epoch == 1, seconds: 61.4 }))
     }
 
@@ -101,7 +111,10 @@ mod tests {
         let text = render(&entries);
         let lines: Vec<&str> = text.lines().collect();
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(words(lines[1]), ["1", "10", "1.0000", "0.5000", "0.0000", "-", "-", "61", "s", "best", "so", "far"]);
+        assert_eq!(
+            words(lines[1]),
+            ["1", "10", "1.0000", "0.5000", "0.0000", "-", "-", "61", "s", "best", "so", "far"]
+        );
         assert_eq!(words(lines[2])[..2], ["2", "20"]);
         let expected = "epoch 3 at step 23 (3 of about 10 of this epoch): loss 1.2500, kl 0.5000; learning rate 1.000e-5, \
                         gradient norm 2.000, 8.0 examples/s";
