@@ -8,6 +8,7 @@ mod published;
 mod sound;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -162,7 +163,7 @@ pub fn check(
         let mut text = overlap.sentence();
         if overlap.is_leak() {
             let word = overlap.kind.word();
-            text += &format!("; split anew (clasp prepare table --groups ...), or --allow-leak {word}");
+            let _ = write!(text, "; split anew (clasp prepare table --groups ...), or --allow-leak {word}");
         }
         findings.push(Finding {
             severity,
@@ -291,7 +292,7 @@ fn labels(part: &Part, parts: &[Part]) -> Vec<Finding> {
                 "`{large}` is there {most} times, `{small}` only {fewest}: macro F1 and balanced accuracy tell more \
                  than accuracy, and loss.class_weights can help"
             );
-            add(Severity::Warning, &[small.clone()], &text);
+            add(Severity::Warning, std::slice::from_ref(small), &text);
         }
         if counts.len() == 1 {
             add(Severity::Warning, &ids(part.rows.iter().take(1)), "all utterances have the same label");
@@ -408,7 +409,7 @@ fn write_allowed(parts: &[Part], shared: &[Overlap]) -> Result<Vec<PathBuf>, Dat
     let mut written = Vec::new();
     for (folder, allowed) in by_folder {
         let mut leaks = Leaks::read(folder)?;
-        leaks.format = LEAKS_FORMAT.to_owned();
+        LEAKS_FORMAT.clone_into(&mut leaks.format);
         leaks.allowed.retain(|old| !allowed.iter().any(|new| new.kind == old.kind && new.splits == old.splits));
         leaks.allowed.extend(allowed);
         let path = folder.join(LEAKS_FILE);

@@ -59,7 +59,7 @@ pub struct PrepareTableArguments {
     /// Its format; default: by the ending of its name
     #[arg(long)]
     pub format: Option<TableFormat>,
-    /// Column of the audio paths; "" where there is none [default: audio or file_name]
+    /// Column of the audio paths; "" where there is none [default: audio or `file_name`]
     #[arg(long, alias = "audio", value_name = "COLUMN")]
     pub audio_column: Option<String>,
     /// Column of the texts; "" where there is none [default: text, transcription or sentence]
@@ -111,7 +111,7 @@ pub enum TableFormat {
 /// `clasp prepare iemocap`
 #[derive(Debug, Args)]
 pub struct PrepareIemocapArguments {
-    /// The folder IEMOCAP_full_release, or one that holds it
+    /// The folder `IEMOCAP_full_release`, or one that holds it
     #[arg(long, value_name = "FOLDER")]
     pub root: PathBuf,
     /// How utterances become folds
@@ -139,7 +139,7 @@ pub struct PrepareSlurpArguments {
     /// The folder of the repository, or the one with train.jsonl, devel.jsonl and test.jsonl
     #[arg(long, value_name = "FOLDER")]
     pub root: PathBuf,
-    /// The folder with slurp_real (and slurp_synth); without it the manifests have texts only
+    /// The folder with `slurp_real` (and `slurp_synth`); without it the manifests have texts only
     #[arg(long, value_name = "FOLDER")]
     pub audio: Option<PathBuf>,
     /// Add the synthetic recordings to train

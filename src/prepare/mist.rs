@@ -98,12 +98,11 @@ pub fn prepare(
         rows.len(),
         types.len()
     ));
-    let (labelled, unlabelled) = match labels {
-        Some(labels) => label(rows, labels, options, &mut notes)?,
-        None => {
-            notes.push("no --labels: the utterances have no label, and the split is not stratified by one".to_owned());
-            (rows, Vec::new())
-        }
+    let (labelled, unlabelled) = if let Some(labels) = labels {
+        label(rows, labels, options, &mut notes)?
+    } else {
+        notes.push("no --labels: the utterances have no label, and the split is not stratified by one".to_owned());
+        (rows, Vec::new())
     };
     counts.insert("unlabelled".to_owned(), unlabelled.len().into());
     let mut sources = reading.sources;
@@ -262,6 +261,8 @@ fn fold(rows: Vec<Row>, unlabelled: Vec<Row>, options: &MistOptions) -> Fold {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::prepare::folder;
 
@@ -281,7 +282,7 @@ mod tests {
                     5 | 8 => "NOTHING OF THE KIND".to_owned(),
                     _ => said[n % 4].to_owned(),
                 };
-                lines += &format!("{id} {text}\n");
+                writeln!(lines, "{id} {text}").unwrap();
                 std::fs::write(chapter.join(format!("{id}.flac")), "x").unwrap();
             }
             std::fs::write(chapter.join(format!("{speaker}-7.trans.txt")), lines).unwrap();
@@ -332,7 +333,7 @@ mod tests {
         let mut lines = "id,label\nnobody,literal\n".to_owned();
         for speaker in [19, 26] {
             for n in 0..16 {
-                lines += &format!("{speaker}-7-{n:04},{}\n", if n % 2 == 0 { "Idiomatic" } else { "literal" });
+                writeln!(lines, "{speaker}-7-{n:04},{}", if n % 2 == 0 { "Idiomatic" } else { "literal" }).unwrap();
             }
         }
         std::fs::write(&labels, &lines).unwrap();

@@ -277,7 +277,7 @@ fn drawn(options: &TableOptions, items: &[Item], groups: &[String]) -> Result<Ve
 fn declare(mut fold: Fold, options: &TableOptions, is_preset: bool) -> (Fold, Vec<String>) {
     let parts: Vec<overlap::Part> = fold.parts.iter().map(|(name, rows)| overlap::Part { name, rows }).collect();
     let shared = overlap::find(&parts, &[], &overlap::Piece::by_path, &|_, _| false);
-    let declares = |kind: Kind| !is_preset && kind == Kind::Speaker;
+    let is_known = |kind: Kind| !is_preset && kind == Kind::Speaker;
     let reason = if options.groups.is_empty() {
         "the split is stratified by label, not by speaker".to_owned()
     } else {
@@ -292,7 +292,7 @@ fn declare(mut fold: Fold, options: &TableOptions, is_preset: bool) -> (Fold, Ve
             Kind::Audio => "the table names a recording twice",
         };
         notes.push(format!("{left} and {right} share {} {}; {hint}", overlap.values, overlap.noun()));
-        if declares(overlap.kind) {
+        if is_known(overlap.kind) {
             declared.push(Declaration::new(overlap.kind, [left, right], &reason));
         }
     }

@@ -24,7 +24,7 @@ pub fn render(outcome: &Outcome) -> String {
         text.push_str(&counts(manifests, what, by));
     }
     let bound = |bound: f64| if bound < 1.0 && bound > 0.0 { format!("{bound:.1}") } else { format!("{bound:.0}") };
-    let spreads: [(&str, fn(&Facts) -> Option<&Spread>); 2] =
+    let spreads: [(&str, Of); 2] =
         [("seconds", |facts| facts.seconds.as_ref()), ("words", |facts| facts.words.as_ref())];
     for (what, of) in spreads {
         text.push_str(&histogram(manifests, what, of, bound));
@@ -59,6 +59,7 @@ pub fn render(outcome: &Outcome) -> String {
     text
 }
 
+type Of = fn(&Facts) -> Option<&Spread>;
 type By = fn(&Facts) -> &std::collections::BTreeMap<String, usize>;
 
 fn overview(manifests: &[Facts]) -> Table {
@@ -110,12 +111,7 @@ fn counts(manifests: &[Facts], what: &str, by: By) -> String {
     format!("\n{table}")
 }
 
-fn histogram(
-    manifests: &[Facts],
-    what: &str,
-    of: fn(&Facts) -> Option<&Spread>,
-    bound: impl Fn(f64) -> String,
-) -> String {
+fn histogram(manifests: &[Facts], what: &str, of: Of, bound: impl Fn(f64) -> String) -> String {
     let spreads: Vec<&Spread> = manifests.iter().filter_map(of).collect();
     let Some(first) = spreads.first() else { return String::new() };
     let counts: Vec<usize> = (0..first.histogram.len())

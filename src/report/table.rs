@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::data::proof::Proof;
 use crate::eval::report::{Breakdown, Estimate, Group, Report};
 
 /// A confusion matrix with more labels than this is left to the report file.
@@ -155,7 +156,7 @@ fn head(report: &Report) -> String {
             "warning: every prediction is `{label}`: the model has not learnt to tell the classes apart"
         );
     }
-    for sentence in report.data_split.iter().flat_map(|split| split.sentences()) {
+    for sentence in report.data_split.iter().flat_map(Proof::sentences) {
         let _ = writeln!(text, "{sentence}");
     }
     text

@@ -1,6 +1,6 @@
 //! `events.out.tfevents.clasp`: the scalars of the log in TensorBoard's own format, so that a run can be watched there.
 //!
-//! The format is `TFRecord` (tensorflow/core/lib/io/record_writer.h): the length of a record in eight bytes, a checksum
+//! The format is `TFRecord` (`tensorflow/core/lib/io/record_writer.h`): the length of a record in eight bytes, a checksum
 //! of these, the record, a checksum of it; all little-endian. A record is an `Event` (event.proto) in protocol-buffer
 //! encoding, of which only the fields of scalars are needed. `scripts/check_tensorboard.py` holds what is written
 //! against TensorBoard's reader.

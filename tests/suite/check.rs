@@ -120,7 +120,9 @@ fn what_nobody_declared_is_an_error_until_it_is_allowed_and_then_in_every_report
         format!("data.{split}={}", at.join(file).display())
     });
     let mut words = vec!["train", "--config", "tiny.toml"];
-    sets.iter().for_each(|set| words.extend(["--set", set]));
+    for set in &sets {
+        words.extend(["--set", set]);
+    }
     let said = clasp(at, &words).good();
     assert!(said.stderr.contains("train and test share 1 speaker (4 and 1 utterances"), "{}", said.stderr);
     let manifest: Value = serde_json::from_slice(&fs::read(at.join("run/manifest.json")).unwrap()).unwrap();
@@ -187,7 +189,9 @@ fn audio_that_will_not_do() {
         ["good", "silent", "clipped", "short", "long", "gone", "text", "cut", "twin", "late", "odd"]
             .map(|id| utterance(at, id, "", id, "tea"))
             .to_vec();
-    rows.iter_mut().for_each(|row| drop(row.as_object_mut().unwrap().remove("speaker")));
+    for row in &mut rows {
+        row.as_object_mut().unwrap().remove("speaker");
+    }
     let put = |id: &str, bytes: &[u8]| fs::write(at.join(format!("wav/{id}.wav")), bytes).unwrap();
     put("silent", &wav(1, 16, &[0; 3200], 3200));
     let clipped: Vec<u8> =

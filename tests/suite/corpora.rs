@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -25,8 +26,8 @@ fn sound(name: &str) -> Vec<u8> {
     wav(1, 16, &samples, 3200)
 }
 
-fn manifest(path: PathBuf) -> Vec<Value> {
-    lines_of(&path)
+fn manifest(path: impl AsRef<Path>) -> Vec<Value> {
+    lines_of(path.as_ref())
 }
 
 fn strings<'a>(rows: &'a [Value], key: &str) -> BTreeSet<&'a str> {
@@ -49,7 +50,8 @@ fn iemocap(root: &Path, is_reversed: bool) {
                 for talker in ["F", "M"] {
                     let id = format!("{dialog}_{talker}{turn:03}");
                     let start = f64::from(u8::try_from(turn).unwrap()) * 2.0;
-                    labels += &format!("[{start:.4} - {:.4}]\t{id}\t{code}\t[2.5000, 2.5000, 2.5000]\n", start + 1.5);
+                    writeln!(labels, "[{start:.4} - {:.4}]\t{id}\t{code}\t[2.5000, 2.5000, 2.5000]", start + 1.5)
+                        .unwrap();
                     labels += "C-E1:\tNeutral;\t()\nA-E1:\tval 3; act 2; dom  3;\t()\n\n";
                     // Every pair plays the same script; what is improvised is its own.
                     let text = if is_scripted {
@@ -59,11 +61,11 @@ fn iemocap(root: &Path, is_reversed: bool) {
                             "[LAUGHTER] Session {session}: {talker} says something of their own, for the {turn}th time."
                         )
                     };
-                    words += &format!("{id} [{start:08.4}-{:08.4}]: {text}\n", start + 1.5);
+                    writeln!(words, "{id} [{start:08.4}-{:08.4}]: {text}", start + 1.5).unwrap();
                     files.push((at.join(format!("sentences/wav/{dialog}/{id}.wav")), sound(&id)));
                 }
             }
-            words += &format!("{dialog}_FXX0 [001.0000-002.0000]: not labelled\nF: a bare line\n");
+            writeln!(words, "{dialog}_FXX0 [001.0000-002.0000]: not labelled\nF: a bare line").unwrap();
             files.push((at.join(format!("dialog/EmoEvaluation/{dialog}.txt")), labels.into_bytes()));
             files.push((at.join(format!("dialog/EmoEvaluation/._{dialog}.txt")), b"\x00\x05resource fork".to_vec()));
             files.push((at.join(format!("dialog/EmoEvaluation/Categorical/{dialog}_cat.txt")), b"not read".to_vec()));
@@ -73,7 +75,9 @@ fn iemocap(root: &Path, is_reversed: bool) {
     if is_reversed {
         files.reverse();
     }
-    files.into_iter().for_each(|(path, content)| put(&path, content));
+    for (path, content) in files {
+        put(&path, content);
+    }
 }
 
 #[test]
@@ -148,8 +152,8 @@ fn neither_the_disk_nor_threads_nor_the_locale_change_a_split() {
         iemocap(&at.join("root"), name == "two");
         librispeech(&at.join("LibriSpeech"), name == "two");
         put(&at.join("idioms.txt"), "kick the bucket\nspill the beans\n");
-        let table: String = (0..60).map(|n| format!("t{n},words {n},{}\n", n % 3)).collect();
-        put(&at.join("table.csv"), format!("id,text,label\n{table}"));
+        let rows: Vec<String> = (0..60).map(|n| format!("t{n},words {n},{}", n % 3)).collect();
+        put(&at.join("table.csv"), format!("id,text,label\n{}\n", rows.join("\n")));
         for words in [
             "prepare iemocap --root root --protocol strict --output a",
             "prepare mist --librispeech LibriSpeech --idioms idioms.txt --output b",
@@ -187,7 +191,7 @@ fn librispeech(root: &Path, is_reversed: bool) {
                 _ if n % 2 == 0 => format!("SHE KICKED THE BUCKET {n} {speaker}"),
                 _ => format!("DON'T SPILL THE BEANS {n} {speaker}"),
             };
-            lines += &format!("{id} {text}\n");
+            writeln!(lines, "{id} {text}").unwrap();
             files.push((chapter.join(format!("{id}.flac")), sound(&id)));
         }
         files.push((chapter.join(format!("{speaker}-198.trans.txt")), lines.into_bytes()));
@@ -198,7 +202,9 @@ fn librispeech(root: &Path, is_reversed: bool) {
     if is_reversed {
         files.reverse();
     }
-    files.into_iter().for_each(|(path, content)| put(&path, content));
+    for (path, content) in files {
+        put(&path, content);
+    }
 }
 
 #[test]

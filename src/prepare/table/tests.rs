@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
@@ -127,7 +128,9 @@ fn no_group_crosses_and_shares_are_near() {
     let mut speakers: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for name in SPLITS {
         let found: BTreeSet<String> = corpus.read(name).into_iter().filter_map(|row| row.speaker).collect();
-        found.into_iter().for_each(|speaker| speakers.entry(speaker).or_default().push(name));
+        for speaker in found {
+            speakers.entry(speaker).or_default().push(name);
+        }
     }
     assert!(speakers.len() == 11 && speakers.values().all(|splits| splits.len() == 1), "{speakers:?}");
     // 11 speakers of 20 utterances each: shares of 132, 44 and 44 can be met to within one speaker.
@@ -257,7 +260,7 @@ fn an_audio_folder_has_its_splits_and_columns() {
         let mut table = "file_name,transcription,label\n".to_owned();
         for i in 0..count {
             std::fs::write(at.join(format!("wav/{folder}{i}.wav")), "x").unwrap();
-            table += &format!("wav/{folder}{i}.wav,words {i},a\n");
+            writeln!(table, "wav/{folder}{i}.wav,words {i},a").unwrap();
         }
         std::fs::write(at.join("metadata.csv"), table).unwrap();
     }
