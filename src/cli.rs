@@ -64,6 +64,8 @@ pub enum Command {
     Models(ModelsArguments),
     /// Show the epochs of a run so far, also while it is at work
     Log(LogArguments),
+    /// Compute a run's hashes and test score again, and tell what differs
+    Verify(VerifyArguments),
     /// List, show and copy the built-in configs
     Config(ConfigArguments),
     /// Time a training step and a prediction
@@ -287,6 +289,23 @@ pub struct LogArguments {
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     /// Print every entry as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `clasp verify`
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// The run folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Utterances a batch; changes no result
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
+    pub batch_size: u32,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -27,3 +27,4 @@ mod reference;
 mod tokenizer;
 mod train;
 mod updates;
+mod watch;

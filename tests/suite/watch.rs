@@ -1,0 +1,95 @@
+//! `clasp log` and `clasp verify` through the real binary, and the event file of a run.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::program::{clasp, copy_folder, demo_config, folder, lines_of, tiny_run};
+
+#[test]
+fn a_log_is_shown_and_its_events_are_whole() {
+    let run = tiny_run();
+    let at = run.parent().unwrap();
+    let said = clasp(at, &["log", "run"]).good();
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert!(lines[0].starts_with("epoch") && lines[1].contains("best so far"), "{}", said.stdout);
+    assert!(lines.last().unwrap().starts_with("finished: {\"best_epoch\":1"), "{}", said.stdout);
+    let said = clasp(at, &["log", "run", "--json"]).good();
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(found["finished"], json!(true));
+    assert_eq!(found["entries"].as_array().unwrap(), &lines_of(&run.join("log.jsonl")));
+    // A record a line of the log, and the one that names the version: their lengths lead from one to the next.
+    let events = fs::read(run.join("events.out.tfevents.clasp")).unwrap();
+    let (mut place, mut records) = (0, 0);
+    while place < events.len() {
+        let length = u64::from_le_bytes(events[place..place + 8].try_into().unwrap());
+        place += usize::try_from(length).unwrap() + 16;
+        records += 1;
+    }
+    assert_eq!((place, records), (events.len(), lines_of(&run.join("log.jsonl")).len() + 1));
+    clasp(at, &["log", "nowhere"]).bad_line(2, &["nowhere", "holds no run"]);
+}
+
+#[test]
+fn a_stopped_run_says_where_it_is_and_resumes_its_events() {
+    let folder = folder();
+    let at = folder.path();
+    fs::write(at.join("tiny.toml"), demo_config()).unwrap();
+    let train = |more: &[&str]| {
+        let words = ["train", "--config", "tiny.toml", "--set", "train.save_every_steps=2", "--set", "train.epochs=2"];
+        clasp(at, &[&words, more].concat())
+    };
+    train(&[]).good();
+    let whole = fs::read(at.join("run/events.out.tfevents.clasp")).unwrap().len();
+    // As if it had been killed behind its first epoch: the log and the events know more than the checkpoint.
+    let manifest = at.join("run/manifest.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    state["finished"] = json!(false);
+    fs::write(&manifest, state.to_string()).unwrap();
+    let said = clasp(at, &["log", "run"]).good();
+    assert!(said.stdout.contains("stopped: go on with --resume"), "{}", said.stdout);
+    train(&["--resume"]).good();
+    assert_eq!(fs::read(at.join("run/events.out.tfevents.clasp")).unwrap().len(), whole);
+}
+
+#[test]
+fn what_differs_is_told() {
+    let folder = folder();
+    let at = folder.path();
+    copy_folder(tiny_run().parent().unwrap(), at);
+    // The copy's config and manifest name the original's data.
+    let said = clasp(at, &["verify", "run"]).good();
+    for part in ["ok       train", "ok       parts", "ok       test score", "as in the report"] {
+        assert!(said.stdout.contains(part), "no {part:?} in {}", said.stdout);
+    }
+    let uses = || {
+        let manifest: Value = serde_json::from_slice(&fs::read(at.join("run/manifest.json")).unwrap()).unwrap();
+        manifest["test_uses"].as_array().unwrap().len()
+    };
+    let before = uses();
+    // A report that says more than the model can.
+    let path = at.join("run/report-test.json");
+    let mut report: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    report["fusion"]["accuracy"]["value"] = json!(0.987);
+    fs::write(&path, report.to_string()).unwrap();
+    let said = clasp(at, &["verify", "run", "--json"]);
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(found["ok"], json!(false));
+    said.bad_line(3, &["1 of the checks failed", "test score: accuracy 0.987000 in the report"]);
+    assert_eq!(uses(), before + 1);
+    // Data that was changed since.
+    let manifest = at.join("run/manifest.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    for file in state["files"].as_array_mut().unwrap() {
+        if file["role"] == "train" {
+            let rows = fs::read_to_string(file["path"].as_str().unwrap()).unwrap();
+            let path = at.join("other.jsonl");
+            fs::write(&path, rows.replace("train-0001", "train-x001")).unwrap();
+            file["path"] = json!(path);
+        }
+    }
+    fs::write(&manifest, state.to_string()).unwrap();
+    let said = clasp(at, &["verify", "run"]).bad(3, &["train: ", "other.jsonl has changed"]);
+    assert!(said.stdout.contains("DIFFERS  parts"), "{}", said.stdout);
+    clasp(at, &["verify", "tiny.toml"]).bad(2, &["holds no run"]);
+}
