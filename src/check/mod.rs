@@ -1,7 +1,8 @@
 //! Whether manifests can be trusted: what is in them, what is wrong with their audio, and what their parts share that
 //! nobody declared.
 //!
-//! Manifests are held against each other, but for those of different folds of one corpus, which share by design.
+//! Manifests are held against each other, but for those of different folds of one corpus, which share by design: where
+//! folders are given.
 
 mod facts;
 mod published;
@@ -18,7 +19,7 @@ pub use facts::{Bin, Facts, Spread, Without};
 use crate::data::manifest::{self, Row};
 use crate::data::overlap::{self, Overlap};
 use crate::data::split::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, SplitFile};
-use crate::data::{DataError, FileProblem};
+use crate::data::{DataError, FileProblem, hash};
 use crate::prepare::folder::{files_in, folders_in};
 use sound::Sounds;
 
@@ -126,8 +127,12 @@ struct Part {
     folder: PathBuf,
     /// The file's name without its ending: the part of its split.
     stem: String,
-    /// Its name in the report: the stem, with its folder where two have the same.
+    /// Its name in the report: the stem, with its folder, or its path, where two have the same.
     name: String,
+    /// The SHA-256 of the file.
+    sha256: String,
+    /// Whether a folder was given, and not this file.
+    is_of_folder: bool,
     rows: Vec<Row>,
 }
 
@@ -174,6 +179,7 @@ pub fn check(
             examples: overlap.examples.clone(),
         });
     }
+    findings.extend(ids_in_two(&parts, &states, options));
     if !options.decode && parts.iter().any(|part| part.rows.iter().any(|row| row.audio.is_some())) {
         let text = "only headers of the audio were read; --decode reads every sample, and finds what is damaged, \
                     silent or clipped";
@@ -192,17 +198,17 @@ pub fn check(
 }
 
 fn read(inputs: &[PathBuf]) -> Result<Vec<Part>, DataError> {
-    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut paths: Vec<(PathBuf, bool)> = Vec::new();
     let mut problems = Vec::new();
     for input in inputs {
         match manifests_of(input) {
-            Ok(found) => paths.extend(found),
+            Ok(found) => paths.extend(found.into_iter().map(|path| (path, input.is_dir()))),
             Err(problem) => problems.push(problem),
         }
     }
     let mut parts: Vec<Part> = Vec::new();
     let mut seen = BTreeSet::new();
-    for path in paths {
+    for (path, is_of_folder) in paths {
         let real = path.canonicalize().unwrap_or_else(|_| path.clone());
         if !seen.insert(real.clone()) {
             continue;
@@ -211,17 +217,24 @@ fn read(inputs: &[PathBuf]) -> Result<Vec<Part>, DataError> {
             Ok(rows) => {
                 let folder = real.parent().unwrap_or(Path::new("/")).to_path_buf();
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                parts.push(Part { name: stem.clone(), path, folder, stem, rows });
+                let (_, sha256) = hash::of_file(&path).map_err(|error| DataError::file(&path, &error))?;
+                parts.push(Part { name: stem.clone(), path, folder, stem, sha256, is_of_folder, rows });
             }
             Err(problem) => problems.push(problem),
         }
     }
     DataError::check(problems)?;
-    let stems: Vec<String> = parts.iter().map(|part| part.stem.clone()).collect();
-    for part in &mut parts {
-        if stems.iter().filter(|stem| **stem == part.stem).count() > 1 {
-            let folder = part.folder.file_name().unwrap_or_default().to_string_lossy();
-            part.name = format!("{folder}/{}", part.stem);
+    // The shortest names that tell all apart.
+    let longer: [fn(&Part) -> String; 2] = [
+        |part| format!("{}/{}", part.folder.file_name().unwrap_or_default().to_string_lossy(), part.stem),
+        |part| part.path.display().to_string(),
+    ];
+    for name in longer {
+        let names: Vec<String> = parts.iter().map(|part| part.name.clone()).collect();
+        for part in &mut parts {
+            if names.iter().filter(|other| **other == part.name).count() > 1 {
+                part.name = name(part);
+            }
         }
     }
     Ok(parts)
@@ -364,29 +377,68 @@ fn shared(
     sounds: &Sounds,
     options: &CheckOptions,
 ) -> Vec<Overlap> {
-    // A fold is held against itself, everything else against each other.
-    let mut groups: BTreeMap<Option<&Path>, Vec<&Part>> = BTreeMap::new();
-    for part in parts {
-        let is_fold = states.get(&part.folder).is_some_and(|state| state.fold.is_some());
-        groups.entry(is_fold.then_some(part.folder.as_path())).or_default().push(part);
+    let mut declared = Vec::new();
+    for (folder, state) in states {
+        let name = |stem: &String| {
+            let part = parts.iter().find(|part| part.folder == *folder && part.stem == *stem);
+            part.map_or_else(String::new, |part| part.name.clone())
+        };
+        declared.extend(state.shared.iter().map(|declaration| split::Declaration {
+            splits: declaration.splits.each_ref().map(name),
+            ..declaration.clone()
+        }));
     }
+    let members: Vec<overlap::Part> =
+        parts.iter().map(|part| overlap::Part { name: &part.name, rows: &part.rows }).collect();
+    let is_allowed = |kind, _: [&str; 2]| options.allowed.contains(&kind);
+    let mut found = overlap::find(&members, &declared, &|row| sounds.piece(row), &is_allowed);
+    found.retain(|overlap| {
+        let of = |name: &String| parts.iter().find(|part| part.name == *name);
+        let [Some(left), Some(right)] = overlap.splits.each_ref().map(of) else { return true };
+        !are_folds(left, right, states)
+    });
+    found
+}
+
+/// Whether these are of two folds of one corpus, which share by design. Where single manifests of them were named,
+/// they are to be held against each other.
+fn are_folds(left: &Part, right: &Part, states: &BTreeMap<PathBuf, SplitFile>) -> bool {
+    let (Some(one), Some(other)) = (states.get(&left.folder), states.get(&right.folder)) else { return false };
+    left.is_of_folder
+        && right.is_of_folder
+        && left.folder != right.folder
+        && left.folder.parent() == right.folder.parent()
+        && one.fold.is_some()
+        && other.fold.is_some()
+        && (&one.corpus, &one.protocol) == (&other.corpus, &other.protocol)
+}
+
+/// An id is in one part only, unless the recordings of two parts are declared to be the same.
+fn ids_in_two(parts: &[Part], states: &BTreeMap<PathBuf, SplitFile>, options: &CheckOptions) -> Vec<Finding> {
     let mut found = Vec::new();
-    for group in groups.values() {
-        let mut declared = Vec::new();
-        for (folder, state) in states {
-            let name = |stem: &String| {
-                let part = group.iter().find(|part| part.folder == *folder && part.stem == *stem);
-                part.map_or_else(String::new, |part| part.name.clone())
-            };
-            declared.extend(state.shared.iter().map(|declaration| split::Declaration {
-                splits: declaration.splits.each_ref().map(name),
-                ..declaration.clone()
-            }));
+    for (place, left) in parts.iter().enumerate() {
+        let ids: BTreeSet<&str> = left.rows.iter().map(|row| row.id.as_str()).collect();
+        for right in &parts[place + 1..] {
+            let both: Vec<String> =
+                right.rows.iter().map(|row| &row.id).filter(|id| ids.contains(id.as_str())).cloned().collect();
+            let pair = [&left.stem, &right.stem];
+            let is_declared = left.folder == right.folder
+                && states.get(&left.folder).is_some_and(|state| {
+                    state.shared.iter().any(|declaration| {
+                        let splits = &declaration.splits;
+                        declaration.kind == Kind::Audio
+                            && declaration.only.is_none()
+                            && (pair == [&splits[0], &splits[1]] || pair == [&splits[1], &splits[0]])
+                    })
+                });
+            if both.is_empty() || is_declared || are_folds(left, right, states) {
+                continue;
+            }
+            let is_allowed = options.allowed.iter().any(|kind| [Kind::Audio, Kind::Text].contains(kind));
+            let severity = if is_allowed { Severity::Note } else { Severity::Error };
+            let text = format!("the same ids as in {}: an utterance belongs to one part", left.name);
+            found.push(Finding::new(severity, "id", right, &both, &text));
         }
-        let members: Vec<overlap::Part> =
-            group.iter().map(|part| overlap::Part { name: &part.name, rows: &part.rows }).collect();
-        let is_allowed = |kind, _: [&str; 2]| options.allowed.contains(&kind);
-        found.extend(overlap::find(&members, &declared, &|row| sounds.piece(row), &is_allowed));
     }
     found
 }
@@ -397,12 +449,15 @@ fn write_allowed(parts: &[Part], shared: &[Overlap]) -> Result<Vec<PathBuf>, Dat
     for overlap in shared.iter().filter(|overlap| overlap.standing == overlap::Standing::Allowed) {
         let named: Vec<&Part> =
             overlap.splits.iter().filter_map(|name| parts.iter().find(|part| part.name == *name)).collect();
-        let splits = overlap.splits.each_ref().map(|name| {
-            named.iter().find(|part| part.name == *name).map_or_else(|| name.clone(), |part| part.stem.clone())
-        });
+        let &[left, right] = named.as_slice() else { continue };
         let folders: BTreeSet<&Path> = named.iter().map(|part| part.folder.as_path()).collect();
         for folder in folders {
-            let allowed = Allowed { kind: overlap.kind, splits: splits.clone(), values: overlap.values };
+            let allowed = Allowed {
+                kind: overlap.kind,
+                splits: [&left.stem, &right.stem].map(String::clone),
+                values: overlap.values,
+                manifests: [&left.sha256, &right.sha256].map(String::clone),
+            };
             by_folder.entry(folder).or_default().push(allowed);
         }
     }
@@ -410,7 +465,7 @@ fn write_allowed(parts: &[Part], shared: &[Overlap]) -> Result<Vec<PathBuf>, Dat
     for (folder, allowed) in by_folder {
         let mut leaks = Leaks::read(folder)?;
         LEAKS_FORMAT.clone_into(&mut leaks.format);
-        leaks.allowed.retain(|old| !allowed.iter().any(|new| new.kind == old.kind && new.splits == old.splits));
+        leaks.allowed.retain(|old| !allowed.iter().any(|new| new.kind == old.kind && new.manifests == old.manifests));
         leaks.allowed.extend(allowed);
         let path = folder.join(LEAKS_FILE);
         let text = serde_json::to_string_pretty(&leaks).map_err(|error| DataError::write(&path, &error.into()))?;

@@ -1,7 +1,7 @@
 //! The audio of manifests, looked at in parallel: is it there, how long is it, is anything in it, and which files are
 //! the same recording.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{CheckOptions, Finding, Part, Severity};
 use crate::data::manifest::Row;
 use crate::data::overlap::Piece;
-use crate::data::{AudioProblem, DataError, MIN_SAMPLES, SAMPLE_RATE, audio, hash};
+use crate::data::{AudioProblem, DataError, MIN_SAMPLES, SAMPLE_RATE, audio, content, hash};
 
 /// A peak below this is silence: 60 dB below full scale.
 const SILENCE: f32 = 1e-3;
@@ -64,12 +64,16 @@ impl Sounds {
                 }
             })
             .collect();
-        let paths: BTreeSet<&PathBuf> = looked.keys().map(|(path, ..)| path).collect();
-        let mut contents = contents(&paths);
-        // Decoded, a recording is known whatever it is packed in.
-        for ((path, ..), (_, content)) in &looked {
-            if let Some(content) = content {
-                contents.insert(path.clone(), content.clone());
+        let mut contents = content::known_by(looked.keys().map(|(path, ..)| (path.as_path(), 0)), false);
+        // Decoded, a recording is known by its samples, whatever it is packed in; so are copies of its file of which
+        // only pieces are named.
+        let samples: HashMap<String, String> = looked
+            .iter()
+            .filter_map(|((path, ..), (_, samples))| Some((contents.get(path)?.clone(), samples.clone()?)))
+            .collect();
+        for content in contents.values_mut() {
+            if let Some(samples) = samples.get(content) {
+                content.clone_from(samples);
             }
         }
         Self { pieces: looked.into_iter().map(|(key, (sound, _))| (key, sound)).collect(), contents }
@@ -174,11 +178,7 @@ fn decoded(row: &Row) -> Result<(Sound, Option<String>), DataError> {
     #[expect(clippy::cast_precision_loss, reason = "a recording has far fewer than 2^53 samples")]
     let (full, count) = (full as f64, samples.len() as f64);
     let content = (row.start.is_none() && row.end.is_none()).then(|| {
-        #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of i16")]
-        let bytes: Vec<u8> = samples
-            .iter()
-            .flat_map(|sample| ((sample.clamp(-1.0, 1.0) * 32_767.0).round() as i16).to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = samples.iter().flat_map(|sample| audio::to_i16(*sample).to_le_bytes()).collect();
         hash::of_bytes(&bytes)
     });
     let sound = Sound {
@@ -188,26 +188,4 @@ fn decoded(row: &Row) -> Result<(Sound, Option<String>), DataError> {
         is_clipped: full / count > CLIPPED_SHARE,
     };
     Ok((sound, content))
-}
-
-/// What each file is known by: a hash where another has as many bytes, its path where none has.
-fn contents(paths: &BTreeSet<&PathBuf>) -> HashMap<PathBuf, String> {
-    let mut by_length: BTreeMap<u64, Vec<&PathBuf>> = BTreeMap::new();
-    for path in paths {
-        if let Ok(facts) = std::fs::metadata(path)
-            && facts.is_file()
-        {
-            by_length.entry(facts.len()).or_default().push(path);
-        }
-    }
-    by_length
-        .into_par_iter()
-        .flat_map_iter(|(_, paths)| {
-            let is_alone = paths.len() == 1;
-            paths.into_iter().map(move |path| {
-                let hashed = if is_alone { None } else { hash::of_file(path).ok().map(|(_, hash)| hash) };
-                (path.clone(), hashed.unwrap_or_else(|| path.display().to_string()))
-            })
-        })
-        .collect()
 }

@@ -55,7 +55,8 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<u8> {
     match failed.next() {
         None => Ok(error::SUCCESS),
         Some(first) => {
-            let first = sentence(first).trim_end().replace('\n', " ");
+            let first = sentence(first);
+            let first = first.trim_end().trim_start_matches("error: ").replace('\n', " ");
             Err(DataError::Untrusted { errors, first }.into())
         }
     }

@@ -82,6 +82,10 @@ pub fn run(arguments: PrepareArguments) -> anyhow::Result<u8> {
         }
         PrepareCorpus::Magpie(arguments) => {
             let (input, min_confidence) = (arguments.input, arguments.min_confidence);
+            if min_confidence.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+                let problem = Problem::conflict("--min-confidence", "must be a share of 0 to 1, as 0.75".to_owned());
+                return Err(ConfigError::invalid("command line", vec![problem]).into());
+            }
             let options = MagpieOptions { min_confidence, seed: arguments.seed, ..MagpieOptions::new(input) };
             make(&arguments.to, |audio, tell| magpie::prepare(&options, audio, tell))
         }

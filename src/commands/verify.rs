@@ -111,15 +111,15 @@ fn split(manifest: &Manifest) -> Option<Finding> {
     let used: Vec<(&str, &Path, &[manifest::Row])> =
         parts.iter().map(|(role, path, rows)| (*role, *path, rows.as_slice())).collect();
     let found = Proof::of(&used);
-    let differs = found.sha256 != stored.sha256;
+    let differs = found.used_sha256 != stored.used_sha256;
     let text = if differs {
         format!(
             "{} when it was used, {} now: utterances are in other parts",
-            short(&stored.sha256),
-            short(&found.sha256)
+            short(&stored.used_sha256),
+            short(&found.used_sha256)
         )
     } else {
-        format!("sha256 {}", short(&stored.sha256))
+        format!("sha256 {}", short(&stored.used_sha256))
     };
     Some(Finding { what: "parts".to_owned(), text, differs })
 }

@@ -212,6 +212,12 @@ pub fn normalise(samples: &mut [f32]) {
     }
 }
 
+/// A sample as 16 bits: 1 is 32,768, as it is read, so that what was 16 bits stays the same; clipped at the ends.
+#[expect(clippy::cast_possible_truncation, reason = "a float to integer cast saturates")]
+pub(crate) fn to_i16(sample: f32) -> i16 {
+    (sample * 32_768.0).round() as i16
+}
+
 /// Writes mono 16-bit PCM; samples outside -1..1 are clipped.
 ///
 /// # Errors
@@ -223,8 +229,7 @@ pub fn write_wav(path: &Path, samples: &[f32], rate: u32) -> Result<(), DataErro
     let written = || -> Result<(), hound::Error> {
         let mut writer = hound::WavWriter::create(path, specification)?;
         for sample in samples {
-            #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of i16")]
-            writer.write_sample((sample.clamp(-1.0, 1.0) * 32_767.0).round() as i16)?;
+            writer.write_sample(to_i16(*sample))?;
         }
         writer.finalize()
     };
@@ -347,6 +352,14 @@ mod tests {
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio").join(name)
+    }
+
+    #[test]
+    fn what_was_sixteen_bits_stays_the_same() {
+        for value in i16::MIN..=i16::MAX {
+            assert_eq!(to_i16(f32::from(value) / 32_768.0), value);
+        }
+        assert_eq!((to_i16(1.5), to_i16(-1.5), to_i16(f32::NAN)), (i16::MAX, i16::MIN, 0));
     }
 
     fn load_bytes(bytes: &[u8]) -> Result<Waveform, AudioProblem> {

@@ -212,6 +212,15 @@ pub fn require(rows: &[Row], needs_text: bool, needs_audio: bool, needs_label: b
 ///
 /// The file cannot be written, or an audio path is not text.
 pub fn write(path: &Path, rows: &[Row]) -> Result<(), DataError> {
+    std::fs::write(path, to_text(path, rows)?).map_err(|error| DataError::write(path, &error))
+}
+
+/// What [`write`] writes; the folder of `path` must be there.
+///
+/// # Errors
+///
+/// As [`write`].
+pub fn to_text(path: &Path, rows: &[Row]) -> Result<String, DataError> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -222,7 +231,7 @@ pub fn write(path: &Path, rows: &[Row]) -> Result<(), DataError> {
         text.push_str(&Value::Object(to_json(row, &folder)?).to_string());
         text.push('\n');
     }
-    std::fs::write(path, text).map_err(|error| DataError::write(path, &error))
+    Ok(text)
 }
 
 fn to_json(row: &Row, folder: &Path) -> Result<Map<String, Value>, DataError> {

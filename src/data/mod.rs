@@ -6,6 +6,7 @@
 pub mod audio;
 pub mod batch;
 mod container;
+pub mod content;
 pub mod dataset;
 mod decode;
 pub mod hash;
@@ -216,7 +217,7 @@ pub enum DataError {
         problem: String,
     },
     /// Manifests that failed a check.
-    #[error("{errors} of the checks failed; the first: {first}")]
+    #[error("{}: {first}", if *errors == 1 { "a check failed".to_owned() } else { format!("{errors} checks failed; the first") })]
     Untrusted {
         /// How many.
         errors: usize,

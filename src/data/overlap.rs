@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use unicode_normalization_alignments::UnicodeNormalization as _;
 
 use super::manifest::Row;
 use super::split::{Condition, Declaration, Kind};
@@ -15,6 +16,9 @@ const EXAMPLES: usize = 5;
 /// Values of those that a sentence names, and the letters of each.
 const SHOWN: usize = 3;
 const LETTERS: usize = 60;
+
+/// The key of a converted piece's row that says of which recording it was which piece.
+pub const SOURCE: &str = "source";
 
 /// Two pieces of a recording that overlap by no more than this, in seconds, only touch: manifests round.
 const TOUCH_SECONDS: f64 = 0.1;
@@ -114,29 +118,36 @@ impl Piece {
     /// The piece that a row names, of a recording known as `content`.
     #[must_use]
     pub fn of(row: &Row, content: String) -> Self {
+        if let Some(source) = row.extra.get(SOURCE)
+            && let Some(content) = source.get("sha256").and_then(Value::as_str)
+        {
+            let seconds = |key: &str| source.get(key).and_then(Value::as_f64);
+            let (start, end) = (seconds("start").unwrap_or(0.0), seconds("end").unwrap_or(f64::INFINITY));
+            return Self { content: content.to_owned(), start, end };
+        }
         Self { content, start: row.start.unwrap_or(0.0), end: row.end.unwrap_or(f64::INFINITY) }
     }
 
-    /// The piece with the file's path for its content.
-    #[must_use]
-    pub fn by_path(row: &Row) -> Option<Self> {
-        let path = row.audio.as_ref()?;
-        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        Some(Self::of(row, path.display().to_string()))
-    }
-
     fn overlaps(&self, other: &Self) -> bool {
-        self.end.min(other.end) - self.start.max(other.start) > TOUCH_SECONDS
+        let shorter = (self.end - self.start).min(other.end - other.start);
+        self.end.min(other.end) - self.start.max(other.start) > TOUCH_SECONDS.min(shorter / 2.0)
     }
 }
 
-/// What is said, without regard to case, punctuation and space; none where that leaves nothing.
+/// What is said, without regard to case, accents, punctuation and space; none where that leaves nothing.
 #[must_use]
 pub fn plain_text(row: &Row) -> Option<String> {
-    let text = row.text.as_ref()?.to_lowercase();
+    plain(row.text.as_ref()?)
+}
+
+/// As [`plain_text`], of any text.
+#[must_use]
+pub fn plain(text: &str) -> Option<String> {
+    // Taken apart, an accent is a sign of its own: both ways to write it come to the same.
     let words: Vec<String> = text
+        .to_lowercase()
         .split(|letter: char| letter.is_whitespace() || "-–—/".contains(letter))
-        .map(|word| word.chars().filter(|letter| letter.is_alphanumeric()).collect())
+        .map(|word| word.nfkd().map(|(letter, _)| letter).filter(|letter| letter.is_alphanumeric()).collect())
         .filter(|word: &String| !word.is_empty())
         .collect();
     (!words.is_empty()).then(|| words.join(" "))
@@ -330,6 +341,14 @@ mod tests {
     }
 
     #[test]
+    fn accents_may_be_written_either_way() {
+        let text = |text: &str| plain_text(&Row { text: Some(text.to_owned()), ..Row::default() });
+        assert_eq!(text("Caf\u{e9} ol\u{e9}!"), text("cafe\u{301} ole\u{301}"));
+        assert_eq!(text("Caf\u{e9} ol\u{e9}!").as_deref(), Some("cafe ole"));
+        assert_eq!(text("\u{65e5}\u{672c}\u{8a9e}").as_deref(), Some("\u{65e5}\u{672c}\u{8a9e}"));
+    }
+
+    #[test]
     fn a_condition_limits_what_is_declared() {
         let train = [
             row("a", "", "the long scripted line of a play", "a", "scripted"),
@@ -358,10 +377,21 @@ mod tests {
         let train = [piece("a", None, Some(5.0)), piece("b", Some(10.0), Some(12.0))];
         let apart = [piece("c", Some(5.0), Some(10.05)), piece("d", Some(12.0), None)];
         let across = [piece("e", Some(11.0), Some(13.0))];
+        // As short as a click, and the same.
+        let clicks = [piece("f", Some(20.0), Some(20.05))];
         let parts = |rows| [Part { name: "train", rows: &train }, Part { name: "test", rows }];
         assert_eq!(found(&parts(&apart), &[], &[]), []);
         let expected = [(Kind::Audio, "train-test".to_owned(), 1, [1, 1], Standing::Leak)];
         assert_eq!(found(&parts(&across), &[], &[]), expected);
+        let twice = [Part { name: "train", rows: &clicks }, Part { name: "test", rows: &clicks }];
+        assert_eq!(found(&twice, &[], &[]), expected);
+        // Converted, a piece still says what it was of.
+        let mut converted = across[0].clone();
+        (converted.start, converted.end, converted.audio) = (None, None, Some("other.wav".into()));
+        converted
+            .extra
+            .insert(SOURCE.to_owned(), serde_json::json!({ "sha256": "long.wav", "start": 11.0, "end": 13.0 }));
+        assert_eq!(found(&parts(&[converted]), &[], &[]), expected);
     }
 
     #[test]

@@ -6,14 +6,18 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Row;
-use super::overlap::{self, Overlap, Piece};
+use super::overlap::{self, Overlap, Piece, Standing};
 use super::split::{Declaration, Leaks, SplitFile, split_hash};
+use super::{content, hash};
 
 /// A split and what is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Proof {
-    /// The hash of the split.
+    /// The hash of the split: as `split.json` states it, else of the parts that are used.
     pub sha256: String,
+    /// The hash of the parts that are used, which need not be all of the split.
+    pub used_sha256: String,
     /// The corpus, where `split.json` says it.
     pub corpus: Option<String>,
     /// The protocol, where `split.json` says it.
@@ -28,14 +32,10 @@ pub struct Proof {
 pub type Used<'a> = (&'a str, &'a Path, &'a [Row]);
 
 impl Proof {
-    /// Of the parts that a run uses.
+    /// Of the parts that a run uses. Files of as many bytes in different parts are read, to find copies.
     #[must_use]
     pub fn of(used: &[Used]) -> Self {
         let mut declared = Vec::new();
-        let mut allowed = Vec::new();
-        let mut folders: Vec<&Path> = used.iter().filter_map(|(_, path, _)| path.parent()).collect();
-        folders.sort_unstable();
-        folders.dedup();
         // A part that has another name in its folder is known there by that.
         let here = |folder: &Path, stem: &String| {
             let is_it = |(_, path, _): &&Used| {
@@ -44,7 +44,7 @@ impl Proof {
             used.iter().find(is_it).map(|(name, ..)| (*name).to_owned()).unwrap_or_default()
         };
         let mut proof = Self::default();
-        for folder in folders {
+        for folder in folders(used.iter().map(|(_, path, _)| *path)) {
             // A file of another program is none of ours.
             if let Ok(Some(file)) = SplitFile::read(folder) {
                 declared.extend(file.shared.into_iter().map(|declaration| {
@@ -52,25 +52,63 @@ impl Proof {
                     Declaration { splits, ..declaration }
                 }));
                 let said = |word: String| Some(word).filter(|word| !word.is_empty());
+                if proof.sha256.is_empty() {
+                    proof.sha256 = file.sha256;
+                }
                 proof.corpus = proof.corpus.or(said(file.corpus));
                 proof.protocol = proof.protocol.or(said(file.protocol));
                 proof.fold = proof.fold.or(file.fold);
             }
-            for leak in Leaks::read(folder).unwrap_or_default().allowed {
-                allowed.push((leak.kind, leak.splits.each_ref().map(|stem| here(folder, stem))));
-            }
         }
         let rows: Vec<(&str, &[Row])> = used.iter().map(|(name, _, rows)| (*name, *rows)).collect();
         let parts: Vec<overlap::Part> = rows.iter().map(|&(name, rows)| overlap::Part { name, rows }).collect();
-        let is_allowed = |kind, [left, right]: [&str; 2]| {
-            allowed.iter().any(|(found, splits)| {
-                let is_pair = |one: &str, other: &str| splits[0] == one && splits[1] == other;
-                *found == kind && (is_pair(left, right) || is_pair(right, left))
-            })
-        };
-        proof.sha256 = split_hash(&rows);
-        proof.shared = overlap::find(&parts, &declared, &Piece::by_path, &is_allowed);
-        proof
+        let contents = content::known_by(content::paths(used.iter().map(|(_, _, rows)| *rows)), true);
+        let piece = |row: &Row| Some(Piece::of(row, contents.get(row.audio.as_ref()?)?.clone()));
+        proof.used_sha256 = split_hash(&rows);
+        if proof.sha256.is_empty() {
+            proof.sha256.clone_from(&proof.used_sha256);
+        }
+        proof.shared = overlap::find(&parts, &declared, &piece, &|_, _| false);
+        let files: Vec<(&str, &Path, String)> =
+            used.iter().filter_map(|(name, path, _)| Some((*name, *path, hash::of_file(path).ok()?.1))).collect();
+        let files: Vec<(&str, &Path, &str)> =
+            files.iter().map(|(name, path, sha256)| (*name, *path, sha256.as_str())).collect();
+        proof.with_allowances(&files)
+    }
+
+    /// With what users allowed for these manifests (name, path, SHA-256), also since the run began, and also what only
+    /// `clasp check --decode` can find.
+    #[must_use]
+    pub fn with_allowances(mut self, files: &[(&str, &Path, &str)]) -> Self {
+        for folder in folders(files.iter().map(|(_, path, _)| *path)) {
+            for leak in Leaks::read(folder).unwrap_or_default().allowed {
+                let name = |sha256: &String| files.iter().find(|(_, _, found)| found == sha256).map(|(name, ..)| *name);
+                let [Some(left), Some(right)] = leak.manifests.each_ref().map(name) else { continue };
+                let is_it = |overlap: &Overlap| {
+                    let [one, other] = overlap.splits.each_ref().map(String::as_str);
+                    overlap.kind == leak.kind && ([one, other] == [left, right] || [other, one] == [left, right])
+                };
+                let mut is_known = false;
+                for overlap in self.shared.iter_mut().filter(|overlap| is_it(overlap)) {
+                    is_known |= overlap.standing == Standing::Allowed;
+                    if overlap.is_leak() {
+                        overlap.standing = Standing::Allowed;
+                        is_known = true;
+                    }
+                }
+                if !is_known {
+                    self.shared.push(Overlap {
+                        kind: leak.kind,
+                        splits: [left, right].map(str::to_owned),
+                        values: leak.values,
+                        rows: [leak.values; 2],
+                        examples: Vec::new(),
+                        standing: Standing::Allowed,
+                    });
+                }
+            }
+        }
+        self
     }
 
     /// The same, of what concerns one part.
@@ -91,10 +129,17 @@ impl Proof {
     }
 }
 
+fn folders<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<&'a Path> {
+    let mut folders: Vec<&Path> = paths.filter_map(Path::parent).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::overlap::Standing;
+    use crate::data::manifest;
     use crate::data::split::{Allowed, Kind};
 
     #[test]
@@ -104,13 +149,11 @@ mod tests {
         let file = SplitFile {
             corpus: "table".into(),
             protocol: "stratified".into(),
+            sha256: "stated".into(),
             shared: vec![Declaration::new(Kind::Speaker, ["train", "dev"], "by label")],
             ..SplitFile::default()
         };
         std::fs::write(at("split.json"), serde_json::to_string(&file).unwrap()).unwrap();
-        let allowed = Allowed { kind: Kind::Text, splits: ["dev".into(), "train".into()], values: 1 };
-        let leaks = Leaks { format: String::new(), allowed: vec![allowed] };
-        std::fs::write(at("leaks.json"), serde_json::to_string(&leaks).unwrap()).unwrap();
         let row = |id: &str, audio: &str| Row {
             id: id.into(),
             speaker: Some("anna".into()),
@@ -118,20 +161,45 @@ mod tests {
             audio: Some(at(audio)),
             ..Row::default()
         };
-        let (train, dev) = ([row("a", "a.wav")], [row("b", "a.wav")]);
+        // The recording of one is a copy of the other's, under another name.
+        for name in ["a.wav", "b.wav"] {
+            std::fs::write(at(name), "sound").unwrap();
+        }
+        let (train, dev) = ([row("a", "a.wav")], [row("b", "b.wav")]);
         // The run takes the folder's dev part for its test.
         let (train_path, dev_path) = (at("train.jsonl"), at("dev.jsonl"));
-        let proof = Proof::of(&[("train", &train_path, &train), ("test", &dev_path, &dev)]);
-        let found: Vec<(Kind, &Standing)> =
-            proof.shared.iter().map(|overlap| (overlap.kind, &overlap.standing)).collect();
+        manifest::write(&train_path, &train).unwrap();
+        manifest::write(&dev_path, &dev).unwrap();
+        let sha256 = |path: &Path| hash::of_file(path).unwrap().1;
+        let allow = |kind| Allowed {
+            kind,
+            splits: ["train".into(), "dev".into()],
+            values: 1,
+            manifests: [sha256(&train_path), sha256(&dev_path)],
+        };
+        let leaks = Leaks { format: String::new(), allowed: vec![allow(Kind::Text)] };
+        std::fs::write(at("leaks.json"), serde_json::to_string(&leaks).unwrap()).unwrap();
+        let proof = || Proof::of(&[("train", &train_path, &train), ("test", &dev_path, &dev)]);
+        let found = proof();
+        let standings: Vec<(Kind, &Standing)> =
+            found.shared.iter().map(|overlap| (overlap.kind, &overlap.standing)).collect();
         let declared = Standing::Declared { reason: "by label".into() };
         let expected = [(Kind::Speaker, &declared), (Kind::Text, &Standing::Allowed), (Kind::Audio, &Standing::Leak)];
-        assert_eq!(found, expected);
-        assert_eq!((proof.protocol.as_deref(), proof.sha256.len()), (Some("stratified"), 64));
-        assert!(proof.sentences()[2].starts_with("warning: train and test share 1 recording"));
-        assert_eq!((proof.about("test").shared.len(), proof.about("dev").shared.len()), (3, 0));
+        assert_eq!(standings, expected);
+        assert_eq!((found.protocol.as_deref(), found.sha256.as_str()), (Some("stratified"), "stated"));
+        assert_eq!(found.used_sha256, split_hash(&[("train", &train[..]), ("test", &dev[..])]));
+        assert!(found.sentences()[2].starts_with("warning: train and test share 1 recording"));
+        assert_eq!((found.about("test").shared.len(), found.about("dev").shared.len()), (3, 0));
+        // What is allowed later is told later.
+        let leaks = Leaks { allowed: vec![allow(Kind::Text), allow(Kind::Audio)], ..leaks };
+        std::fs::write(at("leaks.json"), serde_json::to_string(&leaks).unwrap()).unwrap();
+        let hashes = [sha256(&train_path), sha256(&dev_path)];
+        let later = found.with_allowances(&[("train", &train_path, &hashes[0]), ("test", &dev_path, &hashes[1])]);
+        assert_eq!((later.shared.len(), &later.shared[2].standing), (3, &Standing::Allowed));
+        // It was allowed for these manifests, and for no others.
+        manifest::write(&dev_path, &[dev[0].clone(), Row { id: "c".into(), ..dev[0].clone() }]).unwrap();
+        assert!(proof().shared[1..].iter().all(Overlap::is_leak));
         std::fs::write(at("split.json"), "[\"not ours\"]").unwrap();
-        let proof = Proof::of(&[("train", &train_path, &train), ("test", &dev_path, &dev)]);
-        assert_eq!(proof.shared[0].standing, Standing::Leak);
+        assert!(proof().shared[0].is_leak());
     }
 }

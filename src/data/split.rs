@@ -199,8 +199,10 @@ pub struct Allowed {
     pub kind: Kind,
     /// By which two parts.
     pub splits: [String; 2],
-    /// How many speakers, texts or recordings it was then.
+    /// How many speakers, texts or recordings it was.
     pub values: usize,
+    /// The SHA-256 of the two manifests: what was allowed was allowed for these.
+    pub manifests: [String; 2],
 }
 
 impl Leaks {
@@ -289,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let good = br#"{"format":"clasp-split-1","fold":"1 of 5","files":{"train":{"utterances":2,"sha256":"00"}},
             "shared":[{"kind":"text","splits":["train","test"],"only":{"words":5},"reason":"replies"}],"more":[1]}"#;
-        let leaks = br#"{"format":"clasp-leaks-1","allowed":[{"kind":"speaker","splits":["dev","test"],"values":3}]}"#;
+        let leaks = br#"{"format":"clasp-leaks-1","allowed":[{"kind":"speaker","splits":["dev","test"],"values":3,"manifests":["00","01"]}]}"#;
         std::fs::write(folder.path().join(LEAKS_FILE), leaks).unwrap();
         assert_eq!(Leaks::read(folder.path()).unwrap().allowed.len(), 1);
         crate::damage::each(&[&good[..], leaks], 1_000, |bytes| {

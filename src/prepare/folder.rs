@@ -1,6 +1,9 @@
 //! Writes what a corpus came to: a folder of manifests with its `split.json`, or such a folder for each fold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -74,23 +77,42 @@ pub struct Written {
     pub skipped: Vec<Skipped>,
 }
 
-/// Refuses a folder with manifests that this program did not make there; those of an earlier call are replaced.
+/// Refuses a folder with manifests that this program did not make there, also in the folders of folds; those of an
+/// earlier call are replaced.
 ///
 /// # Errors
 ///
 /// Such a manifest.
 pub fn check(output: &Path) -> Result<(), DataError> {
-    if output.join(SPLIT_FILE).exists() {
-        return Ok(());
+    let is_fold = |path: &PathBuf| {
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("fold"));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    if output.exists() && !output.is_dir() {
+        let reason = "it is a file; choose another --output, a folder".to_owned();
+        return Err(DataError::Table { path: output.to_path_buf(), reason });
     }
-    let manifests = files_in(output)?.into_iter().find(|path| is_manifest(path));
-    manifests.map_or(Ok(()), |path| {
-        Err(DataError::Table {
-            path,
-            reason: "it is there already, and no split.json beside it says that it was made by this command; choose \
-                     another --output, or remove it"
-                .to_owned(),
-        })
+    for folder in std::iter::once(output.to_path_buf()).chain(folders_in(output)?.into_iter().filter(is_fold)) {
+        if folder.join(SPLIT_FILE).exists() {
+            continue;
+        }
+        if let Some(path) = files_in(&folder)?.into_iter().find(|path| is_manifest(path)) {
+            let reason = "it is there already, and no split.json beside it says that it was made by this command; \
+                          choose another --output, or remove it";
+            return Err(DataError::Table { path, reason: reason.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to read what would be replaced.
+fn check_sources(output: &Path, sources: &[PathBuf]) -> Result<(), DataError> {
+    let Ok(output) = output.canonicalize() else { return Ok(()) };
+    let is_inside =
+        |path: &&PathBuf| is_manifest(path) && path.canonicalize().is_ok_and(|path| path.starts_with(&output));
+    sources.iter().find(is_inside).map_or(Ok(()), |path| {
+        let reason = "the input lies in the output folder and would be replaced; choose another --output".to_owned();
+        Err(DataError::Table { path: path.clone(), reason })
     })
 }
 
@@ -102,6 +124,7 @@ pub fn check(output: &Path) -> Result<(), DataError> {
 /// As [`check`]; a file cannot be written.
 pub fn write(output: &Path, corpus: Corpus) -> Result<Written, DataError> {
     check(output)?;
+    check_sources(output, &corpus.sources)?;
     let made = |folder: &Path| std::fs::create_dir_all(folder).map_err(|error| DataError::write(folder, &error));
     made(output)?;
     let sources = sources(&corpus.sources)?;
@@ -117,7 +140,7 @@ pub fn write(output: &Path, corpus: Corpus) -> Result<Written, DataError> {
     };
     let count = corpus.folds.len();
     let folders: Vec<String> = (1..=count).map(|number| format!("fold{number}")).collect();
-    remove_old(output, if count > 1 { &folders } else { &[] })?;
+    let old = old_files(output, if count > 1 { &folders } else { &[] })?;
     let mut written = Written {
         corpus: common.corpus.clone(),
         protocol: corpus.protocol,
@@ -128,17 +151,17 @@ pub fn write(output: &Path, corpus: Corpus) -> Result<Written, DataError> {
         skipped: corpus.skipped,
     };
     if count > 1 {
+        save(output, &SplitFile { folds: folders.clone(), ..common.clone() })?;
         for (number, (name, fold)) in folders.iter().zip(&corpus.folds).enumerate() {
             let folder = output.join(name);
             made(&folder)?;
-            remove_old(&folder, &[])?;
             let common = SplitFile { fold: Some(format!("{} of {count}", number + 1)), ..common.clone() };
             write_fold(&folder, fold, common, &mut written)?;
         }
-        save(output, &SplitFile { folds: folders, ..common })?;
     } else if let Some(fold) = corpus.folds.first() {
         write_fold(output, fold, common, &mut written)?;
     }
+    remove(&old, &written.manifests)?;
     Ok(written)
 }
 
@@ -151,60 +174,89 @@ fn write_fold(folder: &Path, fold: &Fold, mut file: SplitFile, written: &mut Wri
         .collect();
     file.sha256 = split_hash(&parts);
     file.shared.clone_from(&fold.shared);
+    let mut contents = Vec::new();
     for (name, rows) in parts {
         let path = folder.join(format!("{name}.jsonl"));
-        manifest::write(&path, rows)?;
-        let (_, sha256) = hash::of_file(&path).map_err(|error| DataError::file(&path, &error))?;
+        let content = manifest::to_text(&path, rows)?;
+        let sha256 = hash::of_bytes(content.as_bytes());
         file.files.insert(name.to_owned(), Part { utterances: rows.len(), sha256 });
         file.utterances.insert(name.to_owned(), rows.len());
         for label in rows.iter().filter_map(|row| row.label.as_ref()) {
             let by_part: &mut BTreeMap<String, usize> = file.labels.entry(label.clone()).or_default();
             *by_part.entry(name.to_owned()).or_default() += 1;
         }
+        contents.push((path, content));
+    }
+    // First: whatever happens to the manifests, it says whose they are, and that they are not what it states.
+    save(folder, &file)?;
+    for (path, content) in contents {
+        replace(&path, content.as_bytes())?;
         written.manifests.push(path);
     }
-    save(folder, &file)?;
     written.splits.push(file);
     Ok(())
 }
 
-/// Removes the manifests and folds of an earlier call: a file of another split would be taken for a part of this one.
-fn remove_old(folder: &Path, folds: &[String]) -> Result<(), DataError> {
+/// What an earlier call left that this one replaces or has no use for: a file of another split would be taken for a
+/// part of this one. In the folders of folds that are none any more also their `split.json` and themselves.
+fn old_files(folder: &Path, folds: &[String]) -> Result<Vec<PathBuf>, DataError> {
     let unknown = || SplitFile {
         utterances: ["train", "dev", "test"].map(|name| (name.to_owned(), 0)).into(),
         ..SplitFile::default()
     };
     let old = match SplitFile::read(folder) {
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(Vec::new()),
         Ok(Some(old)) => old,
         // As another version wrote it.
         Err(_) => unknown(),
     };
-    let failed = |path: &Path, error: &std::io::Error| Err(DataError::write(path, error));
-    let ours = |names: BTreeSet<String>| names.into_iter().filter(|name| !name.contains(['/', '\\']));
-    let manifests = ours(old.utterances.keys().cloned().collect()).map(|name| format!("{name}.jsonl"));
+    let is_plain = |name: &String| !name.contains(['/', '\\']);
+    let names = old.utterances.into_keys().filter(is_plain).map(|name| format!("{name}.jsonl"));
     // What was allowed was allowed for the old split.
-    for name in manifests.chain([LEAKS_FILE.to_owned()]) {
+    let mut found: Vec<PathBuf> = names.chain([LEAKS_FILE.to_owned()]).map(|name| folder.join(name)).collect();
+    for name in old.folds.iter().filter(|name| is_plain(name)) {
         let path = folder.join(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return failed(&path, &error),
+        found.extend(old_files(&path, &[])?);
+        if !folds.contains(name) {
+            found.extend([path.join(SPLIT_FILE), path]);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes old files, but for those that are written anew; folders only where nobody put more into them.
+fn remove(old: &[PathBuf], new: &[PathBuf]) -> Result<(), DataError> {
+    for path in old.iter().filter(|path| !new.contains(path)) {
+        if path.is_dir() {
+            let _ = std::fs::remove_dir(path);
+            continue;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(DataError::write(path, &error)),
             _ => {}
         }
     }
-    for name in ours(old.folds.into_iter().filter(|name| !folds.contains(name)).collect()) {
-        let path = folder.join(&name);
-        remove_old(&path, &[])?;
-        let _ = std::fs::remove_file(path.join(SPLIT_FILE));
-        // Left where somebody put more into it.
-        let _ = std::fs::remove_dir(&path);
-    }
     Ok(())
+}
+
+/// Writes a file in one step: it is the old one or the new one.
+fn replace(path: &Path, content: &[u8]) -> Result<(), DataError> {
+    let failed = |error: std::io::Error| DataError::write(path, &error);
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".clasp-temporary-")
+        .tempfile_in(path.parent().unwrap_or(Path::new(".")))
+        .map_err(failed)?;
+    temporary.write_all(content).map_err(failed)?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    // As any file that is made anew, and not for its owner alone.
+    temporary.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
+    temporary.persist(path).map(drop).map_err(|error| failed(error.error))
 }
 
 fn save(folder: &Path, file: &SplitFile) -> Result<(), DataError> {
     let path = folder.join(SPLIT_FILE);
     let text = serde_json::to_string_pretty(file).map_err(|error| DataError::write(&path, &error.into()))?;
-    std::fs::write(&path, text + "\n").map_err(|error| DataError::write(&path, &error))
+    replace(&path, (text + "\n").as_bytes())
 }
 
 /// Each file with its hash; of many, the folder that all are in with the hash of the lines `hash TAB path LF`.

@@ -146,7 +146,7 @@ fn shared_texts(parts: &[(String, Vec<Row>)]) -> Vec<Declaration> {
     pairs
         .filter_map(|(left, right)| {
             let count = left.1.intersection(&right.1).count();
-            let reason = format!("the corpus has {count} sentences in both, most of them under two idioms");
+            let reason = format!("the corpus has {count} sentences in both");
             (count > 0).then(|| Declaration::new(Kind::Text, [left.0, right.0], &reason))
         })
         .collect()

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, json};
 
-use crate::data::DataError;
 use crate::data::manifest::Row;
 use crate::data::overlap;
 use crate::data::split::{Declaration, Kind};
+use crate::data::{DataError, content};
 
 use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};
@@ -117,13 +117,13 @@ pub fn prepare(
     check_options(options)?;
     let tables = read_tables(&options.input, options.format)?;
     let sources = tables.iter().map(|table| table.path.clone()).collect();
-    let is_preset = tables.iter().any(|table| table.part.is_some()) || options.split.is_some();
+    let (items, columns) = rows_of(options, tables, audio.skip_bad)?;
+    let is_preset = items.iter().any(|item| item.part.is_some());
     if is_preset && (options.folds.is_some() || !options.groups.is_empty()) {
         let reason = "the table says which split each row is in, so that neither --folds nor --groups can be met; \
                       give one table without splits";
         return Err(options.wrong(reason));
     }
-    let (items, columns) = rows_of(options, tables, audio.skip_bad)?;
     let (items, skipped) = settle_items(items, audio, tell)?;
     let groups = groups(options, &items);
     let folds = if is_preset { vec![preset(items.clone())] } else { drawn(options, &items, &groups)? };
@@ -131,6 +131,14 @@ pub fn prepare(
     let empty = |item: &&Item| item.row.text.as_ref().is_some_and(|text| text.trim().is_empty());
     counts.insert("utterances".to_owned(), items.len().into());
     counts.insert("empty_texts".to_owned(), items.iter().filter(empty).count().into());
+    for (key, lacks) in [
+        ("without_audio", items.iter().filter(|item| item.row.audio.is_none()).count()),
+        ("without_text", items.iter().filter(|item| item.row.text.is_none()).count()),
+    ] {
+        if lacks > 0 {
+            counts.insert(key.to_owned(), lacks.into());
+        }
+    }
     counts.insert("columns".to_owned(), json!(columns));
     if !options.groups.is_empty() {
         counts.insert("groups".to_owned(), groups.iter().collect::<BTreeSet<_>>().len().into());
@@ -203,8 +211,10 @@ fn groups(options: &TableOptions, items: &[Item]) -> Vec<String> {
     if options.groups.is_empty() {
         return items.iter().map(|item| item.row.id.clone()).collect();
     }
-    let values: Vec<Vec<(usize, String)>> =
-        items.iter().map(|item| item.groups.iter().cloned().enumerate().collect()).collect();
+    let values: Vec<Vec<(usize, String)>> = items
+        .iter()
+        .map(|item| item.groups.iter().enumerate().filter_map(|(kind, value)| Some((kind, value.clone()?))).collect())
+        .collect();
     connected(&values).into_iter().map(|first| items[first].row.id.clone()).collect()
 }
 
@@ -276,7 +286,9 @@ fn drawn(options: &TableOptions, items: &[Item], groups: &[String]) -> Result<Ve
 /// A drawn split shares speakers unless these are groups: that is known, and said.
 fn declare(mut fold: Fold, options: &TableOptions, is_preset: bool) -> (Fold, Vec<String>) {
     let parts: Vec<overlap::Part> = fold.parts.iter().map(|(name, rows)| overlap::Part { name, rows }).collect();
-    let shared = overlap::find(&parts, &[], &overlap::Piece::by_path, &|_, _| false);
+    let contents = content::known_by(content::paths(parts.iter().map(|part| part.rows)), true);
+    let piece = |row: &Row| Some(overlap::Piece::of(row, contents.get(row.audio.as_ref()?)?.clone()));
+    let shared = overlap::find(&parts, &[], &piece, &|_, _| false);
     let is_known = |kind: Kind| !is_preset && kind == Kind::Speaker;
     let reason = if options.groups.is_empty() {
         "the split is stratified by label, not by speaker".to_owned()

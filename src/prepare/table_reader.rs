@@ -17,6 +17,8 @@ const METADATA: [&str; 3] = ["metadata.csv", "metadata.tsv", "metadata.jsonl"];
 pub(super) struct Table {
     /// The file.
     pub path: PathBuf,
+    /// Whether it is an audio folder's.
+    pub is_of_folder: bool,
     /// The split that its folder is named after.
     pub part: Option<String>,
     /// The names of the columns; for JSON Lines, of every key that any row has.
@@ -40,7 +42,7 @@ pub(super) fn read_tables(input: &Path, format: Option<TableFormat>) -> Result<V
         return Ok(vec![read_file(input, format)?]);
     }
     if let Some(path) = metadata_in(input) {
-        return Ok(vec![read_file(&path, format)?]);
+        return Ok(vec![Table { is_of_folder: true, ..read_file(&path, format)? }]);
     }
     let mut tables = Vec::new();
     for folder in folders_in(input)? {

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::data::DataError;
 use crate::data::manifest::Row;
+use crate::data::overlap::plain;
 
-use super::table::{Column, TableOptions, is_part_name, part_name};
+use super::table::{Column, SPLITS, TableOptions, is_part_name, part_name};
 use super::table_reader::{Record, Table};
 
 /// Keys of a manifest that a column of the same name fills.
@@ -19,8 +20,8 @@ const RESERVED: [&str; 9] = ["id", "audio", "text", "label", "speaker", "group",
 pub(super) struct Item {
     /// The utterance.
     pub row: Row,
-    /// Its values in the columns to group by, in their order.
-    pub groups: Vec<String>,
+    /// Its values in the columns to group by, in their order; none where there is no text.
+    pub groups: Vec<Option<String>>,
     /// The split that the table puts it in.
     pub part: Option<String>,
 }
@@ -43,18 +44,20 @@ pub(super) fn rows_of(
     let mut first_lines: BTreeMap<String, String> = BTreeMap::new();
     let mut problems = Vec::new();
     let mut taken = BTreeMap::new();
-    for table in tables {
+    for mut table in tables {
         let columns = columns_of(options, &table)?;
+        let by_folder = parts_by_folder(&table, columns.audio.as_ref());
         for (role, column) in [("audio", &columns.audio), ("text", &columns.text), ("label", &columns.label)] {
             if let Some(column) = column {
                 taken.insert(role, column.clone());
             }
         }
         let place = if table.part.is_some() { format!(" of {}", table.path.display()) } else { String::new() };
-        for record in table.records {
+        for record in std::mem::take(&mut table.records) {
             let line = record.line;
             let wrong = |reason| DataError::TableRow { path: table.path.clone(), line, reason };
-            match item_of(options, &columns, &table.path, table.part.as_deref(), record) {
+            let part = table.part.clone().or_else(|| by_folder.get(&line).cloned());
+            match item_of(options, &columns, &table.path, part.as_deref(), record) {
                 Ok(Item { row: Row { audio: Some(audio), .. }, .. }) if !may_lack_audio && !audio.is_file() => {
                     let hint = "correct the path, name the folder of the audio, or leave such rows out with --skip-bad";
                     problems.push(wrong(format!("no audio file {}; {hint}", audio.display())));
@@ -79,6 +82,18 @@ pub(super) fn rows_of(
     }
     items.sort_by(|left: &Item, right| left.row.id.cmp(&right.row.id));
     Ok((items, taken))
+}
+
+/// The split of each line of an audio folder's only table, where all its files lie in folders named after splits.
+fn parts_by_folder(table: &Table, audio: Option<&String>) -> BTreeMap<usize, String> {
+    let (true, Some(audio)) = (table.is_of_folder, audio) else { return BTreeMap::new() };
+    let part = |record: &Record| {
+        let path = text_of(record.cells.get(audio))?;
+        let (folder, _) = path.split_once('/')?;
+        let part = part_name(folder);
+        SPLITS.contains(&part.as_str()).then_some((record.line, part))
+    };
+    table.records.iter().map(part).collect::<Option<_>>().unwrap_or_default()
 }
 
 fn columns_of(options: &TableOptions, table: &Table) -> Result<Columns, DataError> {
@@ -138,13 +153,24 @@ fn item_of(
         }
         value
     };
-    let audio = cell(columns.audio.as_ref(), "audio");
+    // Where an utterance has a text and an id, it may lack a recording, as any manifest's.
+    let text = columns.text.as_ref().and_then(|column| text_of(record.cells.get(column)));
+    let may_lack_audio = options.id.is_some() && text.as_ref().is_some_and(|text| !text.trim().is_empty());
+    let has_audio = columns
+        .audio
+        .as_ref()
+        .is_some_and(|column| text_of(record.cells.get(column)).is_some_and(|audio| !audio.is_empty()));
+    let audio = if has_audio || !may_lack_audio { cell(columns.audio.as_ref(), "audio") } else { None };
     let label = cell(columns.label.as_ref(), "label");
     let given_id = cell(options.id.as_ref(), "id");
     let speaker = cell(options.speaker.as_ref(), "speaker");
     let named_part = cell(options.split.as_ref(), "split").map(|name| part_name(&name));
-    let groups: Vec<String> = options.groups.iter().filter_map(|column| cell(Some(column), "group")).collect();
-    let text = columns.text.as_ref().map(|column| text_of(record.cells.get(column)).unwrap_or_default());
+    // Texts are the same where `clasp check` says so.
+    let group = |column: &String| match &columns.text {
+        Some(found) if found == column => text.as_deref().and_then(plain),
+        _ => cell(Some(column), "group"),
+    };
+    let groups: Vec<Option<String>> = options.groups.iter().map(group).collect();
     if let Some(name) = named_part.as_ref().filter(|name| !is_part_name(name)) {
         reasons.push(format!("`{name}` cannot be the name of a split; use letters, digits, - and _"));
     }
@@ -161,9 +187,10 @@ fn item_of(
     let mut row = Row { id, audio, text, label, speaker, line: record.line, ..Row::default() };
     fill_rest(&mut row, record.cells, &mut reasons);
     // The group that the split respects is stated in the manifest, unless the table has another idea of a group.
-    if let ([column], [group]) = (options.groups.as_slice(), groups.as_slice())
+    if let ([column], [Some(group)]) = (options.groups.as_slice(), groups.as_slice())
         && row.group.is_none()
         && options.speaker.as_ref() != Some(column)
+        && columns.text.as_ref() != Some(column)
     {
         row.group = Some(group.clone());
     }

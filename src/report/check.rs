@@ -52,15 +52,22 @@ pub fn render(outcome: &Outcome) -> String {
     for path in &outcome.leaks_files {
         let _ = writeln!(text, "what was allowed is in {}; later reports say so", path.display());
     }
-    let errors = outcome.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-    let warnings = outcome.findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+    let count = |severity, word: &str| {
+        let count = outcome.findings.iter().filter(|finding| finding.severity == severity).count();
+        format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+    };
     let verdict = if outcome.ok { "can be trusted" } else { "CANNOT be trusted" };
-    let _ = writeln!(text, "{verdict}: {errors} errors, {warnings} warnings");
-    text
+    let _ = writeln!(text, "{verdict}: {}, {}", count(Severity::Error, "error"), count(Severity::Warning, "warning"));
+    harmless(&text)
 }
 
 type Of = fn(&Facts) -> Option<&Spread>;
 type By = fn(&Facts) -> &std::collections::BTreeMap<String, usize>;
+
+/// Without control characters: a label must not be able to clear the screen.
+fn harmless(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
+}
 
 fn overview(manifests: &[Facts]) -> Table {
     let mut table =
@@ -195,7 +202,7 @@ mod tests {
                 manifest: Some("train".into()),
                 count: 12,
                 text: "texts are empty".into(),
-                examples: vec!["u1".into(), "u2".into()],
+                examples: vec!["u1".into(), "u\u{1b}2".into()],
             }],
             leaks_files: Vec::new(),
         };
@@ -204,7 +211,7 @@ mod tests {
         assert!(text.contains(&format!("   over 0.5 to 2      80 {}\n", "#".repeat(40))), "{text}");
         assert!(text.contains("          over 2       0\n"), "{text}");
         assert!(
-            text.contains("warning: train: texts are empty (12: u1, u2, ...)\ncan be trusted: 0 errors, 1"),
+            text.contains("warning: train: texts are empty (12: u1, u\u{fffd}2, ...)\ncan be trusted: 0 errors, 1"),
             "{text}"
         );
     }

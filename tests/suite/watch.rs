@@ -75,7 +75,7 @@ fn what_differs_is_told() {
     let said = clasp(at, &["verify", "run", "--json"]);
     let found: Value = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!(found["ok"], json!(false));
-    said.bad_line(3, &["1 of the checks failed", "test score: accuracy 0.987000 in the report"]);
+    said.bad_line(3, &["a check failed", "test score: accuracy 0.987000 in the report"]);
     assert_eq!(uses(), before + 1);
     // Data that was changed since.
     let manifest = at.join("run/manifest.json");

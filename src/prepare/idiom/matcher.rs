@@ -220,6 +220,7 @@ fn phrases(tokens: &[Token], begin: usize, owning: bool) -> Vec<usize> {
 /// * Nothing stands within a string of function words (`out of`, `up to the`), before `and`, or before a possessive's
 ///   mark.
 /// * Before an article, a possessive or a preposition: adverbs (`put your foot right in it`).
+/// * Between the verb and a preposition: a pronoun (`took it for granted`).
 /// * A particle may begin what follows the verb or a slot (`rise up from the ashes`, `rub me up the wrong way`).
 /// * Before a particle that follows the verb: a pronoun or a noun phrase (`gave it up`).
 /// * Before a form of `be`: auxiliaries and adverbs (`the die has been cast`).
@@ -248,6 +249,13 @@ fn may_stand_between(left: &Element, right: &Element, inserted: &[Token]) -> boo
             [first, ..] => !matches!(first.kind, Kind::Content) && is_phrase(rest, true),
             [] => true,
         };
+    }
+    if left.is_verb
+        && right.kind == Kind::Preposition
+        && let [only] = rest
+        && (only.kind == Kind::Object || matches!(only.word.text.as_str(), "her" | "this" | "that"))
+    {
+        return true;
     }
     if left.kind == Kind::Conjunction || !is_word(right) || matches!(left.kind, Kind::Object | Kind::Reflexive) {
         return all_are(&[Kind::Adverb]);

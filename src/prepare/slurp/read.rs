@@ -69,13 +69,15 @@ struct Counts {
     headset: usize,
     intents: usize,
     unlabelled: usize,
+    repeated: usize,
 }
 
 #[derive(Default)]
 struct Found {
     rows: Vec<Row>,
     part_of: HashMap<String, &'static str>,
-    places: HashMap<String, (&'static str, usize)>,
+    /// File, line, sentence and label of each recording.
+    places: HashMap<String, (&'static str, usize, String, Option<String>)>,
     labels: BTreeSet<String>,
     problems: Vec<DataError>,
 }
@@ -117,6 +119,7 @@ pub(super) fn read(options: &SlurpOptions) -> Result<(Reading, HashMap<String, &
         of_file.insert("recordings".to_owned(), counted.recordings.into());
         of_file.insert("headset".to_owned(), counted.headset.into());
         of_file.insert("intent_is_not_scenario_action".to_owned(), counted.intents.into());
+        of_file.insert("listed_twice".to_owned(), counted.repeated.into());
         of_file.insert("without_scenario_or_action".to_owned(), counted.unlabelled.into());
         reading.counts.insert((*name).to_owned(), of_file.into());
     }
@@ -159,9 +162,22 @@ impl File<'_> {
             for recording in &sentence.recordings {
                 let id = stem(&recording.file).unwrap_or_default().to_owned();
                 counts.headset += usize::from(is_headset(&id));
-                if let Some((name, first)) = found.places.insert(id.clone(), (self.name, line)) {
-                    let reason = format!("`{id}` is already in {name}.jsonl, line {first}; remove one of the two");
-                    found.problems.push(wrong(reason));
+                match found.places.get(&id) {
+                    // The same said twice is no contradiction.
+                    Some((name, _, text, other))
+                        if *name == self.name && *text == sentence.sentence && *other == label =>
+                    {
+                        counts.repeated += 1;
+                        continue;
+                    }
+                    Some((name, first, ..)) => {
+                        let reason = format!("`{id}` is already in {name}.jsonl, line {first}; remove one of the two");
+                        found.problems.push(wrong(reason));
+                    }
+                    None => {
+                        let place = (self.name, line, sentence.sentence.clone(), label.clone());
+                        found.places.insert(id.clone(), place);
+                    }
                 }
                 if let (Some(label), true) = (&label, self.is_wanted(&id)) {
                     found.part_of.insert(id.clone(), self.part);

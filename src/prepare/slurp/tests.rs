@@ -101,7 +101,7 @@ fn each_recording_is_a_row() {
     let counted = |sentences: usize, recordings: usize, headset: usize, intents: usize, without: usize| {
         json!({
             "sentences": sentences, "recordings": recordings, "headset": headset,
-            "intent_is_not_scenario_action": intents, "without_scenario_or_action": without,
+            "intent_is_not_scenario_action": intents, "without_scenario_or_action": without, "listed_twice": 0,
         })
     };
     assert_eq!(

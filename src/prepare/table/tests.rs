@@ -304,3 +304,84 @@ fn manifests_of_somebody_else_are_left_alone() {
     assert!(error.contains("mine.jsonl: it is there already"), "{error}");
     assert_eq!(std::fs::read_to_string(corpus.path("out/mine.jsonl")).unwrap(), "mine");
 }
+
+#[test]
+fn nothing_of_somebody_elses_and_no_input_is_overwritten() {
+    let corpus = Corpus::new();
+    let options = corpus.options(&corpus.table(40));
+    std::fs::create_dir_all(corpus.path("out/fold1")).unwrap();
+    std::fs::write(corpus.path("out/fold1/train.jsonl"), "mine").unwrap();
+    let folds = TableOptions { folds: Some(5), ..options.clone() };
+    assert!(corpus.prepare(&folds).unwrap_err().to_string().contains("fold1/train.jsonl: it is there already"));
+    assert_eq!(std::fs::read_to_string(corpus.path("out/fold1/train.jsonl")).unwrap(), "mine");
+    std::fs::remove_file(corpus.path("out/fold1/train.jsonl")).unwrap();
+    corpus.prepare(&options).unwrap();
+    let before = std::fs::read(corpus.path("out/train.jsonl")).unwrap();
+    let again = TableOptions { id: Some("id".into()), ..TableOptions::new(corpus.path("out/train.jsonl")) };
+    assert!(
+        corpus.prepare(&again).unwrap_err().to_string().contains("lies in the output folder and would be replaced")
+    );
+    assert_eq!(std::fs::read(corpus.path("out/train.jsonl")).unwrap(), before);
+    std::fs::write(corpus.path("file"), "x").unwrap();
+    let error = write(&options, &corpus.path("file")).unwrap_err().to_string();
+    assert!(error.contains("it is a file; choose another --output"), "{error}");
+}
+
+#[test]
+fn what_a_table_lacks_its_manifests_lack() {
+    let corpus = Corpus::new();
+    let mut lines = String::new();
+    for i in 0..20 {
+        std::fs::write(corpus.path(&format!("wav/u{i}.wav")), "x").unwrap();
+        let mut row = json!({ "id": format!("u{i}"), "audio": format!("wav/u{i}.wav"), "text": "words", "label": "a" });
+        match i {
+            0 => row["text"] = json!(null),
+            1 => row["audio"] = json!(null),
+            2 => row["text"] = json!(""),
+            _ => {}
+        }
+        writeln!(lines, "{row}").unwrap();
+    }
+    std::fs::write(corpus.path("t.jsonl"), lines).unwrap();
+    let options = TableOptions { id: Some("id".into()), ..TableOptions::new(corpus.path("t.jsonl")) };
+    let report = corpus.prepare(&options).unwrap();
+    assert_eq!((&report.counts["without_text"], &report.counts["without_audio"]), (&json!(1), &json!(1)));
+    let rows: Vec<Row> = SPLITS.iter().flat_map(|name| corpus.read(name)).collect();
+    let row = |id: &str| rows.iter().find(|row| row.id == id).unwrap();
+    assert_eq!((row("u0").text.as_deref(), row("u2").text.as_deref()), (None, Some("")));
+    assert!(row("u1").audio.is_none() && row("u1").text.is_some());
+}
+
+#[test]
+fn texts_are_kept_apart_as_the_check_compares_them() {
+    let corpus = Corpus::new();
+    let texts = ["Hello there.", "hello, THERE", "caf\u{e9}", "CAFE\u{301}!", "", " "];
+    let mut table = "audio,text,label\n".to_owned();
+    for i in 0..60 {
+        std::fs::write(corpus.path(&format!("wav/u{i:02}.wav")), format!("{i}")).unwrap();
+        let text = if i < 12 { texts[i % 6].to_owned() } else { format!("text {i}") };
+        writeln!(table, "wav/u{i:02}.wav,\"{text}\",a").unwrap();
+    }
+    std::fs::write(corpus.path("t.csv"), table).unwrap();
+    for seed in 1..6 {
+        let options = TableOptions { groups: vec!["text".into()], seed, ..TableOptions::new(corpus.path("t.csv")) };
+        let report = corpus.prepare(&options).unwrap();
+        assert!(report.notes.is_empty(), "{:?}", report.notes);
+    }
+}
+
+#[test]
+fn an_audio_folder_with_one_table_has_its_splits_from_the_folders_of_its_files() {
+    let corpus = Corpus::new();
+    let mut table = "file_name,text,label\n".to_owned();
+    for i in 0..12 {
+        let folder = ["train", "train", "validation", "test"][i % 4];
+        std::fs::create_dir_all(corpus.path(folder)).unwrap();
+        std::fs::write(corpus.path(&format!("{folder}/u{i:02}.wav")), "x").unwrap();
+        writeln!(table, "{folder}/u{i:02}.wav,words {i},a").unwrap();
+    }
+    std::fs::write(corpus.path("metadata.csv"), table).unwrap();
+    let report = write(&TableOptions::new(corpus.path("")), &corpus.path("out")).unwrap();
+    assert_eq!(report.protocol, "given");
+    assert_eq!(corpus.read_ids("test"), ["u03", "u07", "u11"]);
+}
