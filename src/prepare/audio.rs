@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::data::manifest::Row;
 use crate::data::overlap::SOURCE;
 use crate::data::split::Skipped;
-use crate::data::{DataError, SAMPLE_RATE, audio, hash};
+use crate::data::{DataError, FileProblem, SAMPLE_RATE, audio, hash};
 
 use super::folder::{files_in, folders_in};
 
@@ -79,7 +79,10 @@ fn check(row: &Row) -> Result<(), DataError> {
     let Some(path) = &row.audio else { return Ok(()) };
     match fs::metadata(path) {
         Ok(facts) if facts.is_file() => Ok(()),
-        Ok(_) => Err(of_row(row, DataError::file(path, &std::io::ErrorKind::IsADirectory.into()))),
+        Ok(facts) => {
+            let problem = if facts.is_dir() { FileProblem::Folder } else { FileProblem::Special };
+            Err(of_row(row, DataError::File { path: path.clone(), problem }))
+        }
         Err(error) => Err(of_row(row, DataError::file(path, &error))),
     }
 }

@@ -18,6 +18,7 @@ use super::folder::{Corpus, Fold};
 use super::reading;
 use crate::data::DataError;
 use crate::data::manifest::Row;
+use crate::data::overlap::plain_text;
 use crate::data::split::{Declaration, Kind};
 use crate::random::{Random, mix};
 
@@ -137,11 +138,8 @@ fn share(count: usize, share: f64) -> usize {
 
 /// A declaration for every pair of parts that has the same text, without regard to case and punctuation, in both.
 fn shared_texts(parts: &[(String, Vec<Row>)]) -> Vec<Declaration> {
-    let plain = |text: &str| -> String { text.to_lowercase().chars().filter(|sign| sign.is_alphanumeric()).collect() };
-    let texts: Vec<(&str, BTreeSet<String>)> = parts
-        .iter()
-        .map(|(name, rows)| (name.as_str(), rows.iter().filter_map(|row| row.text.as_deref()).map(plain).collect()))
-        .collect();
+    let texts: Vec<(&str, BTreeSet<String>)> =
+        parts.iter().map(|(name, rows)| (name.as_str(), rows.iter().filter_map(plain_text).collect())).collect();
     let pairs = texts.iter().enumerate().flat_map(|(i, left)| texts[i + 1..].iter().map(move |right| (left, right)));
     pairs
         .filter_map(|(left, right)| {
