@@ -1,10 +1,10 @@
 //! `clasp log` and `clasp verify` through the real binary, and the event file of a run.
 
-use std::fs;
+use std::{fs, process::Stdio, thread::sleep, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::program::{clasp, copy_folder, demo_config, folder, lines_of, tiny_run};
+use crate::program::{clasp, copy_folder, demo_config, folder, lines_of, program, tiny_run};
 
 #[test]
 fn a_log_is_shown_and_its_events_are_whole() {
@@ -92,4 +92,40 @@ fn what_differs_is_told() {
     let said = clasp(at, &["verify", "run"]).bad(3, &["train: ", "other.jsonl has changed"]);
     assert!(said.stdout.contains("DIFFERS  parts"), "{}", said.stdout);
     clasp(at, &["verify", "tiny.toml"]).bad(2, &["holds no run"]);
+}
+
+/// 2,000 steps with evaluation and saving: what the process holds in memory in the last 200 is what it held in the
+/// first 200, within 5%.
+#[test]
+fn two_thousand_steps_do_not_grow_the_memory() {
+    let folder = folder();
+    let at = folder.path();
+    fs::write(at.join("tiny.toml"), demo_config()).unwrap();
+    // Six steps an epoch, and a line more in the log for its end.
+    let words = "train --config tiny.toml --quiet --set train.epochs=334 --set train.save_every_steps=50";
+    let mut child = program(at).args(words.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let resident = || -> Option<f64> {
+        let status = fs::read_to_string(&status).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+    };
+    let mut seen: Vec<(usize, f64)> = Vec::new();
+    let code = loop {
+        if let Some(code) = child.try_wait().unwrap() {
+            break code;
+        }
+        let lines = fs::read(at.join("run/log.jsonl")).map_or(0, |log| log.split(|byte| *byte == b'\n').count() - 1);
+        seen.extend(resident().map(|kib| (lines, kib)));
+        sleep(Duration::from_millis(30));
+    };
+    assert!(code.success());
+    let steps = |lines: usize| lines / 7 * 6;
+    let mean = |wanted: &dyn Fn(usize) -> bool| {
+        let found: Vec<f64> = seen.iter().filter(|(lines, _)| wanted(steps(*lines))).map(|(_, kib)| *kib).collect();
+        assert!(found.len() > 5, "{seen:?}");
+        found.iter().sum::<f64>() / f64::from(u32::try_from(found.len()).unwrap())
+    };
+    // The first few steps still fill what is kept.
+    let (first, last) = (mean(&|step| (20..=200).contains(&step)), mean(&|step| step > 1_800));
+    assert!((last / first - 1.0).abs() < 0.05, "{first} KiB in the first steps, {last} KiB in the last");
 }
