@@ -149,13 +149,15 @@ pub fn check(
     let parts = read(inputs)?;
     let folders: BTreeSet<&Path> = parts.iter().map(|part| part.folder.as_path()).collect();
     let mut states = BTreeMap::new();
+    let mut findings = Vec::new();
     for folder in folders {
-        if let Some(state) = SplitFile::read(folder)? {
-            states.insert(folder.to_path_buf(), state);
+        match SplitFile::read(folder) {
+            Ok(state) => states.extend(state.map(|state| (folder.to_path_buf(), state))),
+            // Then it declares nothing: another program may have put it there.
+            Err(problem) => findings.push(Finding::about_all(Severity::Warning, "split", problem.to_string())),
         }
     }
     let sounds = Sounds::read(parts.iter().flat_map(|part| &part.rows), options.decode, tell);
-    let mut findings = Vec::new();
     for part in &parts {
         findings.extend(labels(part, &parts));
         findings.extend(texts(part));

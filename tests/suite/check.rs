@@ -245,6 +245,10 @@ fn a_declared_split_is_reported_and_its_changes_are_noticed() {
     let found = report(&clasp(at, &["check", "folds", "--json"]).good());
     assert_eq!((found["manifests"].as_array().unwrap().len(), &found["shared"]), (9, &json!([])));
     assert_eq!(found["splits"].as_array().unwrap().len(), 3);
+    // What is no split.json of this program declares nothing, and stops nothing.
+    fs::write(at.join("drawn/split.json"), "[\"not ours\"]").unwrap();
+    let said = clasp(at, &["check", "drawn", "--json"]).bad(3, &["share", "speaker"]);
+    assert!(findings(&report(&said)).contains(&"warning split all: 1".to_owned()), "{}", said.stdout);
     // Manifests of two folds that are named by themselves are to be used together.
     clasp(at, &["check", "folds/fold1/dev.jsonl", "folds/fold2/test.jsonl"]).bad(3, &["share", "speaker"]);
     // The same without the folds' split.json are manifests like any: all against all.
