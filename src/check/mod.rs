@@ -20,7 +20,7 @@ use crate::data::manifest::{self, Row};
 use crate::data::overlap::{self, Overlap};
 use crate::data::split::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, SplitFile};
 use crate::data::{DataError, FileProblem, hash};
-use crate::prepare::folder::{files_in, folders_in};
+use crate::prepare::folder::{files_in, folders_in, is_manifest, replace};
 use sound::Sounds;
 
 /// A label so many times as frequent as another is imbalance.
@@ -247,9 +247,8 @@ fn manifests_of(input: &Path) -> Result<Vec<PathBuf>, DataError> {
     if !input.is_dir() {
         return Ok(vec![input.to_path_buf()]);
     }
-    let is_manifest = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
     let in_folder = |folder: &Path| -> Result<Vec<PathBuf>, DataError> {
-        let mut found: Vec<PathBuf> = files_in(folder)?.into_iter().filter(is_manifest).collect();
+        let mut found: Vec<PathBuf> = files_in(folder)?.into_iter().filter(|path| is_manifest(path)).collect();
         // In the order in which they are used.
         let place = |path: &PathBuf| {
             let stem = path.file_stem().unwrap_or_default();
@@ -322,13 +321,13 @@ fn texts(part: &Part) -> Vec<Finding> {
     if !empty.is_empty() {
         found.push(Finding::new(Severity::Warning, "text", part, &empty, "texts are empty"));
     }
-    for (key, check, lacks) in [
-        ("text", "text", part.rows.iter().filter(|row| row.text.is_none()).collect::<Vec<_>>()),
-        ("audio", "audio", part.rows.iter().filter(|row| row.audio.is_none()).collect()),
+    for (key, lacks) in [
+        ("text", part.rows.iter().filter(|row| row.text.is_none()).collect::<Vec<_>>()),
+        ("audio", part.rows.iter().filter(|row| row.audio.is_none()).collect()),
     ] {
         if !lacks.is_empty() {
             let text = format!("no `{key}`: only a method that does not read it can use these utterances");
-            found.push(Finding::new(Severity::Note, check, part, &ids(lacks), &text));
+            found.push(Finding::new(Severity::Note, key, part, &ids(lacks), &text));
         }
     }
     found
@@ -471,7 +470,7 @@ fn write_allowed(parts: &[Part], shared: &[Overlap]) -> Result<Vec<PathBuf>, Dat
         leaks.allowed.extend(allowed);
         let path = folder.join(LEAKS_FILE);
         let text = serde_json::to_string_pretty(&leaks).map_err(|error| DataError::write(&path, &error.into()))?;
-        std::fs::write(&path, text + "\n").map_err(|error| DataError::write(&path, &error))?;
+        replace(&path, (text + "\n").as_bytes())?;
         written.push(path);
     }
     Ok(written)

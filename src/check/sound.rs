@@ -93,7 +93,7 @@ impl Sounds {
     pub fn findings(&self, part: &Part, options: &CheckOptions) -> Vec<Finding> {
         let mut bad = Vec::new();
         let (mut long, mut silent, mut clipped, mut misstated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut same: BTreeMap<(&String, Key), Vec<&str>> = BTreeMap::new();
+        let mut same: BTreeMap<_, Vec<&str>> = BTreeMap::new();
         for row in &part.rows {
             let Some(sound) = key(row).and_then(|key| self.pieces.get(&key)) else { continue };
             let sound = match sound {
@@ -116,7 +116,7 @@ impl Sounds {
             if let Some((path, start, end)) = key(row)
                 && let Some(content) = self.contents.get(&path)
             {
-                same.entry((content, (PathBuf::new(), start, end))).or_default().push(&row.id);
+                same.entry((content, start, end)).or_default().push(&row.id);
             }
         }
         let same: Vec<String> = same

@@ -1,18 +1,13 @@
 //! `clasp check`: whether manifests can be trusted.
 
-use std::sync::Mutex;
-
-use super::write_output;
+use super::{counting, write_output};
 use clasp::{
     check::{self, CheckOptions, Severity},
     cli::{CheckArguments, LeakKind},
     config::{ConfigError, Problem},
     data::{DataError, split::Kind},
     error,
-    report::{
-        Event, Progress,
-        check::{render, sentence},
-    },
+    report::check::{render, sentence},
 };
 
 /// Runs `clasp check`.
@@ -35,16 +30,7 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<u8> {
         allowed: arguments.allow_leak.iter().map(kind).collect(),
         max_seconds: arguments.max_seconds,
     };
-    let progress = Mutex::new(Progress::stderr(false));
-    let tell = |event: &Event| {
-        if let Ok(mut progress) = progress.lock() {
-            progress.handle(event);
-        }
-    };
-    let count = |done, of| tell(&Event::Count { what: "reading audio", done, of: Some(of) });
-    let outcome = check::check(&arguments.manifests, &options, &count);
-    tell(&Event::Finished);
-    let outcome = outcome?;
+    let outcome = counting("reading audio", |tell| check::check(&arguments.manifests, &options, tell))?;
     if arguments.json {
         write_output(&format!("{:#}\n", serde_json::to_value(&outcome)?))?;
     } else {

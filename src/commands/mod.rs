@@ -14,11 +14,12 @@ pub mod prepare;
 pub mod train;
 pub mod verify;
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Mutex};
 
 use clasp::{
     cli::{Cli, Command},
     error::OutputError,
+    report::{Event, Progress},
 };
 
 /// Utterances that are read, decoded and answered together where a manifest is streamed: this many batches.
@@ -54,6 +55,19 @@ pub fn write_output(text: &str) -> Result<(), OutputError> {
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes())?;
     Ok(output.flush()?)
+}
+
+/// Runs work that many threads do, and shows how much of it is done.
+fn counting<T>(what: &str, work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
+    let progress = Mutex::new(Progress::stderr(false));
+    let tell = |event: &Event| {
+        if let Ok(mut progress) = progress.lock() {
+            progress.handle(event);
+        }
+    };
+    let result = work(&|done, of| tell(&Event::Count { what, done, of: Some(of) }));
+    tell(&Event::Finished);
+    result
 }
 
 /// A number of the command line as the library takes it.

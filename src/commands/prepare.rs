@@ -1,11 +1,10 @@
 //! `clasp prepare`: corpora to manifests.
 
 use std::fmt::Write as _;
-use std::sync::Mutex;
 
 use serde_json::Value;
 
-use super::write_output;
+use super::{counting, write_output};
 use clasp::{
     cli::{
         IemocapProtocol, Microphone, MistProtocol, PrepareArguments, PrepareCorpus, PrepareOutput,
@@ -22,9 +21,10 @@ use clasp::{
         magpie::{self, MagpieOptions},
         mist::{self, MistOptions},
         slurp::{self, SlurpOptions},
+        split::are_shares,
         table::{self, Column, TableOptions},
     },
-    report::{Event, Progress, table::Table},
+    report::table::Table,
 };
 
 /// Utterances that were left out and are listed; more are counted.
@@ -100,16 +100,8 @@ fn make(
     // Before hours of converting, not after them.
     folder::check(&to.output)?;
     let audio = AudioOptions { convert: to.convert.then(|| to.output.join("audio")), skip_bad: to.skip_bad };
-    let progress = Mutex::new(Progress::stderr(false));
-    let tell = |event: &Event| {
-        if let Ok(mut progress) = progress.lock() {
-            progress.handle(event);
-        }
-    };
-    let count = |done, of| tell(&Event::Count { what: "converting audio", done, of: Some(of) });
-    let corpus = prepare(&audio, &count);
-    tell(&Event::Finished);
-    let written = folder::write(&to.output, corpus?)?;
+    let corpus = counting("converting audio", |tell| prepare(&audio, tell))?;
+    let written = folder::write(&to.output, corpus)?;
     if to.json {
         write_output(&format!("{:#}\n", serde_json::to_value(&written)?))?;
     } else {
@@ -123,8 +115,7 @@ fn fractions(given: Vec<f64>) -> Result<[f64; 3], ConfigError> {
     let fractions: [f64; 3] = given.try_into().map_err(|found: Vec<f64>| {
         wrong(format!("must be three numbers, train, dev and test, as in 0.8,0.1,0.1; found {}", found.len()))
     })?;
-    let is_share = |share: &f64| (0.0..=1.0).contains(share);
-    if !fractions.iter().all(is_share) || (fractions.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
+    if !are_shares(&fractions) {
         let [train, dev, test] = fractions;
         let reason = format!("must be shares of 0 to 1 that sum to 1, as in 0.8,0.1,0.1; found {train},{dev},{test}");
         return Err(wrong(reason));

@@ -116,16 +116,7 @@ pub fn model_folder(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn cache(files: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = folder.path().join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, "abc123\n").unwrap();
-        }
-        folder
-    }
+    use crate::config::locate::tests::folder as cache;
 
     #[test]
     fn a_model_is_found_in_the_cache_by_id_short_name_and_revision() {

@@ -106,10 +106,11 @@ fn missing(key: &'static str, folder: &Path, names: &[Option<&str>]) -> ConfigEr
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn folder(files: &[&str]) -> tempfile::TempDir {
+    /// A folder with these files, each with one line.
+    pub(in crate::config) fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
             let path = folder.path().join(file);

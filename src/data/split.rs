@@ -167,7 +167,8 @@ pub struct SplitFile {
     pub shared: Vec<Declaration>,
     /// Utterances that were left out.
     pub skipped: Vec<Skipped>,
-    /// Keys of other versions.
+    /// Keys of other versions. That they are kept also means that only an object is such a file: without it a list would
+    /// be taken for the fields in order.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }

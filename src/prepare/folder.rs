@@ -1,9 +1,6 @@
 //! Writes what a corpus came to: a folder of manifests with its `split.json`, or such a folder for each fold.
 
 use std::collections::BTreeMap;
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -15,6 +12,7 @@ use crate::data::split::{
     Declaration, LEAKS_FILE, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash,
 };
 use crate::data::{DataError, hash};
+use crate::run::replace::replace_file;
 
 /// More files than this are hashed into one digest.
 const MOST_SOURCES: usize = 20;
@@ -240,17 +238,8 @@ fn remove(old: &[PathBuf], new: &[PathBuf]) -> Result<(), DataError> {
 }
 
 /// Writes a file in one step: it is the old one or the new one.
-fn replace(path: &Path, content: &[u8]) -> Result<(), DataError> {
-    let failed = |error: std::io::Error| DataError::write(path, &error);
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".clasp-temporary-")
-        .tempfile_in(path.parent().unwrap_or(Path::new(".")))
-        .map_err(failed)?;
-    temporary.write_all(content).map_err(failed)?;
-    temporary.as_file().sync_all().map_err(failed)?;
-    // As any file that is made anew, and not for its owner alone.
-    temporary.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
-    temporary.persist(path).map(drop).map_err(|error| failed(error.error))
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), DataError> {
+    replace_file(path, content).map_err(|error| DataError::write(path, &error.source))
 }
 
 fn save(folder: &Path, file: &SplitFile) -> Result<(), DataError> {
@@ -285,7 +274,8 @@ fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, DataError> {
     Ok(vec![Source { path: common, sha256: hash::of_bytes(lines.concat().as_bytes()) }])
 }
 
-fn is_manifest(path: &Path) -> bool {
+/// Whether a file is a manifest, by its name.
+pub(crate) fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 

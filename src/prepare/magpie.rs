@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};
 use super::reading;
+use super::split::are_shares;
 use crate::data::DataError;
 use crate::data::manifest::Row;
 use crate::data::overlap::plain_text;
@@ -102,7 +103,7 @@ fn check(options: &MagpieOptions) -> Result<(), DataError> {
     if !options.min_confidence.iter().all(is_share) {
         return wrong("the least confidence must be 0 to 1, as 0.75");
     }
-    if !options.fractions.iter().all(is_share) || (options.fractions.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
+    if !are_shares(&options.fractions) {
         return wrong("the shares of train, dev and test must be 0 to 1 and sum to 1, as 0.8, 0.1 and 0.1");
     }
     Ok(())

@@ -13,7 +13,7 @@ pub mod magpie;
 pub mod mist;
 pub(crate) mod reading;
 pub mod slurp;
-mod split;
+pub mod split;
 pub mod table;
 mod table_reader;
 mod table_rows;

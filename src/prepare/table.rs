@@ -2,7 +2,7 @@
 //! `metadata.csv`, becomes manifests with a seeded, stratified split or folds. Neither the order of the table's rows
 //! nor the machine changes who goes where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -10,12 +10,12 @@ use serde_json::{Map, json};
 
 use crate::data::manifest::Row;
 use crate::data::overlap;
-use crate::data::split::{Declaration, Kind};
+use crate::data::split::{Declaration, Kind, Skipped};
 use crate::data::{DataError, content};
 
 use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};
-use super::split::{Member, connected, grouped, stratified};
+use super::split::{Member, are_shares, connected, grouped, stratified};
 use super::table_reader::read_tables;
 use super::table_rows::{Item, rows_of};
 
@@ -172,8 +172,7 @@ pub fn prepare(
 }
 
 fn check_options(options: &TableOptions) -> Result<(), DataError> {
-    let is_share = |share: &f64| (0.0..=1.0).contains(share);
-    if !options.fractions.iter().all(is_share) || (options.fractions.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
+    if !are_shares(&options.fractions) {
         return Err(options.wrong("the shares of train, dev and test must be 0 to 1 and sum to 1, as 0.8, 0.1 and 0.1"));
     }
     if options.fractions[0] <= 0.0 {
@@ -195,9 +194,9 @@ fn settle_items(
     items: Vec<Item>,
     audio: &AudioOptions,
     tell: &(dyn Fn(usize, usize) + Sync),
-) -> Result<(Vec<Item>, Vec<crate::data::split::Skipped>), DataError> {
+) -> Result<(Vec<Item>, Vec<Skipped>), DataError> {
     let (rows, rest): (Vec<Row>, Vec<_>) = items.into_iter().map(|item| (item.row, (item.groups, item.part))).unzip();
-    let mut rest: std::collections::HashMap<String, _> = rows.iter().map(|row| row.id.clone()).zip(rest).collect();
+    let mut rest: HashMap<String, _> = rows.iter().map(|row| row.id.clone()).zip(rest).collect();
     let (rows, skipped) = settle(rows, audio, tell)?;
     let items = rows.into_iter().filter_map(|row| {
         let (groups, part) = rest.remove(&row.id)?;
@@ -289,7 +288,6 @@ fn declare(mut fold: Fold, options: &TableOptions, is_preset: bool) -> (Fold, Ve
     let contents = content::known_by(content::paths(parts.iter().map(|part| part.rows)), true);
     let piece = |row: &Row| Some(overlap::Piece::of(row, contents.get(row.audio.as_ref()?)?.clone()));
     let shared = overlap::find(&parts, &[], &piece, &|_, _| false);
-    let is_known = |kind: Kind| !is_preset && kind == Kind::Speaker;
     let reason = if options.groups.is_empty() {
         "the split is stratified by label, not by speaker".to_owned()
     } else {
@@ -304,7 +302,7 @@ fn declare(mut fold: Fold, options: &TableOptions, is_preset: bool) -> (Fold, Ve
             Kind::Audio => "the table names a recording twice",
         };
         notes.push(format!("{left} and {right} share {} {}; {hint}", overlap.values, overlap.noun()));
-        if is_known(overlap.kind) {
+        if !is_preset && overlap.kind == Kind::Speaker {
             declared.push(Declaration::new(overlap.kind, [left, right], &reason));
         }
     }
