@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::config::{Device, Precision};
+use crate::config::{Device, Devices, Precision};
 
 mod prepare;
 
@@ -94,9 +94,9 @@ pub struct TrainArguments {
     /// Remove the run that is in the run folder, and begin anew
     #[arg(long)]
     pub overwrite: bool,
-    /// auto, cpu, cuda or cuda:N; wins over run.device
+    /// auto, cpu, cuda, cuda:N, or several that share each batch, as cuda:0,1; wins over run.device
     #[arg(long)]
-    pub device: Option<Device>,
+    pub device: Option<Devices>,
     /// Say nothing but what goes wrong
     #[arg(long, short)]
     pub quiet: bool,
@@ -472,12 +472,12 @@ mod tests {
     #[test]
     fn the_demo_is_the_default() {
         let Command::Train(arguments) = parse(&["train"]).unwrap().command else { panic!("train") };
-        assert_eq!((arguments.config.as_str(), arguments.device), ("demo.toml", None));
+        assert_eq!((arguments.config.as_str(), arguments.device.clone()), ("demo.toml", None));
         let words = ["train", "--set", "a=b=c", "--set", "d=e", "--device", "cuda:1"];
         let Command::Train(arguments) = parse(&words).unwrap().command else { panic!("train") };
         assert_eq!(
-            (arguments.set.as_slice(), arguments.device),
-            (&["a=b=c".into(), "d=e".into()][..], Some(Device::Cuda(1)))
+            (arguments.set.as_slice(), arguments.device.clone()),
+            (&["a=b=c".into(), "d=e".into()][..], Some(Device::Cuda(1).into()))
         );
     }
 

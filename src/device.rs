@@ -3,7 +3,10 @@
 
 use burn::backend::Flex;
 
-use crate::{config::Device, ops::Ops};
+use crate::{
+    config::{Device, Devices},
+    ops::Ops,
+};
 
 /// A device that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,20 @@ pub fn choose(device: Device) -> Result<Chosen, DeviceError> {
     }
 }
 
+/// The devices that train together; all of one kind.
+///
+/// # Errors
+/// A CUDA device was asked for by name and is not there.
+pub fn choose_all(devices: &Devices) -> Result<Vec<Chosen>, DeviceError> {
+    devices.all().iter().map(|&device| choose(device)).collect()
+}
+
+/// Several devices in words.
+#[must_use]
+pub fn names(chosen: &[Chosen]) -> String {
+    chosen.iter().map(Chosen::to_string).collect::<Vec<_>>().join(" and ")
+}
+
 /// Work that runs on whichever backend was chosen.
 pub trait Task {
     /// What it comes to.
@@ -73,6 +90,26 @@ pub trait Task {
 
     /// Does it on one backend.
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output;
+}
+
+/// Work that several devices of one backend share.
+pub trait SharedTask {
+    /// What it comes to.
+    type Output;
+
+    /// Does it; there is at least one device.
+    fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output;
+}
+
+/// Runs a shared task on devices of one kind, as [`choose_all`] gives them.
+pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
+    #[cfg(feature = "cuda")]
+    if let Some(Chosen::Cuda(_)) = chosen.first() {
+        let number = |chosen: &Chosen| if let Chosen::Cuda(number) = chosen { *number } else { 0 };
+        let devices: Vec<_> = chosen.iter().map(number).map(burn::backend::cuda::CudaDevice::new).collect();
+        return task.run::<burn::backend::Cuda>(&devices);
+    }
+    task.run::<Flex>(&vec![burn::backend::flex::FlexDevice; chosen.len()])
 }
 
 /// Runs a task on a device that is there.

@@ -122,7 +122,7 @@ fn check(config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         either(
             "config device",
-            device::choose(config.run.device).map(|chosen| chosen.to_string()).map_err(anyhow::Error::from),
+            device::choose_all(&config.run.device).map(|chosen| device::names(&chosen)).map_err(anyhow::Error::from),
         ),
         either("run folder", run_folder(config)),
         either("text encoder", text_encoder(config)),

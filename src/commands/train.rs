@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use super::{eval, write_output};
 use clasp::{
     cli::TrainArguments,
-    config::{self, Config, EncoderSource, Precision},
+    config::{self, Config, ConfigError, EncoderSource, Precision, Problem},
     data::{
         manifest,
         proof::{Proof, Used},
     },
-    device::{self, Task},
+    device::{self, SharedTask},
     error,
     eval::Report,
     ops::Ops,
@@ -30,8 +30,9 @@ use clasp::{
         provenance::{HashedFile, Manifest, Session},
     },
     train::{
-        Outcome, Trainer,
+        Outcome, Start,
         setup::{self, Material},
+        train,
     },
 };
 
@@ -47,13 +48,14 @@ const HARMLESS: [&str; 5] = ["run.dir", "run.device", "run.workers", "train.log_
 /// Whatever stops the run.
 pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     let mut config = config::load(&arguments.config, &arguments.set)?;
-    if let Some(device) = arguments.device {
-        config.run.device = device;
+    if let Some(devices) = &arguments.device {
+        config.run.device = devices.clone();
     }
     // Before configs are compared: the stored one names the checkpoint, not the run that it is of.
     config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
     debug_assert_eq!(config.run.precision, Precision::F32, "the config refuses the others");
-    let chosen = device::choose(config.run.device)?;
+    let chosen = device::choose_all(&config.run.device)?;
+    check_share(&config, chosen.len())?;
     let folder = RunFolder::new(&config.run.dir);
     let existing = Existing { resume: arguments.resume, overwrite: arguments.overwrite };
     // What must be left alone is known before anything is read or made.
@@ -71,9 +73,9 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
         check_files(&folder, &files)?;
     }
     let split = split_of(&material);
-    tell_start(&mut progress, &material, chosen, &folder, is_resumed);
+    tell_start(&mut progress, &material, &chosen, &folder, is_resumed);
     split.sentences().iter().for_each(|sentence| progress.handle(&Event::Message(sentence)));
-    let session = Session::start(BURN, &chosen.to_string(), rayon::current_num_threads());
+    let session = Session::start(BURN, &device::names(&chosen), rayon::current_num_threads());
     let mut manifest = if is_resumed {
         folder.begin_again(&lock, session)?
     } else {
@@ -84,14 +86,14 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     let is_stopped = stop_flag()?;
     let work =
         Work { material: &material, folder: &folder, is_resumed, is_stopped: &is_stopped, progress: &mut progress };
-    let trained = device::dispatch(chosen, work);
+    let trained = device::dispatch_all(&chosen, work);
     if trained.is_err() {
         manifest.end_session();
         // What went wrong in training is told; that the manifest could not be written is not worth more.
         let _ = manifest.save(&folder.manifest());
     }
     let outcome = trained?;
-    let report = test_at_end(&material, &folder, chosen, &mut manifest, arguments.quiet)?;
+    let report = test_at_end(&material, &folder, chosen[0], &mut manifest, arguments.quiet)?;
     let mut result = json!({
         "best_epoch": outcome.best.map(|best| best.epoch),
         "dev_weighted_f1": outcome.best.and_then(|best| best.weighted_f1),
@@ -126,20 +128,30 @@ struct Work<'a> {
     progress: &'a mut Progress,
 }
 
-impl Task for Work<'_> {
+impl SharedTask for Work<'_> {
     type Output = anyhow::Result<Outcome>;
 
-    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
-        let progress = self.progress;
-        let mut tell = |event: &Event| progress.handle(event);
-        Trainer::<B>::new(self.material, self.folder, device, self.is_resumed, self.is_stopped, &mut tell)?.run()
+    fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output {
+        let Self { material, folder, is_resumed, is_stopped, progress } = self;
+        let start = Start { material, folder, is_resumed, is_stopped };
+        train::<B>(start, devices, &mut |event| progress.handle(event))
     }
+}
+
+/// Every device needs an utterance of a batch.
+fn check_share(config: &Config, devices: usize) -> Result<(), ConfigError> {
+    if config.train.batch_size >= devices {
+        return Ok(());
+    }
+    let words =
+        format!("is {}, too few for {devices} devices: raise it, or name fewer devices", config.train.batch_size);
+    Err(ConfigError::invalid("config", vec![Problem::conflict("train.batch_size", words)]))
 }
 
 fn tell_start(
     progress: &mut Progress,
     material: &Material,
-    chosen: device::Chosen,
+    chosen: &[device::Chosen],
     folder: &RunFolder,
     is_resumed: bool,
 ) {
@@ -147,8 +159,9 @@ fn tell_start(
     let dev = material.dev.as_ref().map_or(0, |dev| dev.len());
     let verb = if is_resumed { "continuing" } else { "training" };
     say(&format!(
-        "{verb} {} on {chosen} with {} and {dev} dev utterances, {} labels; run folder {}",
+        "{verb} {} on {} with {} and {dev} dev utterances, {} labels; run folder {}",
         material.config.model.method,
+        device::names(chosen),
         material.train.len(),
         material.labels.len(),
         folder.path().display()
@@ -156,6 +169,14 @@ fn tell_start(
     material.warnings.iter().for_each(|warning| say(&format!("note: {warning}")));
     if material.dev.is_none() {
         say("note: there is no data.dev: the last epoch is taken as the best");
+    }
+    if chosen.len() > 1 {
+        let negatives =
+            if material.config.train.gather_negatives { "the whole batch" } else { "a device's own part of the batch" };
+        say(&format!(
+            "note: each batch is shared by {} devices; the contrastive terms see {negatives} (train.gather_negatives)",
+            chosen.len()
+        ));
     }
     if material.config.train.accumulation_steps > 1 {
         say("note: train.accumulation_steps does not enlarge the contrastive terms' negatives: they stay in a batch");

@@ -75,8 +75,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A file, folder or hub id; the empty string counts as not set.
     Path,
-    /// The word of a device.
-    Device,
+    /// The word of a device, or of several.
+    Devices,
     /// Two or more different labels.
     Labels,
     /// A list of whole numbers of at least 1.
@@ -94,7 +94,7 @@ impl Kind {
             Self::Number(range) => range.words().to_owned(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Path => "a string (a path)".to_owned(),
-            Self::Device => "one of auto, cpu, cuda, cuda:N".to_owned(),
+            Self::Devices => "one of auto, cpu, cuda, cuda:N, or several as in cuda:0,1".to_owned(),
             Self::Labels => "a list of two or more different strings, none of them empty".to_owned(),
             Self::Integers => format!("a list of whole numbers from 1 to {MOST}"),
         }
@@ -103,7 +103,7 @@ impl Kind {
     /// Whether a bare word on the command line is meant as a string.
     #[must_use]
     pub const fn is_text(self) -> bool {
-        matches!(self, Self::Choice(_) | Self::Path | Self::Device)
+        matches!(self, Self::Choice(_) | Self::Path | Self::Devices)
     }
 }
 
@@ -301,12 +301,18 @@ const GENERAL: &[Key] = &[
     Key::fixed("train.clip_norm", Kind::Number(Range::NotNegative), "0.0", "largest global gradient norm; 0: no limit"),
     Key::fixed("train.accumulation_steps", Kind::Integer(1), "1", "batches an optimiser step"),
     Key::fixed("train.patience", Kind::Integer(0), "0", "stop after this many epochs without a better one; 0: never"),
-    Key::fixed("train.batch_size", Kind::Integer(1), "4", "utterances a batch"),
+    Key::fixed("train.batch_size", Kind::Integer(1), "4", "utterances a batch, over all devices"),
     Key::fixed(
         "train.batch_seconds",
         Kind::Number(Range::NotNegative),
         "0.0",
         "largest padded seconds of audio a batch; 0: no limit",
+    ),
+    Key::fixed(
+        "train.gather_negatives",
+        Kind::Boolean,
+        "true",
+        "with several devices: contrast with the whole batch (true) or with a device's own part of it",
     ),
     Key::fixed("train.epochs", Kind::Integer(1), "25", "passes over the training data"),
     Key::fixed("train.seed", Kind::Seed, "1", "seed of the weights, the order and the dropout"),
@@ -314,7 +320,7 @@ const GENERAL: &[Key] = &[
     Key::fixed("train.log_every_steps", Kind::Integer(1), "1", "log each so many steps"),
     Key::open("train.init", Kind::Path, "none", "start from this clasp checkpoint, which decides the architecture"),
     Key::open("run.dir", Kind::Path, "runs/<name of the config>", "folder of the run, relative to the current folder"),
-    Key::fixed("run.device", Kind::Device, "\"auto\"", "auto, cpu, cuda or cuda:N"),
+    Key::fixed("run.device", Kind::Devices, "\"auto\"", "auto, cpu, cuda, cuda:N, or several: cuda:0,1"),
     Key::fixed("run.precision", Kind::Choice(Precision::WORDS), "\"f32\"", "number format (this version: f32)"),
     Key::fixed("run.test_at_end", Kind::Boolean, "false", "score the test data after training"),
     Key::fixed("run.workers", Kind::Integer(1), "2", "threads that decode audio"),

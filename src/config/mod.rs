@@ -25,8 +25,8 @@ use serde_json::{Map, Value};
 pub use architecture::{Architecture, Fusion};
 pub use problem::{ConfigError, Fault, Place, Problem};
 pub use types::{
-    Ablation, ClassWeights, Device, FusionKind, KlDirection, Method, Negatives, OptimizerKind, Precision, Schedule,
-    Similarity, SpeechPooling, TextPooling,
+    Ablation, ClassWeights, Device, Devices, FusionKind, KlDirection, Method, Negatives, OptimizerKind, Precision,
+    Schedule, Similarity, SpeechPooling, TextPooling,
 };
 
 use document::Document;
@@ -270,10 +270,12 @@ pub struct TrainConfig {
     pub accumulation_steps: usize,
     /// Epochs without a better one before the end; 0 in the file is none.
     pub patience: Option<usize>,
-    /// Utterances a batch, at most.
+    /// Utterances a batch over all devices, at most.
     pub batch_size: usize,
     /// Padded seconds of audio a batch, at most; 0 in the file is none.
     pub batch_seconds: Option<f64>,
+    /// Whether the contrastive terms see the whole batch where several devices share it.
+    pub gather_negatives: bool,
     /// Passes over the data.
     pub epochs: usize,
     /// Seed of weights, order and dropout.
@@ -291,8 +293,8 @@ pub struct TrainConfig {
 pub struct RunConfig {
     /// The run folder.
     pub dir: PathBuf,
-    /// The device.
-    pub device: Device,
+    /// The devices.
+    pub device: Devices,
     /// The number format.
     pub precision: Precision,
     /// Whether the test data are scored after training.

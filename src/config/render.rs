@@ -41,7 +41,7 @@ impl Config {
         values.extend(self.train_values());
         values.extend(keyed([
             ("run.dir", path(Some(&self.run.dir))),
-            ("run.device", json!(self.run.device)),
+            ("run.device", json!(self.run.device.to_string())),
             ("run.precision", json!(self.run.precision)),
             ("run.test_at_end", json!(self.run.test_at_end)),
             ("run.workers", json!(self.run.workers)),
@@ -144,6 +144,7 @@ impl Config {
             ("train.patience", json!(train.patience.unwrap_or(0))),
             ("train.batch_size", json!(train.batch_size)),
             ("train.batch_seconds", json!(train.batch_seconds.unwrap_or(0.0))),
+            ("train.gather_negatives", json!(train.gather_negatives)),
             ("train.epochs", json!(train.epochs)),
             ("train.seed", json!(train.seed)),
             ("train.save_every_steps", json!(train.save_every_steps.unwrap_or(0))),

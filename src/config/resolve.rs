@@ -91,7 +91,7 @@ impl Resolver<'_> {
         let dir = self.text("run.dir").map_or_else(|| Path::new("runs").join(&self.surroundings.name), PathBuf::from);
         RunConfig {
             dir: self.surroundings.current_folder.join(dir),
-            device: self.choice("run.device", |word| word.parse().ok()).unwrap_or(Device::Auto),
+            device: self.choice("run.device", |word| word.parse().ok()).unwrap_or_else(|| Device::Auto.into()),
             precision,
             test_at_end: self.boolean("run.test_at_end"),
             workers: self.integer("run.workers"),
@@ -152,6 +152,7 @@ impl Resolver<'_> {
             patience,
             batch_size: self.integer("train.batch_size"),
             batch_seconds: self.stated_number("train.batch_seconds").filter(|seconds| *seconds > 0.0),
+            gather_negatives: self.boolean("train.gather_negatives"),
             epochs: self.integer("train.epochs"),
             seed: self.seed("train.seed").unwrap_or_default(),
             save_every_steps: self.stated_integer("train.save_every_steps").filter(|steps| *steps > 0),

@@ -221,9 +221,14 @@ impl fmt::Display for Device {
 /// Why a word names no device that this version can use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// A list of devices.
-    #[error("several devices are not available in this version: name one of auto, cpu, cuda, cuda:N")]
+    /// A list of devices where one is asked for.
+    #[error("several devices work together only in training: name one of auto, cpu, cuda, cuda:N")]
     Several,
+    /// A list that no group can be made of.
+    #[error(
+        "several devices must be CUDA devices, each named once, as in cuda:0,1 (or cpu,cpu to try the same on the CPU)"
+    )]
+    Mixed,
     /// Anything else.
     #[error("no such device: expected auto, cpu, cuda or cuda:N (N a whole number, as in cuda:1)")]
     Unknown,
@@ -260,6 +265,62 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
+/// The devices that train together, each on its part of every batch: one, or several of a kind, as `cuda:0,1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices(Vec<Device>);
+
+impl Devices {
+    /// The devices; there is at least one.
+    #[must_use]
+    pub fn all(&self) -> &[Device] {
+        &self.0
+    }
+}
+
+impl From<Device> for Devices {
+    fn from(device: Device) -> Self {
+        Self(vec![device])
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, device) in self.0.iter().enumerate() {
+            match device {
+                Device::Cuda(number) if place > 0 => write!(formatter, ",{number}")?,
+                device if place > 0 => write!(formatter, ",{device}")?,
+                device => device.fmt(formatter)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Devices {
+    type Err = DeviceError;
+
+    fn from_str(word: &str) -> Result<Self, DeviceError> {
+        let mut devices: Vec<Device> = Vec::new();
+        for part in word.split(',') {
+            let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            let device: Device = match devices.first() {
+                Some(Device::Cuda(_)) if is_number => format!("cuda:{part}").parse()?,
+                _ => part.parse()?,
+            };
+            let fits = match (devices.first(), device) {
+                (None, _) | (Some(Device::Cpu), Device::Cpu) => true,
+                (Some(Device::Cuda(_)), Device::Cuda(_)) => !devices.contains(&device),
+                _ => false,
+            };
+            if !fits {
+                return Err(DeviceError::Mixed);
+            }
+            devices.push(device);
+        }
+        Ok(Self(devices))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,5 +351,26 @@ mod tests {
             assert_eq!(word.parse::<Device>(), Err(DeviceError::Unknown), "{word}");
         }
         assert_eq!("cuda:0,1".parse::<Device>(), Err(DeviceError::Several));
+    }
+
+    #[test]
+    fn devices_that_train_together_are_of_one_kind() {
+        for (word, devices) in [
+            ("auto", vec![Device::Auto]),
+            ("cuda:1", vec![Device::Cuda(1)]),
+            ("cuda:0,1", vec![Device::Cuda(0), Device::Cuda(1)]),
+            ("cuda:3,1,2", vec![Device::Cuda(3), Device::Cuda(1), Device::Cuda(2)]),
+            ("cpu,cpu", vec![Device::Cpu; 2]),
+        ] {
+            let found: Devices = word.parse().unwrap();
+            assert_eq!((found.all(), found.to_string().as_str()), (devices.as_slice(), word));
+        }
+        assert_eq!("cuda,cuda:1".parse::<Devices>().unwrap().to_string(), "cuda:0,1");
+        for word in ["cuda:0,0", "cpu,cuda:0", "auto,auto", "cuda:0,cpu"] {
+            assert_eq!(word.parse::<Devices>(), Err(DeviceError::Mixed), "{word}");
+        }
+        for word in ["", "cuda:0,", "cpu,1", ",cuda:1", "cuda:0,-1"] {
+            assert_eq!(word.parse::<Devices>(), Err(DeviceError::Unknown), "{word}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::document::Document;
 use super::encoder_keys;
 use super::keys::{self, Key, Kind};
 use super::problem::{Fault, Problem};
-use super::types::{Device, DeviceError};
+use super::types::Devices;
 
 /// What is wrong with a document, and the keys whose values must not be used.
 #[derive(Debug, Default)]
@@ -98,13 +98,7 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
             }
             true
         }
-        (Kind::Device, Value::String(word)) => match word.parse::<Device>() {
-            Err(DeviceError::Several) => {
-                let available = "one device (auto, cpu, cuda or cuda:N)".to_owned();
-                return Some(Fault::Unavailable { found: show(value), available });
-            }
-            parsed => parsed.is_ok(),
-        },
+        (Kind::Devices, Value::String(word)) => word.parse::<Devices>().is_ok(),
         (Kind::Labels, Value::Array(labels)) => are_labels(labels),
         (Kind::Integers, Value::Array(numbers)) => {
             !numbers.is_empty()

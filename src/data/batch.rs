@@ -1,5 +1,7 @@
 //! Which examples make a batch (a pure function of lengths, options, seed and epoch), and padding them into one.
 
+use std::ops::Range;
+
 use super::SAMPLE_RATE;
 use super::dataset::Example;
 use crate::random::{Random, mix};
@@ -54,6 +56,30 @@ impl Batch {
     pub fn longest_samples(&self) -> usize {
         self.sample_lengths.iter().copied().max().unwrap_or(0)
     }
+}
+
+impl Batch {
+    /// Some of the examples, padded to the longest of them.
+    #[must_use]
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let token_lengths = self.token_lengths[rows.clone()].to_vec();
+        let sample_lengths = self.sample_lengths[rows.clone()].to_vec();
+        Self {
+            indices: self.indices[rows.clone()].to_vec(),
+            ids: self.ids[rows.clone()].to_vec(),
+            tokens: narrowed(&self.tokens, self.longest_tokens(), rows.clone(), &token_lengths),
+            waveforms: narrowed(&self.waveforms, self.longest_samples(), rows.clone(), &sample_lengths),
+            labels: self.labels[rows].to_vec(),
+            token_lengths,
+            sample_lengths,
+        }
+    }
+}
+
+/// Rows of a padded table, cut to the longest of `lengths`.
+fn narrowed<T: Copy>(table: &[T], width: usize, rows: Range<usize>, lengths: &[usize]) -> Vec<T> {
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    rows.flat_map(|row| table[row * width..row * width + longest].iter().copied()).collect()
 }
 
 /// Pads examples into a batch.

@@ -55,16 +55,64 @@ impl<B: Backend> LossTerms<B> {
             ("kl", self.kl),
         ]
     }
+
+    /// What is minimised of a part of the examples: its means count by `share`, the contrastive terms by `contrast`,
+    /// which is larger where they are those of more examples than the part has.
+    #[must_use]
+    pub fn objective(&self, config: &LossConfig, share: f64, contrast: f64) -> Tensor<B, 1> {
+        let total = self.total.clone() * share;
+        if contrast <= share {
+            return total;
+        }
+        let contrastive = self.semantic.clone() * config.semantic + self.modality.clone() * config.modality;
+        total + contrastive * (contrast - share)
+    }
+}
+
+/// The vectors that the contrastive terms compare, each [examples, hidden]: those of the batch, or of a larger one of
+/// which other devices compute the rest.
+#[derive(Clone, Debug)]
+pub struct Contrasted<B: Backend> {
+    /// `h_a,inv`
+    pub speech_invariant: Tensor<B, 2>,
+    /// `h_t,inv`
+    pub text_invariant: Tensor<B, 2>,
+    /// `h_a,spe`
+    pub speech_specific: Tensor<B, 2>,
+    /// `h_t,spe`
+    pub text_specific: Tensor<B, 2>,
+}
+
+impl<B: Backend> From<&ClaspOutput<B>> for Contrasted<B> {
+    fn from(output: &ClaspOutput<B>) -> Self {
+        Self {
+            speech_invariant: output.speech_invariant.clone(),
+            text_invariant: output.text_invariant.clone(),
+            speech_specific: output.speech_specific.clone(),
+            text_specific: output.text_specific.clone(),
+        }
+    }
 }
 
 /// All terms of a batch.
 #[must_use]
 pub fn losses<B: Backend>(output: &ClaspOutput<B>, targets: &Targets, config: &LossConfig) -> LossTerms<B> {
+    losses_against(output, Contrasted::from(output), targets, config)
+}
+
+/// All terms of a batch whose contrastive terms are those of `contrasted`.
+#[must_use]
+pub fn losses_against<B: Backend>(
+    output: &ClaspOutput<B>,
+    contrasted: Contrasted<B>,
+    targets: &Targets,
+    config: &LossConfig,
+) -> LossTerms<B> {
     let task_text = cross_entropy(output.logits_text.clone(), targets);
     let task_speech = cross_entropy(output.logits_speech.clone(), targets);
     let task_fusion = cross_entropy(output.logits_fusion.clone(), targets);
-    let semantic = contrastive(output.speech_invariant.clone(), output.text_invariant.clone(), config);
-    let modality = -contrastive(output.speech_specific.clone(), output.text_specific.clone(), config);
+    let semantic = contrastive(contrasted.speech_invariant, contrasted.text_invariant, config);
+    let modality = -contrastive(contrasted.speech_specific, contrasted.text_specific, config);
     let reconstruction = (reconstruction(output.speech.clone(), output.speech_reconstructed.clone(), config)
         + reconstruction(output.text.clone(), output.text_reconstructed.clone(), config))
         * 0.5;

@@ -35,8 +35,21 @@ impl Targets {
                 rows.push((sharp + smooth) as f32);
             }
         }
-        let total_weight = labels.iter().map(|&label| weight(label)).sum();
+        let total_weight = Self::weight_of(labels, weights);
         Self { rows, classes, total_weight }
+    }
+
+    /// For a part of the examples that counts by `share`: with it, the parts' cross-entropies add up to that of all,
+    /// whose class weights have this sum.
+    #[must_use]
+    pub fn part_of(self, total_weight: f64, share: f64) -> Self {
+        Self { total_weight: total_weight * share, ..self }
+    }
+
+    /// The sum of the class weights of some labels; `weights` as for [`Targets::new`].
+    #[must_use]
+    pub fn weight_of(labels: &[usize], weights: &[f64]) -> f64 {
+        labels.iter().map(|&label| weights.get(label).copied().unwrap_or(1.0)).sum()
     }
 }
 

@@ -338,7 +338,15 @@ mod tests {
 
     fn entry(epoch: usize, step: usize) -> StepEntry {
         let loss = LossValues { total: 1.5, task_text: Some(0.25), kl: Some(0.125), ..LossValues::default() };
-        StepEntry { epoch, step, loss, learning_rate: 1e-5, gradient_norm: 1.0, examples_per_second: 8.25 }
+        StepEntry {
+            epoch,
+            step,
+            loss,
+            learning_rate: 1e-5,
+            gradient_norm: 1.0,
+            examples_per_second: 8.25,
+            gradient_norms: std::collections::BTreeMap::new(),
+        }
     }
 
     fn epoch_end(epoch: usize) -> EpochEntry {
@@ -351,6 +359,7 @@ mod tests {
             dev: Some(EpochScores { fusion: Some(dev), text_only: Some(dev), ..EpochScores::default() }),
             is_best: epoch == 1,
             seconds: 12.34,
+            data_wait: None,
         }
     }
 

@@ -38,6 +38,7 @@ fn table(epochs: &[&EpochEntry]) -> Table {
         "text only",
         "speech only",
         "time",
+        "waiting",
         "",
     ]);
     for epoch in epochs {
@@ -52,6 +53,7 @@ fn table(epochs: &[&EpochEntry]) -> Table {
             number(dev.and_then(|dev| f1(dev.text_only))),
             number(dev.and_then(|dev| f1(dev.speech_only))),
             format!("{:.0} s", epoch.seconds),
+            epoch.data_wait.map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", 100.0 * share)),
             if epoch.is_best { "best so far" } else { "" }.to_owned(),
         ]);
     }
@@ -83,6 +85,8 @@ fn stand(step: &StepEntry, epochs: &[&EpochEntry]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::run::log::{EpochScores, LossValues};
 
@@ -93,6 +97,7 @@ mod tests {
             loss: LossValues { total: 1.25, kl: Some(0.5), ..LossValues::default() },
             learning_rate: 1e-5,
             gradient_norm: 2.0,
+            gradient_norms: BTreeMap::new(),
             examples_per_second: 8.0,
         })
     }
@@ -102,7 +107,8 @@ mod tests {
         let dev = EpochScores { fusion: Some(headline), ..EpochScores::default() };
         let train =
             EpochScores { loss: Some(LossValues { total: 1.0, ..LossValues::default() }), ..EpochScores::default() };
-        Entry::Epoch(Box::new(EpochEntry { epoch, step, train, dev: Some(dev), is_best: epoch == 1, seconds: 61.4 }))
+        let (is_best, seconds, data_wait) = (epoch == 1, 61.4, Some(0.015));
+        Entry::Epoch(Box::new(EpochEntry { epoch, step, train, dev: Some(dev), is_best, seconds, data_wait }))
     }
 
     #[test]
@@ -113,7 +119,7 @@ mod tests {
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(
             words(lines[1]),
-            ["1", "10", "1.0000", "0.5000", "0.0000", "-", "-", "61", "s", "best", "so", "far"]
+            ["1", "10", "1.0000", "0.5000", "0.0000", "-", "-", "61", "s", "1.5%", "best", "so", "far"]
         );
         assert_eq!(words(lines[2])[..2], ["2", "20"]);
         let expected = "epoch 3 at step 23 (3 of about 10 of this epoch): loss 1.2500, kl 0.5000; learning rate 1.000e-5, \

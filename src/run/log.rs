@@ -2,6 +2,7 @@
 //!
 //! Epochs and steps count from 1. A number that is not finite is written as null: the line stays valid JSON.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ impl LossValues {
 }
 
 /// One optimiser step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepEntry {
     /// The epoch that the step belongs to.
     pub epoch: usize,
@@ -76,6 +77,9 @@ pub struct StepEntry {
     /// Examples per second since the last entry.
     #[serde(with = "number")]
     pub examples_per_second: f64,
+    /// The norm of the gradient of each part of the model, by the first word of its parameters' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gradient_norms: BTreeMap<String, f64>,
 }
 
 /// The scores of a split at the end of an epoch.
@@ -111,6 +115,9 @@ pub struct EpochEntry {
     /// Time that the epoch took, scoring included.
     #[serde(with = "number")]
     pub seconds: f64,
+    /// Share of the training steps' time in which the next batch was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_wait: Option<f64>,
 }
 
 /// A line of the log.
@@ -253,6 +260,7 @@ mod tests {
             loss,
             learning_rate: 1e-5,
             gradient_norm: 2.0,
+            gradient_norms: std::collections::BTreeMap::new(),
             examples_per_second: 8.0,
         })
     }
@@ -270,6 +278,7 @@ mod tests {
             dev: Some(dev),
             is_best: true,
             seconds: 1.5,
+            data_wait: None,
         }))
     }
 

@@ -93,6 +93,7 @@ fn scalars(entry: &Entry) -> Vec<(String, f64)> {
             ] {
                 found.push((format!("train/{name}"), value));
             }
+            found.extend(entry.gradient_norms.iter().map(|(part, norm)| (format!("gradient_norm/{part}"), *norm)));
         }
         Entry::Epoch(entry) => {
             if let Some(loss) = &entry.train.loss {
@@ -101,6 +102,7 @@ fn scalars(entry: &Entry) -> Vec<(String, f64)> {
             if let Some(dev) = &entry.dev {
                 found.extend(scores(dev));
             }
+            found.extend(entry.data_wait.map(|share| ("epoch/data_wait".to_owned(), share)));
         }
     }
     found
@@ -216,6 +218,7 @@ mod tests {
             loss: LossValues { total: 1.5, kl: Some(f64::NAN), ..LossValues::default() },
             learning_rate: 1e-5,
             gradient_norm: 2.0,
+            gradient_norms: std::collections::BTreeMap::new(),
             examples_per_second: 8.0,
         })
     }

@@ -1,16 +1,17 @@
 //! The gradients of a window of batches, by parameter name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::{
     module::{ModuleVisitor, Param},
     tensor::{
-        Tensor, TensorData, TensorPrimitive,
+        Tensor, TensorData, TensorMetadata as _, TensorPrimitive,
         backend::{AutodiffBackend, Backend},
         ops::FloatTensor,
     },
 };
 
+use super::group::{GroupError, Member, Words};
 use crate::{checkpoint::parameters::Path, ops::Ops};
 
 /// A tensor whose number of axes is left to the place that uses it.
@@ -36,6 +37,20 @@ impl<B: Backend> AnyTensor<B> {
         Self(B::float_from_data(data, device))
     }
 
+    /// All elements in a row, and the shape that they had.
+    #[must_use]
+    pub fn flat(self) -> (Tensor<B, 1>, Vec<usize>) {
+        let shape = self.0.shape();
+        let flat = B::float_reshape(self.0, [shape.num_elements()].into());
+        (Tensor::from_primitive(TensorPrimitive::Float(flat)), shape.to_vec())
+    }
+
+    /// A row of elements in this shape.
+    #[must_use]
+    pub fn shaped(flat: Tensor<B, 1>, shape: &[usize]) -> Self {
+        Self(B::float_reshape(flat.into_primitive().tensor(), shape.to_vec().into()))
+    }
+
     /// To the host, in this shape.
     #[must_use]
     pub fn into_data(self, shape: &[usize]) -> TensorData {
@@ -48,17 +63,28 @@ impl<B: Backend> AnyTensor<B> {
     }
 }
 
+/// Elements that the devices add up in one go.
+const BUCKET: usize = 1 << 24;
+
 /// Sums of gradients over the batches of a window.
 #[derive(Debug)]
 pub struct GradientWindow<B: Backend> {
     sums: BTreeMap<String, AnyTensor<B>>,
-    squared_norms: BTreeMap<String, Tensor<B, 1>>,
 }
 
 impl<B: Backend> Default for GradientWindow<B> {
     fn default() -> Self {
-        Self { sums: BTreeMap::new(), squared_norms: BTreeMap::new() }
+        Self { sums: BTreeMap::new() }
     }
+}
+
+/// Norms of the gradients of a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GradientNorms {
+    /// Over all of them.
+    pub total: f64,
+    /// Over those of each part of the model, by the first word of its parameters' names.
+    pub groups: BTreeMap<String, f64>,
 }
 
 impl<B: Ops> GradientWindow<B> {
@@ -82,17 +108,90 @@ impl<B: Ops> GradientWindow<B> {
         self.sums.keys().map(String::as_str)
     }
 
-    /// The norm over all gradients, times `scale`.
-    #[must_use]
-    pub fn norm(&self, scale: f64) -> f64 {
-        let squares: Vec<Tensor<B, 1>> = self.squared_norms.values().cloned().collect();
-        if squares.is_empty() {
-            return 0.0;
+    /// Adds up the gradients of the members of a group, on each of them. A parameter that has a gradient on any has it
+    /// on all afterwards; `shapes` are those of the model's parameters.
+    ///
+    /// # Errors
+    /// Another member stopped, or the collective refuses.
+    pub fn sum_over(
+        &mut self,
+        member: &Member<B>,
+        shapes: &BTreeMap<String, Vec<usize>>,
+        device: &B::Device,
+    ) -> Result<(), GroupError> {
+        let own = Words { names: self.sums.keys().cloned().collect(), numbers: Vec::new() };
+        let heard = member.exchange(own)?;
+        let names: BTreeSet<&String> = heard.iter().flat_map(|words| &words.names).collect();
+        let mut bucket = Bucket::default();
+        for name in names {
+            let (flat, shape) = match (self.sums.remove(name), shapes.get(name)) {
+                (Some(sum), _) => sum.flat(),
+                (None, Some(shape)) => (Tensor::zeros([shape.iter().product::<usize>()], device), shape.clone()),
+                (None, None) => continue,
+            };
+            bucket.add(name, flat, shape);
+            if bucket.elements >= BUCKET {
+                self.sums.extend(std::mem::take(&mut bucket).sum_over(member)?);
+            }
         }
+        self.sums.extend(bucket.sum_over(member)?);
+        Ok(())
+    }
+
+    /// The norms of the gradients.
+    #[must_use]
+    pub fn norms(&self) -> GradientNorms {
+        if self.sums.is_empty() {
+            return GradientNorms::default();
+        }
+        let squares = self.sums.values().map(|sum| <B as Ops>::squared_norm(sum.clone().flat().0)).collect();
         // One transfer from the device; summed in double precision in the order of the names.
         let squares = Tensor::cat(squares, 0).into_data().convert::<f64>();
-        let sum: f64 = squares.as_slice::<f64>().map_or(f64::NAN, |values| values.iter().sum());
-        sum.sqrt() * scale
+        let squares = squares.as_slice::<f64>().unwrap_or_default();
+        let mut groups: BTreeMap<String, f64> = BTreeMap::new();
+        for (name, square) in self.sums.keys().zip(squares) {
+            *groups.entry(name.split('.').next().unwrap_or_default().to_owned()).or_default() += square;
+        }
+        for square in groups.values_mut() {
+            *square = square.sqrt();
+        }
+        GradientNorms { total: squares.iter().sum::<f64>().sqrt(), groups }
+    }
+}
+
+/// Gradients that lie one behind the other.
+struct Bucket<B: Backend> {
+    flats: Vec<Tensor<B, 1>>,
+    places: Vec<(String, Vec<usize>)>,
+    elements: usize,
+}
+
+impl<B: Backend> Default for Bucket<B> {
+    fn default() -> Self {
+        Self { flats: Vec::new(), places: Vec::new(), elements: 0 }
+    }
+}
+
+impl<B: Ops> Bucket<B> {
+    fn add(&mut self, name: &str, flat: Tensor<B, 1>, shape: Vec<usize>) {
+        self.elements += flat.dims()[0];
+        self.flats.push(flat);
+        self.places.push((name.to_owned(), shape));
+    }
+
+    fn sum_over(self, member: &Member<B>) -> Result<Vec<(String, AnyTensor<B>)>, GroupError> {
+        if self.flats.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sum = member.sum(Tensor::cat(self.flats, 0))?;
+        let mut start = 0;
+        let cut = |(name, shape): (String, Vec<usize>)| {
+            let elements = shape.iter().product();
+            let flat = sum.clone().narrow(0, start, elements);
+            start += elements;
+            (name, AnyTensor::shaped(flat, &shape))
+        };
+        Ok(self.places.into_iter().map(cut).collect())
     }
 }
 
@@ -122,8 +221,6 @@ where
             Some(sum) => sum.into_tensor::<D>() + gradient,
             None => gradient,
         };
-        let squared_norm = <A::InnerBackend as Ops>::squared_norm(sum.clone());
-        self.window.squared_norms.insert(name.clone(), squared_norm);
         self.window.sums.insert(name, AnyTensor::new(sum));
     }
 }

@@ -2,7 +2,9 @@
 //! an epoch the dev score, `best/` and `last/`. It tells what happens as events and prints nothing.
 
 pub mod gradients;
+pub mod group;
 pub mod optimizer;
+pub mod replica;
 pub mod schedule;
 pub mod setup;
 pub mod state;
@@ -13,16 +15,16 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use burn::{backend::Autodiff, module::AutodiffModule, tensor::Tensor};
+use burn::module::AutodiffModule;
 
 use crate::{
     checkpoint::{self, CheckpointError},
-    config::OptimizerKind,
     data::{
         batch::{Batch, BatchOptions, plan},
         dataset::Dataset,
@@ -30,9 +32,7 @@ use crate::{
     },
     eval::metrics::{Confusion, Headline},
     inference::{self, Pass, Probabilities},
-    loss::{LossTerms, Targets, losses},
-    model::Clasp,
-    ops::{Mode, Ops, StepRandom},
+    ops::Ops,
     report::Event,
     run::{
         RunFolder,
@@ -41,14 +41,10 @@ use crate::{
         tensorboard::Events,
     },
 };
-use gradients::GradientWindow;
-use optimizer::{Optimizer, OptimizerConfig};
+use group::{Meeting, Member};
+use replica::{Replica, StepPlan, Stepped};
 use setup::Material;
 use state::{Best, OPTIMIZER, State, loss_values};
-
-/// Names of the loss terms, in the order in which they are read.
-const TERMS: [&str; 8] =
-    ["total", "task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
 
 /// Training met a number that is not finite (exit code 4).
 #[derive(Debug, thiserror::Error)]
@@ -92,15 +88,106 @@ pub struct Outcome {
     pub epochs: usize,
 }
 
+/// What a run begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The config and the data.
+    pub material: &'a Material,
+    /// Where everything is written.
+    pub folder: &'a RunFolder,
+    /// Whether to go on from `last/`.
+    pub is_resumed: bool,
+    /// Set by the user who wants the run to stop.
+    pub is_stopped: &'a AtomicBool,
+}
+
+/// Trains to the end, on one device or on several that share each batch.
+///
+/// # Errors
+/// Weights or a checkpoint that cannot be loaded or written; [`Diverged`]; [`Interrupted`]; an utterance that cannot be
+/// read; a device that gives up.
+pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnMut(&Event)) -> anyhow::Result<Outcome> {
+    let resumed = start.is_resumed.then_some(start.folder);
+    let [first, others @ ..] = devices else { anyhow::bail!("there is no device to train on") };
+    if others.is_empty() {
+        let (replica, notes) = Replica::<B>::open(start.material, resumed, first)?;
+        return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
+    }
+    let meeting = Meeting::new(devices.len());
+    std::thread::scope(|scope| {
+        let orders = others.iter().enumerate().map(|(place, device)| {
+            let (sender, orders) = channel::<StepPlan>();
+            let (rank, meeting) = (place + 1, Arc::clone(&meeting));
+            let serve = move || serve::<B>(start.material, resumed, device, (rank, devices.len(), meeting), &orders);
+            std::thread::Builder::new().name(format!("device-{rank}")).spawn_scoped(scope, serve)?;
+            Ok(sender)
+        });
+        let led = orders.collect::<std::io::Result<Vec<_>>>().map_err(anyhow::Error::from).and_then(|others| {
+            let (mut replica, notes) = Replica::<B>::open(start.material, resumed, first)?;
+            replica.join(Member::join(0, devices.len(), Arc::clone(&meeting), first)?);
+            Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
+        });
+        // Whoever still waits for this device does so in vain.
+        meeting.stop("the run is over");
+        led
+    })
+}
+
+/// The thread of a device other than the first: it takes the steps that it is sent.
+fn serve<B: Ops>(
+    material: &Material,
+    resumed: Option<&RunFolder>,
+    device: &B::Device,
+    (rank, count, meeting): (usize, usize, Arc<Meeting>),
+    orders: &Receiver<StepPlan>,
+) {
+    let work = || -> anyhow::Result<()> {
+        let (mut replica, _) = Replica::<B>::open(material, resumed, device)?;
+        replica.join(Member::join(rank, count, Arc::clone(&meeting), device)?);
+        while let Ok(plan) = orders.recv() {
+            replica.step(&plan)?;
+        }
+        Ok(())
+    };
+    match crate::error::catch(work) {
+        Ok(Ok(())) => {}
+        Ok(Err(problem)) => meeting.stop(&crate::error::sentence(&problem)),
+        Err(words) => meeting.stop(&words),
+    }
+}
+
+/// The first device, and the way to the threads of the others.
+#[derive(Debug)]
+struct Team<B: Ops> {
+    replica: Replica<B>,
+    others: Vec<Sender<StepPlan>>,
+}
+
+impl<B: Ops> Team<B> {
+    fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// One step of all devices: a plan for each.
+    fn step(&mut self, plans: Vec<StepPlan>) -> anyhow::Result<Stepped> {
+        let mut plans = plans.into_iter();
+        let own = plans.next().context("a step without a plan")?;
+        for (other, plan) in self.others.iter().zip(plans) {
+            // One that is gone has said why; the step below hears it.
+            let _ = other.send(plan);
+        }
+        Ok(self.replica.step(&own)?)
+    }
+}
+
 /// A run at work.
-pub struct Trainer<'a, B: Ops> {
+struct Trainer<'a, B: Ops> {
     material: &'a Material,
     folder: &'a RunFolder,
     device: &'a B::Device,
     is_stopped: &'a AtomicBool,
     tell: &'a mut dyn FnMut(&Event),
-    model: Held<Clasp<Autodiff<B>>>,
-    optimizer: Optimizer<Autodiff<B>>,
+    team: Team<B>,
     state: State,
     log: Log,
     events: Events,
@@ -108,58 +195,33 @@ pub struct Trainer<'a, B: Ops> {
 }
 
 impl<'a, B: Ops> Trainer<'a, B> {
-    /// A run from its beginning, or from `last/` where `resume`.
-    ///
-    /// # Errors
-    /// Weights or a checkpoint that cannot be loaded; a log that cannot be written.
-    pub fn new(
-        material: &'a Material,
-        folder: &'a RunFolder,
+    /// A run from its beginning, or from `last/`.
+    fn new(
+        start: Start<'a>,
+        team: Team<B>,
         device: &'a B::Device,
-        resume: bool,
-        is_stopped: &'a AtomicBool,
+        notes: &[String],
         tell: &'a mut dyn FnMut(&Event),
     ) -> anyhow::Result<Self> {
-        let (model, notes) = if resume {
-            let loaded = checkpoint::load::<B>(&folder.last(), device)?;
-            (setup::freeze(checkpoint::parameters::trainable(loaded.model), &material.config), Vec::new())
-        } else {
-            setup::model::<B>(material, device)?
-        };
-        for note in &notes {
+        let Start { material, folder, is_resumed, is_stopped } = start;
+        for note in notes {
             tell(&Event::Message(note));
         }
-        let mut optimizer = Optimizer::new(optimizer_config(material));
-        let mut state = State::default();
-        if resume {
-            state = State::load(&folder.last())?;
-            optimizer.load(&folder.last().join(OPTIMIZER), device)?;
-        }
+        let state = if is_resumed {
+            State::load(&folder.last()).with_context(|| not_resumable(folder))?
+        } else {
+            State::default()
+        };
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
         let events = Events::open(&folder.events(), state.step)?;
-        let mut trainer = Self {
-            material,
-            folder,
-            device,
-            is_stopped,
-            tell,
-            model: Held::new(model),
-            optimizer,
-            state,
-            log,
-            events,
-            total_steps: 0,
-        };
+        let mut trainer = Self { material, folder, device, is_stopped, tell, team, state, log, events, total_steps: 0 };
         trainer.total_steps = trainer.count_steps()?;
         Ok(trainer)
     }
 
     /// Trains to the end.
-    ///
-    /// # Errors
-    /// [`Diverged`]; [`Interrupted`]; an utterance that cannot be read; a checkpoint that cannot be written.
-    pub fn run(mut self) -> anyhow::Result<Outcome> {
+    fn run(mut self) -> anyhow::Result<Outcome> {
         let epochs = self.material.config.train.epochs;
         (self.tell)(&Event::Training { epochs, steps: self.total_steps, done: self.state.step });
         while self.state.epochs < epochs && !self.is_out_of_patience() {
@@ -208,10 +270,10 @@ impl<'a, B: Ops> Trainer<'a, B> {
             }
             let entry = self.step(&batches)?;
             done += 1;
+            (self.tell)(&Event::Step { entry: &entry, done, of: steps });
             if entry.step.is_multiple_of(config.train.log_every_steps) {
                 self.write(&Entry::Step(entry))?;
             }
-            (self.tell)(&Event::Step { entry: &entry, done, of: steps });
             if self.is_stopped.load(Ordering::SeqCst) {
                 return Err(self.interrupted()?.into());
             }
@@ -219,8 +281,9 @@ impl<'a, B: Ops> Trainer<'a, B> {
                 self.save_last()?;
             }
         }
+        let waited = loader.waited();
         drop(loader);
-        self.end_epoch(started)
+        self.end_epoch(started, waited)
     }
 
     /// Appends a line to the log, and its scalars for TensorBoard.
@@ -233,40 +296,27 @@ impl<'a, B: Ops> Trainer<'a, B> {
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples and steps are small")]
     fn step(&mut self, batches: &[Batch]) -> anyhow::Result<StepEntry> {
         let started = Instant::now();
-        let config = &self.material.config;
+        let train = &self.material.config.train;
         let examples: usize = batches.iter().map(Batch::len).sum();
-        let mut window = GradientWindow::default();
-        let mut means = [0.0; 8];
-        for (place, batch) in batches.iter().enumerate() {
-            // A window is averaged over its examples: each batch counts by its size.
-            let share = batch.len() as f64 / examples as f64;
-            let random = StepRandom::new(config.train.seed, (self.state.batches + place) as u64 + self.epoch_offset());
-            let terms = self.terms(batch, Mode::Training(&random));
-            let gradients = (terms.total.clone() * share).backward();
-            let values = read(terms);
-            means.iter_mut().zip(values).for_each(|(mean, value)| *mean += value * share);
-            window.add::<Autodiff<B>, _>(self.model.get(), gradients);
-        }
-        let norm = window.norm(1.0);
-        let culprit = TERMS.iter().zip(means).find(|(_, mean)| !mean.is_finite()).map(|(name, _)| *name);
-        let what = culprit.map(|name| format!("the loss term {name}"));
-        if let Some(what) = what.or_else(|| (!norm.is_finite()).then(|| "the gradient norm".to_owned())) {
+        let schedule = schedule::factor(train.schedule, self.state.step, train.warmup_steps, self.total_steps);
+        let first = self.state.batches as u64 + self.epoch_offset();
+        let objective = self.team.replica.objective();
+        let parts = objective.parts(batches, self.team.count(), |number| Some((train.seed, first + number as u64)));
+        let plans = parts.into_iter().map(|parts| StepPlan { parts, schedule }).collect();
+        let stepped = self.team.step(plans)?;
+        if let Some(what) = stepped.culprit() {
             return Err(self.diverged(what, batches).into());
         }
-        let scale = config.train.clip_norm.map_or(1.0, |limit| if norm > limit { limit / norm } else { 1.0 });
-        let train = &config.train;
-        let schedule = schedule::factor(train.schedule, self.state.step, train.warmup_steps, self.total_steps);
-        let optimizer = &mut self.optimizer;
-        self.model.change(|model| optimizer.step(model, &mut window, schedule, scale));
         self.state.step += 1;
         self.state.batches += batches.len();
-        self.state.sums.add(&means, examples);
+        self.state.sums.add(&stepped.means, examples);
         Ok(StepEntry {
             epoch: self.state.epochs + 1,
             step: self.state.step,
-            loss: loss_values(&means),
+            loss: loss_values(&stepped.means),
             learning_rate: train.learning_rate * schedule,
-            gradient_norm: norm,
+            gradient_norm: stepped.norms.total,
+            gradient_norms: stepped.norms.groups,
             examples_per_second: examples as f64 / started.elapsed().as_secs_f64().max(1e-9),
         })
     }
@@ -274,15 +324,6 @@ impl<'a, B: Ops> Trainer<'a, B> {
     /// Keeps the randomness of one epoch's batches apart from the next one's.
     fn epoch_offset(&self) -> u64 {
         (self.state.epochs as u64) << 32
-    }
-
-    fn terms(&self, batch: &Batch, mode: Mode<'_>) -> LossTerms<Autodiff<B>> {
-        let output = self.model.get().forward(&inference::inputs(batch), mode, self.device);
-        let labels: Vec<usize> = batch.labels.iter().copied().map(Option::unwrap_or_default).collect();
-        let loss = &self.material.config.loss;
-        let targets =
-            Targets::new(&labels, self.material.labels.len(), &self.material.label_weights, loss.label_smoothing);
-        losses(&output, &targets, loss)
     }
 
     fn diverged(&self, what: String, batches: &[Batch]) -> Diverged {
@@ -298,8 +339,9 @@ impl<'a, B: Ops> Trainer<'a, B> {
     }
 
     /// Scores dev, keeps the best weights, writes `last/`.
-    fn end_epoch(&mut self, started: Instant) -> anyhow::Result<()> {
+    fn end_epoch(&mut self, started: Instant, waited: Duration) -> anyhow::Result<()> {
         let epoch = self.state.epochs + 1;
+        let data_wait = waited.as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
         let dev = match self.material.dev.clone() {
             Some(dev) => {
                 let Some(scores) = self.score(&dev).context("data.dev")? else {
@@ -323,6 +365,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             dev,
             is_best,
             seconds: started.elapsed().as_secs_f64(),
+            data_wait: Some(data_wait),
         };
         if is_best {
             self.save(&self.folder.best(), false)?;
@@ -347,7 +390,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
 
     /// The scores on a data set; none where the user stopped the run meanwhile.
     fn score(&mut self, dataset: &Arc<Dataset>) -> anyhow::Result<Option<EpochScores>> {
-        let model = self.model.get().valid();
+        let model = self.team.replica.model().valid();
         let train = &self.material.config.train;
         let pass = Pass {
             batch_size: train.batch_size,
@@ -379,10 +422,10 @@ impl<'a, B: Ops> Trainer<'a, B> {
     fn save(&self, target: &Path, is_resumable: bool) -> anyhow::Result<()> {
         let material = self.material;
         replace_folder(target, |folder| -> Result<(), SaveError> {
-            checkpoint::save(self.model.get(), &material.checkpoint, folder)?;
+            checkpoint::save(self.team.replica.model(), &material.checkpoint, folder)?;
             material.tokenizer.save(folder)?;
             if is_resumable {
-                self.optimizer.save(&folder.join(OPTIMIZER))?;
+                self.team.replica.optimizer().save(&folder.join(OPTIMIZER))?;
                 self.state.save(folder)?;
             }
             Ok(())
@@ -391,25 +434,15 @@ impl<'a, B: Ops> Trainer<'a, B> {
     }
 }
 
-/// A value that is changed by consuming it, so that its tensors have one owner and are updated in place.
-#[derive(Debug)]
-struct Held<T>(Option<T>);
-
-impl<T> Held<T> {
-    fn new(value: T) -> Self {
-        Self(Some(value))
-    }
-
-    fn get(&self) -> &T {
-        match &self.0 {
-            Some(value) => value,
-            None => unreachable!("the value is missing only while `change` runs"),
-        }
-    }
-
-    fn change(&mut self, change: impl FnOnce(T) -> T) {
-        self.0 = self.0.take().map(change);
-    }
+/// What goes before the reason why `last/` cannot be used. Nothing of the run was changed by then.
+pub(crate) fn not_resumable(folder: &RunFolder) -> String {
+    let best = folder.best();
+    let best = if best.is_dir() {
+        format!("; to start another run from its best epoch: --set train.init={} --set run.dir=", best.display())
+    } else {
+        String::new()
+    };
+    format!("the run cannot go on from {}; begin it anew with --overwrite{best}", folder.last().display())
 }
 
 /// A checkpoint that cannot be written; the run fails, and the one before it is kept.
@@ -421,27 +454,6 @@ pub enum SaveError {
     /// The tokenizer's files.
     #[error("{0}")]
     Tokenizer(#[from] crate::data::DataError),
-}
-
-fn optimizer_config(material: &Material) -> OptimizerConfig {
-    let train = &material.config.train;
-    OptimizerConfig {
-        decoupled: train.optimizer == OptimizerKind::AdamW,
-        weight_decay: train.weight_decay,
-        learning_rate: train.learning_rate,
-        encoder_learning_rate: train.encoder_learning_rate,
-        layer_decay: train.layer_decay,
-        text_layers: material.model.text_encoder.num_hidden_layers,
-        speech_layers: material.model.speech_encoder.num_hidden_layers,
-        speech_norm_is_last: material.model.speech_encoder.do_stable_layer_norm,
-    }
-}
-
-/// The terms as numbers, in the order of [`TERMS`]: one transfer from the device.
-fn read<B: Ops>(terms: LossTerms<Autodiff<B>>) -> [f64; 8] {
-    let tensors: Vec<Tensor<B, 1>> = terms.named().into_iter().map(|(_, term)| term.inner()).collect();
-    let data = Tensor::cat(tensors, 0).into_data().convert::<f64>();
-    data.as_slice::<f64>().ok().and_then(|values| values.try_into().ok()).unwrap_or([f64::NAN; 8])
 }
 
 /// The label that the fusion gives to all of several utterances.

@@ -13,6 +13,7 @@ mod bad_input;
 mod check;
 mod config;
 mod corpora;
+mod devices;
 mod fuzz;
 mod hub;
 mod invariance;

@@ -45,6 +45,7 @@ fn timeless(path: &Path) -> Vec<Value> {
         let entry = entry.as_object_mut().unwrap();
         entry.remove("examples_per_second");
         entry.remove("seconds");
+        entry.remove("data_wait");
     }
     entries
 }
@@ -124,7 +125,16 @@ fn the_log_has_the_steps_and_the_epochs() {
     for (step, entry) in (1..).zip(&log[..6]) {
         assert_eq!(
             keys(entry),
-            ["event", "epoch", "step", "loss", "learning_rate", "gradient_norm", "examples_per_second"]
+            [
+                "event",
+                "epoch",
+                "step",
+                "loss",
+                "learning_rate",
+                "gradient_norm",
+                "examples_per_second",
+                "gradient_norms"
+            ]
         );
         assert_eq!(entry["event"], "step");
         assert_eq!((entry["epoch"].as_u64(), entry["step"].as_u64()), (Some(1), Some(step)));
@@ -135,12 +145,18 @@ fn the_log_has_the_steps_and_the_epochs() {
             TERMS.iter().zip(weights).map(|(term, weight)| entry["loss"][term].as_f64().unwrap() * weight).sum();
         assert!((sum - entry["loss"]["total"].as_f64().unwrap()).abs() < 1e-4, "{entry}");
         assert_eq!(entry["learning_rate"].as_f64(), Some(1e-3));
-        assert!(entry["gradient_norm"].as_f64().unwrap() > 0.0);
+        let norms = &entry["gradient_norms"];
+        let parts = ["classifier", "fusion", "projection", "reconstruction", "speech_encoder", "text_encoder"];
+        assert_eq!(keys(norms), parts);
+        let squares: f64 = parts.iter().map(|part| norms[part].as_f64().unwrap().powi(2)).sum();
+        let norm = entry["gradient_norm"].as_f64().unwrap();
+        assert!(norm > 0.0 && (squares.sqrt() - norm).abs() < 1e-9 * norm, "{entry}");
     }
     let epoch = &log[6];
     assert_eq!(keys(epoch)[..5], ["event", "epoch", "step", "train", "dev"]);
     assert_eq!(epoch["event"], "epoch");
     assert_eq!(epoch["step"].as_u64(), Some(6));
+    assert!((0.0..1.0).contains(&epoch["data_wait"].as_f64().unwrap()), "{epoch}");
     // Six steps of four examples: the epoch's mean is that of its steps.
     let mean: f64 = log[..6].iter().map(|entry| entry["loss"]["total"].as_f64().unwrap()).sum::<f64>() / 6.0;
     assert!((epoch["train"]["loss"]["total"].as_f64().unwrap() - mean).abs() < 1e-9);
@@ -319,6 +335,69 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
     clasp(at, &[&LONG[..], &every, &["--resume"]].concat()).good();
     assert_same(&at.join("run"), alone());
     assert!(names(&at.join("run")).iter().all(|name| !name.starts_with(".clasp-")));
+}
+
+/// Killed while it saves, and while it scores dev: what is seen in the folder says which.
+#[test]
+fn a_run_killed_while_it_saves_or_scores_goes_on_as_if_nothing_had_been() {
+    let folder = folder();
+    let at = folder.path();
+    let run = at.join("run");
+    let is_saving = || names(&run).iter().any(|name| name.starts_with(".clasp-temporary-last"));
+    let steps = || fs::read_to_string(run.join("log.jsonl")).unwrap_or_default();
+    // The last step of an epoch is logged, its score is not.
+    let is_scoring = |epoch: usize| {
+        let text = steps();
+        text.matches("\"event\":\"step\"").count() == 3 * epoch && text.matches("\"event\":\"epoch\"").count() < epoch
+    };
+    let conditions: [(&str, &dyn Fn() -> bool); 3] =
+        [("scores", &|| is_scoring(2)), ("saves", &is_saving), ("scores again", &|| is_scoring(9))];
+    let mut hits = 0;
+    for (what, holds) in conditions {
+        let mut child =
+            program(at).args(LONG).arg("--resume").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            if run.is_dir() && holds() {
+                child.kill().unwrap();
+                hits += usize::from(child.wait().unwrap().code().is_none());
+                break;
+            }
+        }
+        assert!(run.join("last").is_dir(), "killed while it {what}, and no checkpoint is left");
+    }
+    assert!(hits > 0, "every run was over before it could be killed");
+    clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
+    assert_same(&run, alone());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_nothing_is_changed() {
+    let folder = folder();
+    let at = folder.path();
+    stopped(at, &[], 8, "INT");
+    let last = at.join("run/last");
+    let log = fs::read(at.join("run/log.jsonl")).unwrap();
+    for name in ["model.safetensors", "optimizer.safetensors", "state.json", "config.json"] {
+        let whole = fs::read(last.join(name)).unwrap();
+        let resume = |parts: &[&str]| {
+            let said = clasp(at, &[&LONG[..], &["--resume"]].concat()).bad_line(2, parts);
+            for words in ["the run cannot go on from", "--overwrite", "--set train.init=", "run/best"] {
+                assert!(said.message().contains(words), "{}", said.message());
+            }
+        };
+        fs::write(last.join(name), &whole[..whole.len() / 2]).unwrap();
+        resume(&[name]);
+        fs::remove_file(last.join(name)).unwrap();
+        resume(&[name]);
+        fs::write(last.join(name), whole).unwrap();
+    }
+    let state = fs::read_to_string(last.join("state.json")).unwrap();
+    fs::write(last.join("state.json"), state.replace("clasp-state-1", "clasp-state-7")).unwrap();
+    clasp(at, &[&LONG[..], &["--resume"]].concat()).bad_line(2, &["state.json", "clasp-state-7", "clasp-state-1"]);
+    fs::write(last.join("state.json"), state).unwrap();
+    assert_eq!(fs::read(at.join("run/log.jsonl")).unwrap(), log);
+    clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
+    assert_same(&at.join("run"), alone());
 }
 
 #[test]

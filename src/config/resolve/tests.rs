@@ -44,7 +44,7 @@ fn other_configs_survive_the_round_trip() {
         (LOADED, &[]),
         (LOADED, &["model.dropout=0", "speech.config.layerdrop=0", "speech.config.mask_time_prob=0"]),
         (LOADED, &["model.ablation=no-multi-head", "train.clip_norm=1", "train.patience=3", "train.batch_seconds=60"]),
-        (LOADED, &["model.fusion.kind=attention", "model.ablation=no-contrastive", "run.device=cuda"]),
+        (LOADED, &["model.fusion.kind=attention", "model.ablation=no-contrastive", "run.device=cuda:0,1"]),
         (FRESH, &["model.dropout=0.25", "train.seed=9223372036854775807", "train.learning_rate=3e-5"]),
         (INITIAL, &["model.dropout=0.1", "loss.kl=0.30000000000000004", "model.ablation=no-multi-head"]),
         (INITIAL, &["speech.config.layerdrop=0.1", "data.labels=[\"a \\\"b\\\"\", 'c\\d', 'é\u{1F600}']"]),
@@ -111,7 +111,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
             "  x.toml:10: unknown key `modle`; did you mean `model`?",
             "  --set model.method=misa: `model.method` = \"misa\" is not available in this version; available: clasp",
             "  --set oops: expected key.path=value, as in --set train.epochs=3",
-            "  --set run.device=gpu: `run.device` must be one of auto, cpu, cuda, cuda:N, found \"gpu\"",
+            "  --set run.device=gpu: `run.device` must be one of auto, cpu, cuda, cuda:N, or several as in cuda:0,1, found \"gpu\"",
             "  --set train.epoch=3: unknown key `train.epoch`; did you mean `train.epochs`?",
             "  x.toml: `data.train` is missing: the manifest to train on (or a [data.demo] table: the program makes a corpus)",
             "  x.toml: `speech.checkpoint` is missing: a folder or a hub id (or a [speech.config] table: fresh weights; or \
@@ -423,7 +423,7 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
             only(words.iter().rev().find(|word| **word != "raw-only" && !key.is_default(word))?)
         }
         (_, Kind::Path) => only("somewhere/else"),
-        (_, Kind::Device) => only("cuda:3"),
+        (_, Kind::Devices) => only("cuda:3"),
         (_, Kind::Labels) => only("['b', 'a']"),
         (_, Kind::Integers) => None,
     };

@@ -1,0 +1,373 @@
+//! One device's part of training: its copy of the model and of the optimiser, and the steps that it takes together with
+//! the other devices. All copies stay equal, since each makes the same update from the same summed gradients.
+
+use anyhow::Context as _;
+use burn::{
+    backend::Autodiff,
+    tensor::{Tensor, backend::AutodiffBackend},
+};
+
+use super::{
+    gradients::{GradientNorms, GradientWindow},
+    group::{GroupError, Member, Words},
+    not_resumable,
+    optimizer::{Optimizer, OptimizerConfig},
+    setup::{self, Material},
+    state::OPTIMIZER,
+};
+use crate::{
+    checkpoint::{self, parameters},
+    config::{LossConfig, OptimizerKind},
+    data::batch::Batch,
+    inference,
+    loss::{Contrasted, LossTerms, Targets, losses_against},
+    model::{Clasp, ClaspOutput},
+    ops::{Mode, Ops, StepRandom},
+    random::mix,
+    run::RunFolder,
+};
+
+/// Names of the loss terms, in the order in which they are read.
+pub const TERMS: [&str; 8] =
+    ["total", "task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
+
+/// A device's part of one batch of a window.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The examples; there may be none.
+    pub batch: Batch,
+    /// The place of the first of them in the whole batch, and the size of that.
+    pub place: (usize, usize),
+    /// The examples of all batches of the window.
+    pub window: usize,
+    /// The sum of the class weights over the window.
+    pub window_weight: f64,
+    /// Seed of the run and number of the batch, which decide all randomness; none evaluates.
+    pub randomness: Option<(u64, u64)>,
+}
+
+/// One optimiser step of one device.
+#[derive(Clone, Debug)]
+pub struct StepPlan {
+    /// Its part of each batch of the window.
+    pub parts: Vec<Part>,
+    /// Factor on every rate.
+    pub schedule: f64,
+}
+
+/// What a step came to; the same on every device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stepped {
+    /// The terms of the window, in the order of [`TERMS`].
+    pub means: [f64; 8],
+    /// Norms of the gradients, before any clipping.
+    pub norms: GradientNorms,
+}
+
+impl Stepped {
+    /// What is not finite, if anything: a term of the loss, or the gradients. Then no update was made.
+    #[must_use]
+    pub fn culprit(&self) -> Option<String> {
+        let term = TERMS.iter().zip(self.means).find(|(_, mean)| !mean.is_finite());
+        let term = term.map(|(name, _)| format!("the loss term {name}"));
+        let part = || self.norms.groups.iter().find(|(_, norm)| !norm.is_finite()).map(|(name, _)| name);
+        term.or_else(|| Some(format!("the gradient norm of {}", part()?)))
+            .or_else(|| (!self.norms.total.is_finite()).then(|| "the gradient norm".to_owned()))
+    }
+}
+
+/// What a step depends on beside the model and the data.
+#[derive(Clone, Debug)]
+pub struct Objective {
+    /// The loss.
+    pub loss: LossConfig,
+    /// How many labels there are.
+    pub labels: usize,
+    /// Weights of the labels in the task terms; none where all are alike.
+    pub label_weights: Vec<f64>,
+    /// Whether the contrastive terms see the examples of all devices.
+    pub gather_negatives: bool,
+    /// Width of the vectors that they compare.
+    pub hidden_size: usize,
+    /// Largest norm of the gradient.
+    pub clip_norm: Option<f64>,
+}
+
+impl Objective {
+    fn of(material: &Material) -> Self {
+        let config = &material.config;
+        Self {
+            loss: config.loss.clone(),
+            labels: material.labels.len(),
+            label_weights: material.label_weights.clone(),
+            gather_negatives: config.train.gather_negatives,
+            hidden_size: material.model.architecture.hidden_size,
+            clip_norm: config.train.clip_norm,
+        }
+    }
+
+    /// The classes of a batch; all are known in training.
+    fn classes(batch: &Batch) -> Vec<usize> {
+        batch.labels.iter().copied().map(Option::unwrap_or_default).collect()
+    }
+
+    /// Cuts the batches of a window into the parts of `count` devices.
+    #[must_use]
+    pub fn parts(
+        &self,
+        batches: &[Batch],
+        count: usize,
+        randomness: impl Fn(usize) -> Option<(u64, u64)>,
+    ) -> Vec<Vec<Part>> {
+        let window = batches.iter().map(Batch::len).sum();
+        let weight = |batch: &Batch| Targets::weight_of(&Self::classes(batch), &self.label_weights);
+        let window_weight = batches.iter().map(weight).sum();
+        let part = |rank: usize, number: usize, batch: &Batch| {
+            let size = batch.len();
+            let start = |rank: usize| rank * (size / count) + rank.min(size % count);
+            let rows = start(rank)..start(rank + 1);
+            Part {
+                place: (rows.start, size),
+                batch: if count == 1 { batch.clone() } else { batch.rows(rows) },
+                window,
+                window_weight,
+                randomness: randomness(number),
+            }
+        };
+        (0..count)
+            .map(|rank| batches.iter().enumerate().map(|(number, batch)| part(rank, number, batch)).collect())
+            .collect()
+    }
+}
+
+/// A copy of the model at work on one device.
+#[derive(Debug)]
+pub struct Replica<B: Ops> {
+    device: B::Device,
+    model: Held<Clasp<Autodiff<B>>>,
+    optimizer: Optimizer<Autodiff<B>>,
+    objective: Objective,
+    member: Member<B>,
+}
+
+impl<B: Ops> Replica<B> {
+    /// A copy that begins anew, or goes on from `last/` of a run. Returns what the weight files held beside.
+    ///
+    /// # Errors
+    /// Weights or a checkpoint that cannot be loaded.
+    pub fn open(
+        material: &Material,
+        resumed: Option<&RunFolder>,
+        device: &B::Device,
+    ) -> anyhow::Result<(Self, Vec<String>)> {
+        let mut optimizer = Optimizer::new(optimizer_config(material));
+        let (model, notes) = if let Some(folder) = resumed {
+            let loaded = checkpoint::load::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
+            optimizer.load(&folder.last().join(OPTIMIZER), device).with_context(|| not_resumable(folder))?;
+            (setup::freeze(parameters::trainable(loaded.model), &material.config), Vec::new())
+        } else {
+            setup::model::<B>(material, device)?
+        };
+        Ok((Self::new(model, optimizer, Objective::of(material), device), notes))
+    }
+
+    /// A copy of its own.
+    #[must_use]
+    pub fn new(
+        model: Clasp<Autodiff<B>>,
+        optimizer: Optimizer<Autodiff<B>>,
+        objective: Objective,
+        device: &B::Device,
+    ) -> Self {
+        Self { device: device.clone(), model: Held::new(model), optimizer, objective, member: Member::alone() }
+    }
+
+    /// Takes a place among the devices.
+    pub fn join(&mut self, member: Member<B>) {
+        self.member = member;
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Clasp<Autodiff<B>> {
+        self.model.get()
+    }
+
+    /// The optimiser.
+    #[must_use]
+    pub fn optimizer(&self) -> &Optimizer<Autodiff<B>> {
+        &self.optimizer
+    }
+
+    /// What is minimised.
+    #[must_use]
+    pub fn objective(&self) -> &Objective {
+        &self.objective
+    }
+
+    /// One optimiser step, together with all other devices; none is made where something is not finite.
+    ///
+    /// # Errors
+    /// Another device stopped.
+    pub fn step(&mut self, plan: &StepPlan) -> Result<Stepped, GroupError> {
+        let (mut window, stepped) = self.gradients(&plan.parts)?;
+        if stepped.culprit().is_none() {
+            let norm = stepped.norms.total;
+            let scale = self.objective.clip_norm.map_or(1.0, |limit| if norm > limit { limit / norm } else { 1.0 });
+            let optimizer = &mut self.optimizer;
+            self.model.change(|model| optimizer.step(model, &mut window, plan.schedule, scale));
+        }
+        Ok(stepped)
+    }
+
+    /// The gradients of a window, summed over all devices.
+    ///
+    /// # Errors
+    /// Another device stopped.
+    pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Stepped), GroupError> {
+        let mut window = GradientWindow::default();
+        let mut means = [0.0; 8];
+        for part in parts {
+            self.add(part, &mut window, &mut means)?;
+        }
+        let model = self.model.get();
+        if self.member.count() == 1 {
+            let norms = window.norms();
+            return Ok((window, Stepped { means, norms }));
+        }
+        window.sum_over(&self.member, &parameters::shapes(model), &self.device)?;
+        // The norms of the first device hold for all: each must scale its gradients by the same number.
+        let own = window.norms();
+        let mut numbers = means.to_vec();
+        numbers.push(own.total);
+        numbers.extend(own.groups.values());
+        let heard = self.member.exchange(Words { names: own.groups.keys().cloned().collect(), numbers })?;
+        let mut means = [0.0; 8];
+        for words in heard.iter() {
+            means.iter_mut().zip(&words.numbers).for_each(|(mean, number)| *mean += number);
+        }
+        let (_, norms) = heard[0].numbers.split_at(means.len());
+        let groups = heard[0].names.iter().cloned().zip(norms[1..].iter().copied()).collect();
+        Ok((window, Stepped { means, norms: GradientNorms { total: norms[0], groups } }))
+    }
+
+    /// Adds the gradients and terms of a part of a batch.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of examples are small")]
+    fn add(&self, part: &Part, window: &mut GradientWindow<B>, means: &mut [f64; 8]) -> Result<(), GroupError> {
+        let (start, size) = part.place;
+        let share = part.batch.len() as f64 / part.window as f64;
+        let is_gathered = self.objective.gather_negatives && self.member.count() > 1 && size > 1;
+        if part.batch.is_empty() {
+            if is_gathered {
+                self.gather(None, start, size)?;
+            }
+            return Ok(());
+        }
+        let rank = self.member.rank() as u64;
+        // The devices' masks differ; those of the first are those of a run on one.
+        let seed = |seed: u64| if rank == 0 { seed } else { mix(seed, rank) };
+        let random = part.randomness.map(|(run, batch)| StepRandom::new(seed(run), batch));
+        let mode = random.as_ref().map_or(Mode::Evaluation, Mode::Training);
+        let output = self.model.get().forward(&inference::inputs(&part.batch), mode, &self.device);
+        let contrasted =
+            if is_gathered { self.gather(Some(&output), start, size)? } else { Some(Contrasted::from(&output)) };
+        let objective = &self.objective;
+        let targets = Targets::new(
+            &Objective::classes(&part.batch),
+            objective.labels,
+            &objective.label_weights,
+            objective.loss.label_smoothing,
+        );
+        let targets = targets.part_of(part.window_weight, share);
+        let contrasted = contrasted.unwrap_or_else(|| Contrasted::from(&output));
+        let terms = losses_against(&output, contrasted, &targets, &objective.loss);
+        let contrast = if is_gathered { size as f64 / part.window as f64 } else { share };
+        let gradients = terms.objective(&objective.loss, share, contrast).backward();
+        means.iter_mut().zip(read(terms)).for_each(|(mean, value)| *mean += value * share);
+        window.add::<Autodiff<B>, _>(self.model.get(), gradients);
+        Ok(())
+    }
+
+    /// The vectors that the contrastive terms compare, of all devices; gradients lead to this device's own. Nothing
+    /// comes back where it has no examples and only takes part.
+    fn gather(
+        &self,
+        output: Option<&ClaspOutput<Autodiff<B>>>,
+        start: usize,
+        size: usize,
+    ) -> Result<Option<Contrasted<Autodiff<B>>>, GroupError> {
+        let width = self.objective.hidden_size;
+        let device = &self.device;
+        let own = output.map(|output| {
+            let own = Contrasted::from(output);
+            let four = [own.speech_invariant, own.text_invariant, own.speech_specific, own.text_specific];
+            Tensor::cat(four.to_vec(), 1) // [own examples, 4 hidden]
+        });
+        let rows = own.as_ref().map_or(0, |own| own.dims()[0]);
+        let zeros = |rows: usize| Tensor::<B, 2>::zeros([rows, 4 * width], device);
+        let mut padded = vec![zeros(start), zeros(size - start - rows)];
+        if let Some(own) = &own {
+            padded.insert(1, own.clone().inner());
+        }
+        padded.retain(|rows| rows.dims()[0] > 0);
+        let all = self.member.sum(Tensor::cat(padded, 0).reshape([size * 4 * width]))?.reshape([size, 4 * width]);
+        let Some(own) = own else { return Ok(None) };
+        let mut pieces = vec![own];
+        if start > 0 {
+            pieces.insert(0, Tensor::from_inner(all.clone().narrow(0, 0, start)));
+        }
+        if start + rows < size {
+            pieces.push(Tensor::from_inner(all.narrow(0, start + rows, size - start - rows)));
+        }
+        let all = Tensor::cat(pieces, 0);
+        let column = |number: usize| all.clone().narrow(1, number * width, width);
+        Ok(Some(Contrasted {
+            speech_invariant: column(0),
+            text_invariant: column(1),
+            speech_specific: column(2),
+            text_specific: column(3),
+        }))
+    }
+}
+
+fn optimizer_config(material: &Material) -> OptimizerConfig {
+    let train = &material.config.train;
+    OptimizerConfig {
+        decoupled: train.optimizer == OptimizerKind::AdamW,
+        weight_decay: train.weight_decay,
+        learning_rate: train.learning_rate,
+        encoder_learning_rate: train.encoder_learning_rate,
+        layer_decay: train.layer_decay,
+        text_layers: material.model.text_encoder.num_hidden_layers,
+        speech_layers: material.model.speech_encoder.num_hidden_layers,
+        speech_norm_is_last: material.model.speech_encoder.do_stable_layer_norm,
+    }
+}
+
+/// The terms as numbers, in the order of [`TERMS`]: one transfer from the device.
+fn read<A: AutodiffBackend>(terms: LossTerms<A>) -> [f64; 8] {
+    let tensors: Vec<Tensor<A::InnerBackend, 1>> = terms.named().into_iter().map(|(_, term)| term.inner()).collect();
+    let data = Tensor::cat(tensors, 0).into_data().convert::<f64>();
+    data.as_slice::<f64>().ok().and_then(|values| values.try_into().ok()).unwrap_or([f64::NAN; 8])
+}
+
+/// A value that is changed by consuming it, so that its tensors have one owner and are updated in place.
+#[derive(Debug)]
+struct Held<T>(Option<T>);
+
+impl<T> Held<T> {
+    fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    fn get(&self) -> &T {
+        match &self.0 {
+            Some(value) => value,
+            None => unreachable!("the value is missing only while `change` runs"),
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(T) -> T) {
+        self.0 = self.0.take().map(change);
+    }
+}
