@@ -53,6 +53,12 @@ pub fn cuda_devices() -> Result<usize, String> {
     cuda::devices()
 }
 
+/// Free and total bytes of a CUDA device; none where it cannot be asked.
+#[must_use]
+pub fn cuda_memory(number: usize) -> Option<(u64, u64)> {
+    cuda::memory(number)
+}
+
 /// The device to use.
 ///
 /// # Errors
@@ -150,6 +156,32 @@ mod cuda {
         Ok(count)
     }
 
+    pub fn memory(number: usize) -> Option<(u64, u64)> {
+        // SAFETY: it only tries to open the library.
+        if !unsafe { sys::is_culib_present() } {
+            return None;
+        }
+        result::init().ok()?;
+        let device = result::device::get(i32::try_from(number).ok()?).ok()?;
+        // SAFETY: the device is there. The primary context is the one that the backend works in: where it is in use
+        // this counts one user more, and less again below.
+        let context = unsafe { result::primary_ctx::retain(device) }.ok()?;
+        // SAFETY: the context lives until it is released below; what was current in this thread is so again
+        // afterwards.
+        let found = unsafe {
+            let is_pushed = sys::cuCtxPushCurrent_v2(context).result().is_ok();
+            let found = if is_pushed { result::mem_get_info().ok() } else { None };
+            if is_pushed {
+                let mut popped = std::ptr::null_mut();
+                let _ = sys::cuCtxPopCurrent_v2(&raw mut popped);
+            }
+            let _ = result::primary_ctx::release(device);
+            found
+        };
+        let (free, total) = found?;
+        Some((u64::try_from(free).ok()?, u64::try_from(total).ok()?))
+    }
+
     fn has_headers() -> bool {
         let named = std::env::var_os("CUDA_PATH").map(PathBuf::from);
         named
@@ -165,5 +197,9 @@ mod cuda {
 mod cuda {
     pub fn devices() -> Result<usize, String> {
         Err("this program was built without the feature `cuda`".into())
+    }
+
+    pub fn memory(_: usize) -> Option<(u64, u64)> {
+        None
     }
 }

@@ -34,6 +34,7 @@ pub mod random;
 pub mod device;
 pub mod encoder;
 pub mod loss;
+pub mod memory;
 pub mod model;
 pub mod nn;
 pub mod ops;

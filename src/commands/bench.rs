@@ -21,6 +21,7 @@ use clasp::{
     error,
     inference::rows,
     loss::{Targets, losses},
+    memory,
     model::{Clasp, Inputs, ModelConfig},
     nn::Init,
     ops::{Lengths, Mode, Ops, StepRandom},
@@ -320,11 +321,9 @@ impl Work<'_> {
 }
 
 /// The largest resident memory of this process so far, in GiB; none where the system does not say.
+#[expect(clippy::cast_precision_loss, reason = "a size that is shown")]
 fn peak_gib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / f64::from(1 << 20))
+    memory::peak().map(|bytes| bytes as f64 / f64::from(1 << 30))
 }
 
 struct Trainee<B: Ops> {

@@ -12,7 +12,7 @@ use clasp::{
     data::{manifest, text::Tokenizer},
     device,
     encoder::{RobertaConfig, Wav2Vec2Config},
-    error,
+    error, memory,
     predict::checkpoint_folder,
     run::{RunFolder, State, provenance::GIT},
 };
@@ -81,7 +81,7 @@ fn machine(arguments: &DoctorArguments) -> Vec<Finding> {
         Ok(count) => format!("{count} device(s)"),
         Err(reason) => format!("not used: {reason}"),
     };
-    let memory = memory_gib().map_or("unknown".into(), |gib| format!("{gib:.1} GiB available"));
+    let memory = memory::available().map_or("unknown".into(), |bytes| format!("{} available", memory::shown(bytes)));
     vec![
         good("program", format!("clasp {version}{git}")),
         good("cpu", format!("{} threads, {}", rayon::current_num_threads(), instructions())),
@@ -108,13 +108,6 @@ fn instructions() -> &'static str {
         }
     }
     std::env::consts::ARCH
-}
-
-fn memory_gib() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / f64::from(1 << 20))
 }
 
 /// Everything that a run of this config would need.

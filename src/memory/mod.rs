@@ -1,0 +1,61 @@
+//! Memory: what the machine has and this process holds.
+
+mod system;
+
+use crate::device::{self, Chosen};
+
+/// The memory of a device of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Bytes that nobody holds, this process included.
+    pub free: u64,
+    /// All of its bytes.
+    pub total: u64,
+}
+
+impl DeviceMemory {
+    /// Bytes that are held, by whichever process.
+    #[must_use]
+    pub fn used(self) -> u64 {
+        self.total.saturating_sub(self.free)
+    }
+}
+
+/// Bytes of this process that are in memory now; none where the system does not say.
+#[must_use]
+pub fn resident() -> Option<u64> {
+    system::Files::default().status("VmRSS")
+}
+
+/// The most bytes of this process that were in memory at once so far; none where the system does not say.
+#[must_use]
+pub fn peak() -> Option<u64> {
+    system::Files::default().status("VmHWM")
+}
+
+/// Bytes that this process can still get: what the system has left, within the limits of its control groups
+/// (`memory.max`, `memory.limit_in_bytes`) and of its address space (`ulimit -v`). None where the system does not say.
+#[must_use]
+pub fn available() -> Option<u64> {
+    system::Files::default().available()
+}
+
+/// The memory of a device: none on the CPU, whose memory is the system's, and where it cannot be asked.
+#[must_use]
+pub fn device(chosen: Chosen) -> Option<DeviceMemory> {
+    match chosen {
+        Chosen::Cpu => None,
+        Chosen::Cuda(number) => {
+            let (free, total) = device::cuda_memory(number)?;
+            Some(DeviceMemory { free, total })
+        }
+    }
+}
+
+/// Bytes as people read them: `1.25 GiB`, `310 MiB`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+pub fn shown(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1000.0 { format!("{mib:.0} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
+}
