@@ -84,8 +84,14 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     manifest.split = Some(split);
     manifest.save(&folder.manifest())?;
     let is_stopped = stop_flag()?;
-    let work =
-        Work { material: &material, folder: &folder, is_resumed, is_stopped: &is_stopped, progress: &mut progress };
+    let work = Work {
+        material: &material,
+        folder: &folder,
+        first: chosen[0],
+        is_resumed,
+        is_stopped: &is_stopped,
+        progress: &mut progress,
+    };
     let trained = device::dispatch_all(&chosen, work);
     if trained.is_err() {
         manifest.end_session();
@@ -123,6 +129,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 struct Work<'a> {
     material: &'a Material,
     folder: &'a RunFolder,
+    first: device::Chosen,
     is_resumed: bool,
     is_stopped: &'a AtomicBool,
     progress: &'a mut Progress,
@@ -132,8 +139,8 @@ impl SharedTask for Work<'_> {
     type Output = anyhow::Result<Outcome>;
 
     fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output {
-        let Self { material, folder, is_resumed, is_stopped, progress } = self;
-        let start = Start { material, folder, is_resumed, is_stopped };
+        let Self { material, folder, first, is_resumed, is_stopped, progress } = self;
+        let start = Start { material, folder, first, is_resumed, is_stopped };
         train::<B>(start, devices, &mut |event| progress.handle(event))
     }
 }

@@ -360,6 +360,8 @@ mod tests {
             is_best: epoch == 1,
             seconds: 12.34,
             data_wait: None,
+            resident_memory: None,
+            device_memory: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::table::Table;
 use crate::eval::metrics::Headline;
+use crate::memory::shown;
 use crate::run::log::{Entry, EpochEntry, StepEntry};
 
 /// The epochs, then the step that the run is at where that is behind the last of them.
@@ -39,6 +40,7 @@ fn table(epochs: &[&EpochEntry]) -> Table {
         "speech only",
         "time",
         "waiting",
+        "memory",
         "",
     ]);
     for epoch in epochs {
@@ -54,10 +56,17 @@ fn table(epochs: &[&EpochEntry]) -> Table {
             number(dev.and_then(|dev| f1(dev.speech_only))),
             format!("{:.0} s", epoch.seconds),
             epoch.data_wait.map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", 100.0 * share)),
+            memory(epoch),
             if epoch.is_best { "best so far" } else { "" }.to_owned(),
         ]);
     }
     table
+}
+
+/// That of the process, and of the device where there is one.
+fn memory(epoch: &EpochEntry) -> String {
+    let shown: Vec<String> = [epoch.resident_memory, epoch.device_memory].into_iter().flatten().map(shown).collect();
+    if shown.is_empty() { "-".to_owned() } else { shown.join(" + ") }
 }
 
 fn number(value: Option<f64>) -> String {
@@ -107,8 +116,17 @@ mod tests {
         let dev = EpochScores { fusion: Some(headline), ..EpochScores::default() };
         let train =
             EpochScores { loss: Some(LossValues { total: 1.0, ..LossValues::default() }), ..EpochScores::default() };
-        let (is_best, seconds, data_wait) = (epoch == 1, 61.4, Some(0.015));
-        Entry::Epoch(Box::new(EpochEntry { epoch, step, train, dev: Some(dev), is_best, seconds, data_wait }))
+        Entry::Epoch(Box::new(EpochEntry {
+            epoch,
+            step,
+            train,
+            dev: Some(dev),
+            is_best: epoch == 1,
+            seconds: 61.4,
+            data_wait: Some(0.015),
+            resident_memory: Some(310 << 20),
+            device_memory: None,
+        }))
     }
 
     #[test]
@@ -119,7 +137,7 @@ mod tests {
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(
             words(lines[1]),
-            ["1", "10", "1.0000", "0.5000", "0.0000", "-", "-", "61", "s", "1.5%", "best", "so", "far"]
+            ["1", "10", "1.0000", "0.5000", "0.0000", "-", "-", "61", "s", "1.5%", "310", "MiB", "best", "so", "far"]
         );
         assert_eq!(words(lines[2])[..2], ["2", "20"]);
         let expected = "epoch 3 at step 23 (3 of about 10 of this epoch): loss 1.2500, kl 0.5000; learning rate 1.000e-5, \

@@ -118,6 +118,12 @@ pub struct EpochEntry {
     /// Share of the training steps' time in which the next batch was waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_wait: Option<f64>,
+    /// Bytes of the process in memory at the end of the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_memory: Option<u64>,
+    /// Bytes in use on the first CUDA device at the end of the epoch, by whichever process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_memory: Option<u64>,
 }
 
 /// A line of the log.
@@ -279,6 +285,8 @@ mod tests {
             is_best: true,
             seconds: 1.5,
             data_wait: None,
+            resident_memory: None,
+            device_memory: None,
         }))
     }
 

@@ -103,6 +103,10 @@ fn scalars(entry: &Entry) -> Vec<(String, f64)> {
                 found.extend(scores(dev));
             }
             found.extend(entry.data_wait.map(|share| ("epoch/data_wait".to_owned(), share)));
+            for (tag, bytes) in [("resident", entry.resident_memory), ("device", entry.device_memory)] {
+                #[expect(clippy::cast_precision_loss, reason = "TensorBoard's scalars are single precision")]
+                found.extend(bytes.map(|bytes| (format!("epoch/{tag}_memory"), bytes as f64)));
+            }
         }
     }
     found

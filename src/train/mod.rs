@@ -30,8 +30,10 @@ use crate::{
         dataset::Dataset,
         loader::Loader,
     },
+    device::Chosen,
     eval::metrics::{Confusion, Headline},
     inference::{self, Pass, Probabilities},
+    memory::{self, DeviceMemory},
     ops::Ops,
     report::Event,
     run::{
@@ -95,6 +97,8 @@ pub struct Start<'a> {
     pub material: &'a Material,
     /// Where everything is written.
     pub folder: &'a RunFolder,
+    /// The first device, whose memory the log tells.
+    pub first: Chosen,
     /// Whether to go on from `last/`.
     pub is_resumed: bool,
     /// Set by the user who wants the run to stop.
@@ -185,6 +189,7 @@ struct Trainer<'a, B: Ops> {
     material: &'a Material,
     folder: &'a RunFolder,
     device: &'a B::Device,
+    first: Chosen,
     is_stopped: &'a AtomicBool,
     tell: &'a mut dyn FnMut(&Event),
     team: Team<B>,
@@ -203,7 +208,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         notes: &[String],
         tell: &'a mut dyn FnMut(&Event),
     ) -> anyhow::Result<Self> {
-        let Start { material, folder, is_resumed, is_stopped } = start;
+        let Start { material, folder, first, is_resumed, is_stopped } = start;
         for note in notes {
             tell(&Event::Message(note));
         }
@@ -215,7 +220,8 @@ impl<'a, B: Ops> Trainer<'a, B> {
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
         let events = Events::open(&folder.events(), state.step)?;
-        let mut trainer = Self { material, folder, device, is_stopped, tell, team, state, log, events, total_steps: 0 };
+        let mut trainer =
+            Self { material, folder, device, first, is_stopped, tell, team, state, log, events, total_steps: 0 };
         trainer.total_steps = trainer.count_steps()?;
         Ok(trainer)
     }
@@ -366,6 +372,8 @@ impl<'a, B: Ops> Trainer<'a, B> {
             is_best,
             seconds: started.elapsed().as_secs_f64(),
             data_wait: Some(data_wait),
+            resident_memory: memory::resident(),
+            device_memory: memory::device(self.first).map(DeviceMemory::used),
         };
         if is_best {
             self.save(&self.folder.best(), false)?;

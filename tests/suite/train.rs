@@ -46,6 +46,7 @@ fn timeless(path: &Path) -> Vec<Value> {
         entry.remove("examples_per_second");
         entry.remove("seconds");
         entry.remove("data_wait");
+        entry.remove("resident_memory");
     }
     entries
 }
@@ -157,6 +158,8 @@ fn the_log_has_the_steps_and_the_epochs() {
     assert_eq!(epoch["event"], "epoch");
     assert_eq!(epoch["step"].as_u64(), Some(6));
     assert!((0.0..1.0).contains(&epoch["data_wait"].as_f64().unwrap()), "{epoch}");
+    let resident = epoch["resident_memory"].as_u64().unwrap();
+    assert!((1 << 22..1 << 33).contains(&resident) && epoch.get("device_memory").is_none(), "{epoch}");
     // Six steps of four examples: the epoch's mean is that of its steps.
     let mean: f64 = log[..6].iter().map(|entry| entry["loss"]["total"].as_f64().unwrap()).sum::<f64>() / 6.0;
     assert!((epoch["train"]["loss"]["total"].as_f64().unwrap() - mean).abs() < 1e-9);
