@@ -122,7 +122,7 @@ impl Tokenizer {
     pub fn save(&self, folder: &Path) -> Result<(), DataError> {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
-            std::fs::write(&path, text).map_err(|error| DataError::file(&path, &error))
+            std::fs::write(&path, text).map_err(|error| DataError::write(&path, &error))
         };
         let whole = self.inner.to_string(false).map_err(|error| failed(folder, &error))?;
         write(WHOLE_FILE, &whole)?;
@@ -270,6 +270,14 @@ mod tests {
             return None;
         };
         Some(Path::new(&root).join("roberta-bpe"))
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_the_disks_fault() {
+        let tokenizer = Tokenizer::train(&TEXTS, 300).unwrap();
+        let nowhere = tempfile::tempdir().unwrap().path().join("nowhere");
+        let problem = tokenizer.save(&nowhere).unwrap_err();
+        assert!(matches!(problem, DataError::Write { .. }), "{problem}");
     }
 
     /// `0 31414 232 328 2` and `0 2` are what the tokenizer of RoBERTa-base is published to give.

@@ -373,6 +373,27 @@ fn a_run_killed_while_it_saves_or_scores_goes_on_as_if_nothing_had_been() {
     assert_same(&run, alone());
 }
 
+/// The optimiser's file is larger than what the disk seems to take, the weights' is not.
+#[test]
+fn a_disk_that_is_full_fails_the_run_and_takes_no_checkpoint_away() {
+    let folder = folder();
+    let at = folder.path();
+    stopped(at, &[], 8, "INT");
+    let read = |name: &str| fs::read(at.join("run/last").join(name)).unwrap();
+    let files = ["model.safetensors", "optimizer.safetensors", "state.json"];
+    let before = files.map(read);
+    assert!(before[0].len() < 100 << 10 && before[1].len() > 101 << 10, "choose another limit");
+    let words = [&LONG[..], &["--resume"]].concat().join(" ");
+    let limited = format!("trap '' XFSZ; ulimit -f 100; exec {} {words}", env!("CARGO_BIN_EXE_clasp"));
+    let output = std::process::Command::new("bash").args(["-c", &limited]).current_dir(at).output().unwrap();
+    Said::of(&output)
+        .bad_line(1, &["cannot save", "run/last", "what was there before is kept", "optimizer.safetensors"]);
+    assert!(before == files.map(read), "the checkpoint changed");
+    assert!(names(&at.join("run")).iter().all(|name| !name.starts_with(".clasp-")));
+    clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
+    assert_same(&at.join("run"), alone());
+}
+
 #[test]
 fn a_damaged_checkpoint_is_refused_and_nothing_is_changed() {
     let folder = folder();
