@@ -52,7 +52,6 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     }
     // Before configs are compared: the stored one names the checkpoint, not the run that it is of.
     config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
-    debug_assert_eq!(config.run.precision, Precision::F32, "the config refuses the others");
     let chosen = device::choose(config.run.device)?;
     let folder = RunFolder::new(&config.run.dir);
     let existing = Existing { resume: arguments.resume, overwrite: arguments.overwrite };
@@ -156,6 +155,9 @@ fn tell_start(
     material.warnings.iter().for_each(|warning| say(&format!("note: {warning}")));
     if material.dev.is_none() {
         say("note: there is no data.dev: the last epoch is taken as the best");
+    }
+    if material.config.run.precision == Precision::Bf16 && chosen == device::Chosen::Cpu {
+        say("note: the CPU emulates bf16: the numbers are those of bf16, but it is slower than f32");
     }
     if material.config.train.accumulation_steps > 1 {
         say("note: train.accumulation_steps does not enlarge the contrastive terms' negatives: they stay in a batch");

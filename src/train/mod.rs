@@ -241,7 +241,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             // A window is averaged over its examples: each batch counts by its size.
             let share = batch.len() as f64 / examples as f64;
             let random = StepRandom::new(config.train.seed, (self.state.batches + place) as u64 + self.epoch_offset());
-            let terms = self.terms(batch, Mode::Training(&random));
+            let terms = self.terms(batch, Mode::training(&random).with_precision(config.run.precision));
             let gradients = (terms.total.clone() * share).backward();
             let values = read(terms);
             means.iter_mut().zip(values).for_each(|(mean, value)| *mean += value * share);
