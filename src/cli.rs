@@ -376,7 +376,7 @@ pub struct BenchArguments {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// f32 or bf16
+    /// f32 or bf16 (which the CPU emulates)
     #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: Precision,
     /// Timed steps

@@ -75,7 +75,7 @@ pub fn run<B: Ops, E: From<DataError>>(
     let plan = sequential_plan(&dataset.lengths()?, options);
     for batch in Loader::new(dataset, plan, pass.pad_token, pass.workers)? {
         let batch = batch?;
-        let output = model.forward(&inputs(&batch), Mode::Evaluation, device);
+        let output = model.forward(&inputs(&batch), Mode::evaluation(), device);
         take(&batch, output)?;
     }
     Ok(())

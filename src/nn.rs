@@ -8,7 +8,8 @@ use burn::{
 use rayon::prelude::*;
 
 use crate::{
-    ops::Ops,
+    config::Precision,
+    ops::{self, Ops},
     random::{Random, mix},
 };
 
@@ -111,7 +112,12 @@ impl<B: Backend> Linear<B> {
 impl<B: Ops> Linear<B> {
     /// [rows, in] -> [rows, out].
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        <B as Ops>::linear(x, self.weight.val(), Some(self.bias.val()))
+        self.forward_in(x, Precision::F32)
+    }
+
+    /// As [`Linear::forward`], with the product in this number format.
+    pub fn forward_in(&self, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
+        ops::linear(x, self.weight.val(), self.bias.val(), precision)
     }
 }
 

@@ -237,21 +237,21 @@ impl<B: Ops> Predictor<B> {
         let model = &self.checkpoint.model;
         let text_lengths = Lengths::new(batch.token_lengths.clone(), batch.longest_tokens());
         let speech_lengths = Lengths::new(batch.sample_lengths.clone(), batch.longest_samples());
-        let text = || model.encode_text(&batch.tokens, &text_lengths, Mode::Evaluation, &self.device);
-        let speech = || model.encode_speech(&batch.waveforms, &speech_lengths, Mode::Evaluation, &self.device);
+        let text = || model.encode_text(&batch.tokens, &text_lengths, Mode::evaluation(), &self.device);
+        let speech = || model.encode_speech(&batch.waveforms, &speech_lengths, Mode::evaluation(), &self.device);
         match (has.text, has.speech) {
             (true, true) => {
-                let output = model.heads(text(), speech(), Mode::Evaluation);
+                let output = model.heads(text(), speech(), Mode::evaluation());
                 let alone = rows(output.logits_text).into_iter().zip(rows(output.logits_speech));
                 let fused = rows(output.logits_fusion).into_iter().zip(alone);
                 fused.map(|(fusion, (text, speech))| [Some(fusion), Some(text), Some(speech)]).collect()
             }
             (true, false) => {
-                let logits = model.classify_text(text(), Mode::Evaluation);
+                let logits = model.classify_text(text(), Mode::evaluation());
                 rows(logits).into_iter().map(|text| [None, Some(text), None]).collect()
             }
             _ => {
-                let logits = model.classify_speech(speech(), Mode::Evaluation);
+                let logits = model.classify_speech(speech(), Mode::evaluation());
                 rows(logits).into_iter().map(|speech| [None, None, Some(speech)]).collect()
             }
         }

@@ -42,17 +42,8 @@ const LEARNING_RATE: f64 = 1e-5;
 /// Runs `clasp bench`.
 ///
 /// # Errors
-/// A device or a precision that is not there; a lengths file that cannot be read.
+/// A device that is not there; a lengths file that cannot be read.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
-    if arguments.precision != Precision::F32 {
-        bail!(clasp::config::ConfigError::invalid(
-            "command line",
-            vec![clasp::config::Problem::conflict(
-                "--precision",
-                format!("{} is not available in this version; available: f32", arguments.precision)
-            )]
-        ));
-    }
     let chosen = device::choose(arguments.device)?;
     if arguments.threads > 0 {
         rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("--threads")?;
@@ -261,13 +252,14 @@ impl Task for Work<'_> {
             let Some(current) = model.take() else { break };
             let times = match job {
                 Job::Train => {
-                    let mut trainee = Trainee::new(current, &self.model);
+                    let mut trainee = Trainee::new(current, &self.model, self.arguments.precision);
                     let times = self.time::<B>(device, || trainee.epoch(&batches, device));
                     model = trainee.model.map(|model| model.valid());
                     times
                 }
                 Job::Predict => {
-                    let times = self.time::<B>(device, || predict(&current, &batches, device));
+                    let times =
+                        self.time::<B>(device, || predict(&current, &batches, self.arguments.precision, device));
                     model = Some(current);
                     times
                 }
@@ -329,11 +321,12 @@ fn peak_gib() -> Option<f64> {
 struct Trainee<B: Ops> {
     model: Option<Clasp<Autodiff<B>>>,
     optimizer: Optimizer<Autodiff<B>>,
+    precision: Precision,
     step: u64,
 }
 
 impl<B: Ops> Trainee<B> {
-    fn new(model: Clasp<B>, config: &ModelConfig) -> Self {
+    fn new(model: Clasp<B>, config: &ModelConfig, precision: Precision) -> Self {
         let mut model = trainable::<Autodiff<B>, Clasp<Autodiff<B>>>(model);
         model.speech_encoder = model.speech_encoder.freeze_feature_encoder();
         let optimizer = Optimizer::new(OptimizerConfig {
@@ -346,7 +339,7 @@ impl<B: Ops> Trainee<B> {
             speech_layers: config.speech_encoder.num_hidden_layers,
             speech_norm_is_last: false,
         });
-        Self { model: Some(model), optimizer, step: 0 }
+        Self { model: Some(model), optimizer, precision, step: 0 }
     }
 
     /// One optimiser step for each batch.
@@ -355,7 +348,7 @@ impl<B: Ops> Trainee<B> {
             let Some(model) = self.model.take() else { return };
             self.step += 1;
             let random = StepRandom::new(0, self.step);
-            let output = model.forward(inputs, Mode::Training(&random), device);
+            let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
             let terms = losses(&output, &Targets::new(labels, LABELS, &[], 0.0), &LossConfig::default());
             drop(output);
             let total = terms.total.clone();
@@ -367,9 +360,10 @@ impl<B: Ops> Trainee<B> {
     }
 }
 
-fn predict<B: Ops>(model: &Clasp<B>, batches: &[(Inputs, Vec<usize>)], device: &B::Device) {
+fn predict<B: Ops>(model: &Clasp<B>, batches: &[(Inputs, Vec<usize>)], precision: Precision, device: &B::Device) {
+    let mode = Mode::evaluation().with_precision(precision);
     for (inputs, _) in batches {
         // Read back, as the reference does.
-        let _ = rows(model.forward(inputs, Mode::Evaluation, device).logits_fusion);
+        let _ = rows(model.forward(inputs, mode, device).logits_fusion);
     }
 }

@@ -53,7 +53,6 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     }
     // Before configs are compared: the stored one names the checkpoint, not the run that it is of.
     config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
-    debug_assert_eq!(config.run.precision, Precision::F32, "the config refuses the others");
     let chosen = device::choose_all(&config.run.device)?;
     check_share(&config, chosen.len())?;
     let folder = RunFolder::new(&config.run.dir);
@@ -184,6 +183,9 @@ fn tell_start(
             "note: each batch is shared by {} devices; the contrastive terms see {negatives} (train.gather_negatives)",
             chosen.len()
         ));
+    }
+    if material.config.run.precision == Precision::Bf16 && chosen[0] == device::Chosen::Cpu {
+        say("note: the CPU emulates bf16: the numbers are those of bf16, but it is slower than f32");
     }
     if material.config.train.accumulation_steps > 1 {
         say("note: train.accumulation_steps does not enlarge the contrastive terms' negatives: they stay in a batch");

@@ -321,7 +321,7 @@ const GENERAL: &[Key] = &[
     Key::open("train.init", Kind::Path, "none", "start from this clasp checkpoint, which decides the architecture"),
     Key::open("run.dir", Kind::Path, "runs/<name of the config>", "folder of the run, relative to the current folder"),
     Key::fixed("run.device", Kind::Devices, "\"auto\"", "auto, cpu, cuda, cuda:N, or several: cuda:0,1"),
-    Key::fixed("run.precision", Kind::Choice(Precision::WORDS), "\"f32\"", "number format (this version: f32)"),
+    Key::fixed("run.precision", Kind::Choice(Precision::WORDS), "\"f32\"", "number format of training; scoring is f32"),
     Key::fixed("run.test_at_end", Kind::Boolean, "false", "score the test data after training"),
     Key::fixed("run.workers", Kind::Integer(1), "2", "threads that decode audio"),
 ];

@@ -295,7 +295,7 @@ pub struct RunConfig {
     pub dir: PathBuf,
     /// The devices.
     pub device: Devices,
-    /// The number format.
+    /// The number format of training.
     pub precision: Precision,
     /// Whether the test data are scored after training.
     pub test_at_end: bool,

@@ -84,15 +84,11 @@ impl Resolver<'_> {
     }
 
     fn run(&mut self) -> RunConfig {
-        let precision = self.choice("run.precision", Precision::from_word).unwrap_or(Precision::F32);
-        if precision != Precision::F32 {
-            self.unavailable("run.precision", precision.word(), "f32");
-        }
         let dir = self.text("run.dir").map_or_else(|| Path::new("runs").join(&self.surroundings.name), PathBuf::from);
         RunConfig {
             dir: self.surroundings.current_folder.join(dir),
             device: self.choice("run.device", |word| word.parse().ok()).unwrap_or_else(|| Device::Auto.into()),
-            precision,
+            precision: self.choice("run.precision", Precision::from_word).unwrap_or(Precision::F32),
             test_at_end: self.boolean("run.test_at_end"),
             workers: self.integer("run.workers"),
         }

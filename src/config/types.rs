@@ -188,11 +188,12 @@ choices! {
 }
 
 choices! {
-    /// The number format of the computation.
+    /// The number format in which a model trains. Scoring, `eval`, `predict` and `encode` are always in f32, so that the
+    /// score that picks an epoch is the one that `eval` gives again.
     Precision {
         /// 32-bit floats.
         F32 = "f32",
-        /// bfloat16 compute over 32-bit weights.
+        /// bfloat16 for the layers' matrix products, convolutions and attention; all else, weights too, in f32.
         Bf16 = "bf16",
     }
 }

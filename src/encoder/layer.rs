@@ -115,35 +115,36 @@ impl<B: Ops> TransformerLayer<B> {
     pub fn forward(&self, x: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
         let hidden_dropout = self.config.hidden_dropout;
         if self.config.norm_first {
-            let attended = self.attend(self.attention_norm.forward(x.clone()), lengths, mode);
+            let attended = self.attend(&self.attention_norm.forward(x.clone()), lengths, mode);
             let x = x + ops::dropout(attended, mode.dropout(hidden_dropout));
             let mapped = self.map(self.output_norm.forward(x.clone()), mode);
             x + ops::dropout(mapped, mode.dropout(hidden_dropout))
         } else {
-            let attended = self.attend(x.clone(), lengths, mode);
+            let attended = self.attend(&x, lengths, mode);
             let x = self.attention_norm.forward(x + ops::dropout(attended, mode.dropout(hidden_dropout)));
             let mapped = self.map(x.clone(), mode);
             self.output_norm.forward(x + ops::dropout(mapped, mode.dropout(hidden_dropout)))
         }
     }
 
-    fn attend(&self, x: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
-        let attended = <B as Ops>::attention(
-            self.attention.query.forward(x.clone()),
-            self.attention.key.forward(x.clone()),
-            self.attention.value.forward(x),
+    fn attend(&self, x: &Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
+        let maps = [&self.attention.query, &self.attention.key, &self.attention.value];
+        let attended = ops::attention(
+            maps.map(|map| map.forward_in(x.clone(), mode.precision())),
             AttentionShape { heads: self.config.heads, lengths },
             mode.dropout(self.config.attention_dropout),
+            mode.precision(),
         );
-        self.attention.output.forward(attended)
+        self.attention.output.forward_in(attended, mode.precision())
     }
 
     fn map(&self, x: Tensor<B, 2>, mode: Mode<'_>) -> Tensor<B, 2> {
-        let inner = self.feed_forward.up.forward(x);
+        let inner = self.feed_forward.up.forward_in(x, mode.precision());
         let inner = match self.config.activation {
             Activation::Gelu => <B as Ops>::gelu(inner),
             Activation::Relu => activation::relu(inner),
         };
-        self.feed_forward.down.forward(ops::dropout(inner, mode.dropout(self.config.activation_dropout)))
+        let inner = ops::dropout(inner, mode.dropout(self.config.activation_dropout));
+        self.feed_forward.down.forward_in(inner, mode.precision())
     }
 }

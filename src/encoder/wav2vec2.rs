@@ -16,6 +16,7 @@ use super::{
     spec_augment::SpanMask,
 };
 use crate::{
+    config::Precision,
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
 };
@@ -77,12 +78,12 @@ impl<B: Backend> FeatureLayer<B> {
 
 impl<B: Ops> FeatureLayer<B> {
     /// [batch, time, in] -> [batch, frames, out]
-    fn forward(&self, x: Tensor<B, 3>, lengths: &Lengths) -> (Tensor<B, 3>, Lengths) {
+    fn forward(&self, x: Tensor<B, 3>, lengths: &Lengths, precision: Precision) -> (Tensor<B, 3>, Lengths) {
         let frames = |time: usize| if time < self.kernel { 0 } else { (time - self.kernel) / self.stride + 1 };
         let lengths =
             Lengths::new(lengths.valid().iter().map(|&time| frames(time)).collect(), frames(lengths.longest()));
-        let x =
-            <B as Ops>::convolution(x, self.conv.weight.val(), self.conv.bias.as_ref().map(Param::val), self.stride);
+        let (weight, bias) = (self.conv.weight.val(), self.conv.bias.as_ref().map(Param::val));
+        let x = ops::convolution(x, weight, bias, self.stride, precision);
         let x = match &self.layer_norm {
             None => x,
             Some(norm) if self.kind == FeatureNorm::Group => {
@@ -139,11 +140,11 @@ impl<B: Backend> PositionalConvolution<B> {
 
 impl<B: Ops> PositionalConvolution<B> {
     /// [batch, frames, hidden] -> the same.
-    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn forward(&self, x: Tensor<B, 3>, precision: Precision) -> Tensor<B, 3> {
         let direction = self.direction.val();
         let norm = direction.clone().square().sum_dim(0).sum_dim(1).sqrt();
         let weight = direction * (self.length.val() / norm);
-        <B as Ops>::gelu(<B as Ops>::positional_convolution(x, weight, self.bias.val(), self.groups))
+        <B as Ops>::gelu(ops::positional_convolution(x, weight, self.bias.val(), self.groups, precision))
     }
 }
 
@@ -222,11 +223,11 @@ impl<B: Ops> SpeechEncoder<B> {
         let mut features = waveforms.reshape([batch, samples, 1]);
         let mut lengths = lengths.clone();
         for layer in &self.feature_encoder.conv_layers {
-            (features, lengths) = layer.forward(features, &lengths);
+            (features, lengths) = layer.forward(features, &lengths, mode.precision());
         }
         let [_, frames, channels] = features.dims();
         let features = self.feature_projection.layer_norm.forward(features.reshape([batch * frames, channels]));
-        let features = self.feature_projection.projection.forward(features);
+        let features = self.feature_projection.projection.forward_in(features, mode.precision());
         let features = ops::dropout(features, mode.dropout(self.config.feat_proj_dropout));
         let hidden = self.mask_spans(features.reshape([batch, frames, self.config.hidden_size]), &lengths, mode);
         let hidden = self.layers(hidden, &lengths, mode);
@@ -239,7 +240,7 @@ impl<B: Ops> SpeechEncoder<B> {
         let device = hidden.device();
         let hidden =
             if lengths.is_full() { hidden } else { hidden * lengths.mask::<B>(&device).reshape([batch, frames, 1]) };
-        let hidden = hidden.clone() + self.positional.forward(hidden);
+        let hidden = hidden.clone() + self.positional.forward(hidden, mode.precision());
         let mut hidden = hidden.reshape([batch * frames, width]);
         if !self.config.do_stable_layer_norm {
             hidden = self.norm.forward(hidden);

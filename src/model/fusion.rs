@@ -58,7 +58,7 @@ impl<B: Ops> Fusion<B> {
         let width = vectors * hidden / self.tokens;
         let mut x = rows.reshape([batch * self.tokens, width]);
         if let Some(input) = &self.input {
-            x = input.forward(x); // [batch * tokens, fusion hidden]
+            x = input.forward_in(x, mode.precision()); // [batch * tokens, fusion hidden]
         }
         let [_, width] = x.dims();
         if let Some(slots) = &self.slot_embedding {

@@ -53,6 +53,21 @@ impl<B: Ops, const D: usize> Backward<B, 1> for Gelu<D> {
     }
 }
 
+#[derive(Debug)]
+struct RoundToBf16<const D: usize>;
+
+impl<B: Ops, const D: usize> Backward<B, 1> for RoundToBf16<D> {
+    type State = ();
+
+    fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [x] = node.parents;
+        let gradient = gradients.consume::<B>(&node.node);
+        if let Some(x) = x {
+            gradients.register::<B>(x.id, primitive(<B as Ops>::round_to_bf16::<D>(tensor(gradient))));
+        }
+    }
+}
+
 /// Parents: x, weight, and bias where there is one.
 #[derive(Debug)]
 struct Linear<const N: usize>;
@@ -170,6 +185,8 @@ impl<B: Ops> Backward<B, 3> for Attention {
 }
 
 impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
+    const HAS_BF16: bool = B::HAS_BF16;
+
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         if !B::HAS_FAST_FORMS {
             return plain::linear(x, weight, bias);
@@ -308,6 +325,12 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             OpsKind::Tracked(node) => node.finish([x.primitive, weight.primitive], y),
             OpsKind::UnTracked(node) => node.finish(y),
         })
+    }
+
+    fn round_to_bf16<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        let x = primitive(x);
+        let y = primitive(<B as Ops>::round_to_bf16::<D>(tensor(x.primitive)));
+        tensor(RoundToBf16::<D>.prepare::<C>([x.node]).compute_bound().stateless(y))
     }
 
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {

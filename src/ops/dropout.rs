@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use crate::random::{Random, mix};
+use crate::random::mix;
 
 /// One dropout: its probability and the key that decides which elements go.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,34 +32,5 @@ impl StepRandom {
     pub fn key(&self) -> u64 {
         self.drawn.set(self.drawn.get() + 1);
         mix(self.seed, self.drawn.get())
-    }
-}
-
-/// Whether a forward pass trains, and with which randomness.
-#[derive(Clone, Copy, Debug)]
-pub enum Mode<'a> {
-    /// No dropout, no masking, no dropped layers.
-    Evaluation,
-    /// Dropout, `SpecAugment` and layer drop as the config asks.
-    Training(&'a StepRandom),
-}
-
-impl Mode<'_> {
-    /// The dropout of one place, where it is on.
-    #[must_use]
-    pub fn dropout(self, probability: f64) -> Option<Dropout> {
-        match self {
-            Mode::Training(random) if probability > 0.0 => Some(Dropout { probability, key: random.key() }),
-            _ => None,
-        }
-    }
-
-    /// A generator for one use on the host (`SpecAugment`, layer drop); none in evaluation.
-    #[must_use]
-    pub fn generator(self) -> Option<Random> {
-        match self {
-            Mode::Training(random) => Some(Random::new(random.key())),
-            Mode::Evaluation => None,
-        }
     }
 }

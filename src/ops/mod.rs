@@ -9,14 +9,18 @@ mod autodiff;
 mod dropout;
 mod flex;
 mod lengths;
+mod mode;
 pub mod plain;
+mod precision;
 #[cfg(test)]
 mod tests;
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{FloatDType, Tensor, backend::Backend};
 
-pub use dropout::{Dropout, Mode, StepRandom};
+pub use dropout::{Dropout, StepRandom};
 pub use lengths::Lengths;
+pub use mode::Mode;
+pub use precision::{attention, convolution, linear, positional_convolution};
 
 /// How the heads of an attention lie in its inputs.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +103,10 @@ pub struct NormGradients<B: Backend, const D: usize> {
 pub trait Ops: Backend {
     /// Whether the `_backward` functions are there.
     const HAS_FAST_FORMS: bool = false;
+
+    /// Whether the operations take tensors of bf16. Where they do not, bf16 is emulated: values that are rounded by
+    /// [`Ops::round_to_bf16`] and stay f32.
+    const HAS_BF16: bool = true;
 
     /// `x weight^T + bias`: x [rows, in], weight [out, in], bias [out] -> [rows, out].
     #[must_use]
@@ -249,6 +257,13 @@ pub trait Ops: Backend {
     #[must_use]
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
         plain::dropout_mask(shape, dropout, device)
+    }
+
+    /// The nearest number that bf16 has, ties to the even one, in f32. Its gradient is rounded in the same way, as that
+    /// of two casts is.
+    #[must_use]
+    fn round_to_bf16<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        x.cast(FloatDType::BF16).cast(FloatDType::F32)
     }
 
     /// The sum of the squares of all elements, [1].

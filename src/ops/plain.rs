@@ -1,7 +1,7 @@
 //! The plain forms of the operations: Burn's own tensor operations, right on every backend. The fast forms are held
 //! against these.
 
-use burn::tensor::{Distribution, Tensor, activation, backend::Backend, module::conv1d, ops::ConvOptions};
+use burn::tensor::{Distribution, FloatDType, Tensor, activation, backend::Backend, module::conv1d, ops::ConvOptions};
 
 use super::{AdamState, AdamStep, AttentionShape, Dropout, Lengths, Ops};
 
@@ -34,7 +34,7 @@ pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tenso
     centred / deviation * weight.unsqueeze() + bias.unsqueeze()
 }
 
-/// See [`Ops::attention`].
+/// See [`Ops::attention`]. Of bf16 inputs only the two products are computed in bf16.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "head widths are small")]
 pub fn attention<B: Ops>(
@@ -50,13 +50,14 @@ pub fn attention<B: Ops>(
     let device = query.device();
     let split = |x: Tensor<B, 2>| x.reshape([batch, time, shape.heads, head_width]).swap_dims(1, 2);
     let scale = 1.0 / (head_width as f64).sqrt();
-    let mut scores = split(query).matmul(split(key).transpose()) * scale; // [batch, heads, time, time]
+    let products = split(query).matmul(split(key).transpose()); // [batch, heads, time, time]
+    let mut scores = products.cast(FloatDType::F32) * scale;
     if !shape.lengths.is_full() {
         let padding = (shape.lengths.mask::<B>(&device) - 1.0) * -MASKED_SCORE;
         scores = scores + padding.reshape([batch, 1, 1, time]);
     }
     let weights = super::dropout(activation::softmax(scores, 3), dropout);
-    weights.matmul(split(value)).swap_dims(1, 2).reshape([rows, width])
+    weights.cast(value.dtype()).matmul(split(value)).swap_dims(1, 2).reshape([rows, width])
 }
 
 /// See [`Ops::convolution`].

@@ -1,6 +1,8 @@
 //! The operations against loops over their definitions in double precision, and the fast forms against the plain ones.
 //! Everything runs with and without automatic differentiation: a backend may have forms of its own there.
 
+mod bf16;
+
 use burn::{
     backend::{Autodiff, Flex, flex::FlexDevice},
     tensor::{Tensor, TensorData},
@@ -468,8 +470,8 @@ fn a_step_gives_a_key_a_call_and_repeats_them_when_it_is_run_again() {
     all.dedup();
     assert_eq!(all.len(), 9);
     let random = StepRandom::new(1, 2);
-    assert!(Mode::Training(&random).dropout(0.0).is_none() && Mode::Evaluation.dropout(0.5).is_none());
-    assert!(Mode::Training(&random).dropout(0.5).is_some() && Mode::Evaluation.generator().is_none());
+    assert!(Mode::training(&random).dropout(0.0).is_none() && Mode::evaluation().dropout(0.5).is_none());
+    assert!(Mode::training(&random).dropout(0.5).is_some() && Mode::evaluation().generator().is_none());
 }
 
 // --- the optimiser's operations ---------------------------------------------------------------------------------------

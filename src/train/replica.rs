@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     checkpoint::{self, parameters},
-    config::{LossConfig, OptimizerKind},
+    config::{LossConfig, OptimizerKind, Precision},
     data::batch::Batch,
     inference,
     loss::{Contrasted, LossTerms, Targets, losses_against},
@@ -91,6 +91,8 @@ pub struct Objective {
     pub hidden_size: usize,
     /// Largest norm of the gradient.
     pub clip_norm: Option<f64>,
+    /// The number format of the forward and backward pass.
+    pub precision: Precision,
 }
 
 impl Objective {
@@ -103,6 +105,7 @@ impl Objective {
             gather_negatives: config.train.gather_negatives,
             hidden_size: material.model.architecture.hidden_size,
             clip_norm: config.train.clip_norm,
+            precision: config.run.precision,
         }
     }
 
@@ -267,7 +270,8 @@ impl<B: Ops> Replica<B> {
         // The devices' masks differ; those of the first are those of a run on one.
         let seed = |seed: u64| if rank == 0 { seed } else { mix(seed, rank) };
         let random = part.randomness.map(|(run, batch)| StepRandom::new(seed(run), batch));
-        let mode = random.as_ref().map_or(Mode::Evaluation, Mode::Training);
+        let mode =
+            random.as_ref().map_or_else(Mode::evaluation, Mode::training).with_precision(self.objective.precision);
         let output = self.model.get().forward(&inference::inputs(&part.batch), mode, &self.device);
         let contrasted =
             if is_gathered { self.gather(Some(&output), start, size)? } else { Some(Contrasted::from(&output)) };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use burn::backend::flex::FlexDevice;
 use clasp::{
     checkpoint::{self, parameters},
-    config::ClassWeights,
+    config::{ClassWeights, Precision},
     data::batch::Batch,
     loss::class_weights,
     train::{
@@ -53,6 +53,7 @@ fn objective(name: &str, gather_negatives: bool) -> Objective {
         gather_negatives,
         hidden_size: config.architecture.hidden_size,
         clip_norm: Some(0.5),
+        precision: Precision::F32,
         loss: clasp::loss::LossConfig { label_smoothing: 0.1, semantic: 0.3, modality: 0.2, ..config.loss },
     }
 }

@@ -100,7 +100,7 @@ type Pass<'a> = &'a dyn Fn(&Inputs) -> Vec<Outputs>;
 /// Every output of the model, a row an utterance.
 fn whole(model: &Clasp<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
     let mut rows = vec![Outputs::new(); inputs.text_lengths.batch()];
-    for (name, tensor) in model.forward(inputs, Mode::Evaluation, &FlexDevice).named() {
+    for (name, tensor) in model.forward(inputs, Mode::evaluation(), &FlexDevice).named() {
         let [batch, width] = tensor.dims();
         let tensor = values(tensor.into_data());
         assert_eq!(batch, rows.len());
@@ -112,10 +112,10 @@ fn whole(model: &Clasp<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
 /// The hidden states of both encoders at the valid positions.
 fn encoders(model: &Clasp<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
     let device = FlexDevice;
-    let text = model.text_encoder.forward(&inputs.tokens, &inputs.text_lengths, Mode::Evaluation, &device);
+    let text = model.text_encoder.forward(&inputs.tokens, &inputs.text_lengths, Mode::evaluation(), &device);
     let shape = [inputs.speech_lengths.batch(), inputs.speech_lengths.longest()];
     let waveforms = Tensor::from_data(TensorData::new(inputs.waveforms.clone(), shape), &device);
-    let speech = model.speech_encoder.forward(waveforms, &inputs.speech_lengths, Mode::Evaluation);
+    let speech = model.speech_encoder.forward(waveforms, &inputs.speech_lengths, Mode::evaluation());
     let mut rows = vec![Outputs::new(); shape[0]];
     for (name, Encoded { hidden, lengths }) in [("text hidden", text), ("speech hidden", speech)] {
         let [positions, width] = hidden.dims();

@@ -87,14 +87,14 @@ fn hidden_states(name: &str) -> (Vec<f32>, Vec<f32>, LoadReport) {
             let (model, report) = load_text(&published(name)).unwrap();
             let tokens: Vec<i64> = file.tensor("input.ids").unwrap().data().chunks_exact(8).map(integer).collect();
             let lengths = Lengths::full(1, tokens.len());
-            (model.text_encoder.forward(&tokens, &lengths, Mode::Evaluation, &device).hidden, report)
+            (model.text_encoder.forward(&tokens, &lengths, Mode::evaluation(), &device).hidden, report)
         }
         EncoderKind::Speech => {
             let (model, report) = load_speech(&published(name)).unwrap();
             let samples = reals(&file, "input.wav");
             let lengths = Lengths::full(1, samples.len());
             let waveforms = Tensor::from_data(TensorData::new(samples, [1, lengths.longest()]), &device);
-            (model.speech_encoder.forward(waveforms, &lengths, Mode::Evaluation).hidden, report)
+            (model.speech_encoder.forward(waveforms, &lengths, Mode::evaluation()).hidden, report)
         }
     };
     (values(hidden.into_data()), expected, report)

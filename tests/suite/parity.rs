@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use clasp::config::Precision;
+
 use crate::reference::Reference;
 
 /// Single precision over some ten layers, summed in another order: ten times what `PyTorch` in f32 is off the same
@@ -10,6 +12,9 @@ use crate::reference::Reference;
 const OUTPUT_TOLERANCE: f64 = 1e-5;
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 const TRAJECTORY_TOLERANCE: f64 = 1e-3;
+/// What bf16, with its eight bits, may make of the logits and of the gradients.
+const BF16_LOGITS_TOLERANCE: f64 = 2e-2;
+const BF16_GRADIENT_TOLERANCE: f64 = 1e-1;
 /// The rate at which the fixtures were trained.
 const LEARNING_RATE: f64 = 1e-3;
 
@@ -20,7 +25,7 @@ fn folder(name: &str) -> PathBuf {
 fn holds(name: &str) {
     let folder = folder(name);
     let reference = Reference::read(&folder);
-    let errors = reference.errors(&folder);
+    let errors = reference.errors(&folder, Precision::F32);
     assert!(errors.len() > 100, "only {} tensors compared", errors.len());
     for (tensor, error) in errors {
         let tolerance = if tensor.starts_with("grad.") { GRADIENT_TOLERANCE } else { OUTPUT_TOLERANCE };
@@ -55,6 +60,23 @@ fn the_layer_norm_variant_gives_the_reference() {
 #[test]
 fn encoders_of_other_widths_and_plain_attention_give_the_reference() {
     holds("adapters");
+}
+
+/// The difference of bf16 to f32: not large, and not nothing either.
+#[test]
+fn bf16_gives_the_reference_but_for_its_rounding() {
+    for name in ["group-norm", "layer-norm", "adapters"] {
+        let folder = folder(name);
+        let errors = Reference::read(&folder).errors(&folder, Precision::Bf16);
+        for (tensor, error) in errors {
+            if tensor.starts_with("output.logits") {
+                assert!(error < BF16_LOGITS_TOLERANCE, "{name}: {tensor} is off by {error:e}");
+                assert!(error > OUTPUT_TOLERANCE, "{name}: {tensor} is off by {error:e}: nothing is rounded");
+            } else if tensor.starts_with("grad.") {
+                assert!(error < BF16_GRADIENT_TOLERANCE, "{name}: {tensor} is off by {error:e}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -453,6 +453,8 @@ fn the_benchmark_prints_two_lines() {
         let (least, median) = (row["min_s"].as_f64().unwrap(), row["median_s"].as_f64().unwrap());
         assert!(least > 0.0 && least <= median, "{row}");
     }
+    let rows = clasp(folder.path(), &[&words[..], &["--precision", "bf16"]].concat()).good().rows();
+    assert!(rows.len() == 2 && rows.iter().all(|row| row["precision"] == "bf16"), "{rows:?}");
     fs::write(folder.path().join("lengths.json"), "[[5, 8000], [9, 4000], [7, 6000]]").unwrap();
     let words = [
         "bench",

@@ -8,6 +8,7 @@ use burn::{
 };
 use clasp::{
     checkpoint,
+    config::Precision,
     loss::{Targets, losses},
     model::{Clasp, Inputs},
     ops::{Lengths, Mode},
@@ -78,12 +79,12 @@ impl Reference {
         Self { inputs, labels, expected, trajectory }
     }
 
-    /// Every output, loss and gradient that the checkpoint in `folder` gives.
-    pub fn compute(&self, folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    /// Every output, loss and gradient that the checkpoint in `folder` gives in a number format.
+    pub fn compute(&self, folder: &Path, precision: Precision) -> BTreeMap<String, Vec<f32>> {
         let device = FlexDevice;
         let loaded = checkpoint::load::<Cpu>(folder, &device).expect("the checkpoint loads");
         let model = checkpoint::parameters::trainable::<Train, Clasp<Train>>(loaded.model);
-        let output = model.forward(&self.inputs, Mode::Evaluation, &device);
+        let output = model.forward(&self.inputs, Mode::evaluation().with_precision(precision), &device);
         let config = &loaded.config;
         let targets = Targets::new(&self.labels, config.labels.len(), &[], config.loss.label_smoothing);
         let terms = losses(&output, &targets, &config.loss);
@@ -108,8 +109,8 @@ impl Reference {
     }
 
     /// The relative error of every output, loss and gradient of the checkpoint in `folder`.
-    pub fn errors(&self, folder: &Path) -> BTreeMap<String, f64> {
-        let found = self.compute(folder);
+    pub fn errors(&self, folder: &Path, precision: Precision) -> BTreeMap<String, f64> {
+        let found = self.compute(folder, precision);
         self.expected
             .iter()
             .map(|(name, expected)| {
@@ -140,7 +141,7 @@ impl Reference {
         let targets = Targets::new(&self.labels, loaded.config.labels.len(), &[], loaded.config.loss.label_smoothing);
         let mut steps = Vec::new();
         for _ in &self.trajectory {
-            let output = model.forward(&self.inputs, Mode::Evaluation, &device);
+            let output = model.forward(&self.inputs, Mode::evaluation(), &device);
             let terms = losses(&output, &targets, &loaded.config.loss);
             drop(output);
             let total = terms.total.clone();

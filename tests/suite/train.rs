@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -422,6 +422,39 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_changed() {
     assert_eq!(fs::read(at.join("run/log.jsonl")).unwrap(), log);
     clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
     assert_same(&at.join("run"), alone());
+}
+
+#[test]
+fn a_run_in_bf16_keeps_f32_weights_and_goes_on_in_bf16_alone() {
+    let folder = folder();
+    let at = folder.path();
+    let flags = ["--set", "run.precision=bf16"];
+    stopped(at, &flags, 5, "INT").bad(130, &[]);
+    clasp(at, &[&LONG[..], &["--resume"]].concat())
+        .bad_line(2, &["run.precision: \"bf16\" there, \"f32\" here", "what it was started with", "--overwrite"]);
+    clasp(at, &[&LONG[..], &flags, &["--resume"]].concat()).good();
+    let mut words = [&LONG[..], &flags, &["--set", "run.dir=alone"]].concat();
+    words.retain(|&word| word != "--quiet");
+    let said = clasp(at, &words).good();
+    assert!(said.stderr.contains("note: the CPU emulates bf16"), "{}", said.stderr);
+    let run = at.join("run");
+    assert_same(&run, &at.join("alone"));
+    for name in ["best/model.safetensors", "last/model.safetensors", "last/optimizer.safetensors"] {
+        let bytes = fs::read(run.join(name)).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert!(file.len() > 50 && file.iter().all(|(_, view)| view.dtype() == Dtype::F32), "{name}");
+    }
+    // The numbers are others than those of f32, from the first step on, and not by much.
+    let loss = |run: &Path| lines_of(&run.join("log.jsonl"))[0]["loss"]["total"].as_f64().unwrap();
+    let (single, rounded) = (loss(alone()), loss(&run));
+    assert!((1e-7..2e-2).contains(&((single - rounded) / single).abs()), "{single} and {rounded}");
+    // Epochs are scored in f32, as `eval` does it: the best one's score comes out again.
+    let entries = lines_of(&run.join("log.jsonl"));
+    let best = entries.iter().rfind(|entry| entry["is_best"] == true).unwrap();
+    let said = clasp(at, &["eval", "--checkpoint", "run", "--split", "dev", "--json"]).good();
+    let report: Value = serde_json::from_str(&said.stdout).unwrap();
+    let score = report["fusion"]["weighted_f1"]["value"].as_f64().unwrap();
+    assert!((score - best["dev"]["weighted_f1"].as_f64().unwrap()).abs() < 1e-9, "{score}: {best}");
 }
 
 #[test]

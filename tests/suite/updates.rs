@@ -84,7 +84,7 @@ fn touched(name: &str, freeze: impl Fn(Clasp<Train>) -> Clasp<Train>) -> (BTreeS
     let mut model = freeze(model);
     let before = weights(&model);
     let random = StepRandom::new(1, 1);
-    let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::Training(&random));
+    let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::training(&random));
     let mut window = window(&model, &terms.total);
     let is_used = |name: &&str| !name.ends_with("masked_spec_embed");
     let with_gradient = window.names().filter(is_used).map(str::to_owned).collect();
@@ -214,7 +214,7 @@ fn a_window_of_batches_is_one_batch_to_the_task_terms() {
         let task = |range: Range<usize>| {
             let share = range.len() as f64 / examples as f64;
             let inputs = part(&reference.inputs, range.clone());
-            let terms = terms(&model, &inputs, &reference.labels[range], &config, Mode::Evaluation);
+            let terms = terms(&model, &inputs, &reference.labels[range], &config, Mode::evaluation());
             (terms.task_text + terms.task_speech + terms.task_fusion) * share
         };
         let run = |ranges: &[Range<usize>]| {
@@ -248,7 +248,7 @@ fn a_window_of_batches_is_one_batch_to_the_task_terms() {
 #[test]
 fn the_global_norm_is_that_of_all_gradients() {
     let (model, reference, config) = load("group-norm");
-    let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::Evaluation);
+    let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::evaluation());
     let window = window(&model, &terms.total);
     let found = window.norms().total;
     let all: Vec<f32> = gradients(&model, window).into_values().flatten().collect();
@@ -260,7 +260,7 @@ fn the_global_norm_is_that_of_all_gradients() {
 fn every_part_moves_at_its_own_rate() {
     let config = OptimizerConfig { decoupled: false, weight_decay: 0.0, ..optimizer() };
     let (mut model, reference, checkpoint) = load("layer-norm");
-    let terms = terms(&model, &reference.inputs, &reference.labels, &checkpoint, Mode::Evaluation);
+    let terms = terms(&model, &reference.inputs, &reference.labels, &checkpoint, Mode::evaluation());
     let before = weights(&model);
     let mut window = window(&model, &terms.total);
     let schedule = 0.5;
@@ -291,7 +291,7 @@ fn an_optimiser_goes_on_from_its_file_to_the_bit() {
         let (mut model, reference, config) = load(name);
         let step = |model: Clasp<Train>, optimizer: &mut Optimizer<Train>, number: u64| {
             let random = StepRandom::new(7, number);
-            let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::Training(&random));
+            let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::training(&random));
             let mut window = window(&model, &terms.total);
             let schedule = 1.0 / f64::from(u32::try_from(number).unwrap());
             optimizer.step(model, &mut window, schedule, 0.7)
@@ -328,7 +328,7 @@ fn a_damaged_file_of_moments_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("optimizer.safetensors");
     let mut optimizer = Optimizer::<Train>::new(optimizer());
-    let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::Evaluation);
+    let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::evaluation());
     let mut window = window(&model, &terms.total);
     let _ = optimizer.step(model, &mut window, 1.0, 1.0);
     optimizer.save(&path).unwrap();

@@ -130,9 +130,9 @@ fn one_problem_is_one_line() {
         "--set train.epoch=3: unknown key `train.epoch`; did you mean `train.epochs`?",
     );
     one_problem(
-        &format!("{LOADED}[run]\nprecision = 'bf16'\n"),
+        &format!("{LOADED}[run]\nprecision = 'f16'\n"),
         &[],
-        "x.toml:10: `run.precision` = \"bf16\" is not available in this version; available: f32",
+        "x.toml:10: `run.precision` must be one of f32, bf16, found \"f16\"; did you mean \"bf16\"?",
     );
     one_problem(
         LOADED,
@@ -395,7 +395,6 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
     let overrides = match (key.path, key.kind) {
         (
             "model.method"
-            | "run.precision"
             | "text.config.hidden_act"
             | "speech.config.hidden_act"
             | "speech.config.feat_extract_activation"

@@ -13,7 +13,7 @@ use burn::{
         Flex,
         flex::{FlexTensor, Layout},
     },
-    tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive},
+    tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive, bf16},
 };
 use rayon::prelude::*;
 
@@ -27,6 +27,7 @@ const CHUNK: usize = 1 << 14;
 
 impl Ops for Flex {
     const HAS_FAST_FORMS: bool = true;
+    const HAS_BF16: bool = false;
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         linear::forward(x, weight, bias)
@@ -154,6 +155,17 @@ impl Ops for Flex {
         let mut mask = vec![0.0_f32; shape.iter().product()];
         mask.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, mask)| fill_mask(mask, chunk * CHUNK, dropout));
         from_vec(mask, shape)
+    }
+
+    fn round_to_bf16<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        let shape = x.dims();
+        let x = contiguous(x);
+        let x = x.storage::<f32>();
+        let mut y = vec![0.0; x.len()];
+        let round =
+            |(y, x): (&mut [f32], &[f32])| y.iter_mut().zip(x).for_each(|(y, &x)| *y = bf16::from_f32(x).into());
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(round);
+        from_vec(y, shape)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a norm in f32, summed in f64")]

@@ -1,0 +1,85 @@
+//! The layers' matrix products, convolutions and attention in the number format of a forward pass. In bf16 their operands
+//! are rounded to bf16 and so are their results, forward and backward; all else, biases too, stays f32.
+//!
+//! A backend that has bf16 gets tensors of that type. Elsewhere bf16 is emulated: the values are rounded at the same
+//! places and stay f32, and sums are f32 in either case.
+
+use burn::tensor::{FloatDType, Tensor};
+
+use super::{AttentionShape, Dropout, Ops};
+use crate::config::Precision;
+
+/// An operand, from f32.
+fn enter<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {
+    match precision {
+        Precision::F32 => x,
+        Precision::Bf16 if B::HAS_BF16 => x.cast(FloatDType::BF16),
+        Precision::Bf16 => B::round_to_bf16(x),
+    }
+}
+
+/// A result, to f32.
+fn leave<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {
+    match precision {
+        Precision::F32 => x,
+        Precision::Bf16 if B::HAS_BF16 => x.cast(FloatDType::F32),
+        Precision::Bf16 => B::round_to_bf16(x),
+    }
+}
+
+/// See [`Ops::linear`].
+#[must_use]
+pub fn linear<B: Ops>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>, precision: Precision) -> Tensor<B, 2> {
+    if precision == Precision::F32 {
+        return <B as Ops>::linear(x, weight, Some(bias));
+    }
+    leave(<B as Ops>::linear(enter(x, precision), enter(weight, precision), None), precision) + bias.unsqueeze()
+}
+
+/// See [`Ops::convolution`].
+#[must_use]
+pub fn convolution<B: Ops>(
+    x: Tensor<B, 3>,
+    weight: Tensor<B, 3>,
+    bias: Option<Tensor<B, 1>>,
+    stride: usize,
+    precision: Precision,
+) -> Tensor<B, 3> {
+    if precision == Precision::F32 {
+        return <B as Ops>::convolution(x, weight, bias, stride);
+    }
+    let y = leave(<B as Ops>::convolution(enter(x, precision), enter(weight, precision), None, stride), precision);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
+}
+
+/// See [`Ops::positional_convolution`].
+#[must_use]
+pub fn positional_convolution<B: Ops>(
+    x: Tensor<B, 3>,
+    weight: Tensor<B, 3>,
+    bias: Tensor<B, 1>,
+    groups: usize,
+    precision: Precision,
+) -> Tensor<B, 3> {
+    if precision == Precision::F32 {
+        return <B as Ops>::positional_convolution(x, weight, bias, groups);
+    }
+    let zero = enter(bias.zeros_like(), precision);
+    let y = <B as Ops>::positional_convolution(enter(x, precision), enter(weight, precision), zero, groups);
+    leave(y, precision) + bias.unsqueeze()
+}
+
+/// See [`Ops::attention`]; the scores, their mask, softmax and dropout are f32.
+#[must_use]
+pub fn attention<B: Ops>(
+    [query, key, value]: [Tensor<B, 2>; 3],
+    shape: AttentionShape<'_>,
+    dropout: Option<Dropout>,
+    precision: Precision,
+) -> Tensor<B, 2> {
+    let [query, key, value] = [query, key, value].map(|x| enter(x, precision));
+    leave(<B as Ops>::attention(query, key, value, shape, dropout), precision)
+}
