@@ -14,6 +14,7 @@ use crate::demo::DemoError;
 use crate::device::DeviceError;
 use crate::encoder::EncoderError;
 use crate::eval::{ReportError, predictions::PredictionsError};
+use crate::memory;
 use crate::models::ModelsError;
 use crate::run::RunError;
 use crate::supply::SupplyError;
@@ -101,12 +102,18 @@ pub fn sentence(error: &anyhow::Error) -> String {
 }
 
 static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
+/// Of the first panic that told of a lack of memory: those that follow from it, in other threads, say something else.
+static OUT_OF_MEMORY: Mutex<Option<String>> = Mutex::new(None);
 
 /// Keeps panics silent and remembers the last one, in whichever thread, so that [`catch`] can tell of it in one line.
 pub fn install_panic_hook() {
     panic::set_hook(Box::new(|info| {
+        let words = describe(info);
+        if let (Some(sentence), Ok(mut first)) = (memory::of_panic(&words), OUT_OF_MEMORY.lock()) {
+            first.get_or_insert(sentence);
+        }
         if let Ok(mut last) = LAST_PANIC.lock() {
-            *last = Some(describe(info));
+            *last = Some(words);
         }
     }));
 }
@@ -123,6 +130,12 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
 #[must_use]
 pub fn take_panic() -> Option<String> {
     LAST_PANIC.lock().ok().and_then(|mut last| last.take())
+}
+
+/// Takes what the first panic that told of a lack of memory came to, with the batch that was being computed.
+#[must_use]
+pub fn take_out_of_memory() -> Option<String> {
+    OUT_OF_MEMORY.lock().ok().and_then(|mut first| first.take())
 }
 
 /// Runs a function; a panic in it becomes its description.

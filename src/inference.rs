@@ -11,6 +11,7 @@ use crate::{
         dataset::Dataset,
         loader::Loader,
     },
+    memory::{self, Doing},
     model::{Clasp, ClaspOutput, Inputs},
     ops::{Lengths, Mode, Ops},
 };
@@ -54,6 +55,8 @@ impl From<DataError> for Stop {
 pub struct Pass {
     /// Utterances a batch; changes no result.
     pub batch_size: usize,
+    /// Padded seconds of audio a batch, at most; a longer utterance is a batch of its own.
+    pub batch_seconds: Option<f64>,
     /// Threads that decode ahead.
     pub workers: usize,
     /// The padding token.
@@ -71,13 +74,15 @@ pub fn run<B: Ops, E: From<DataError>>(
     pass: Pass,
     mut take: impl FnMut(&Batch, ClaspOutput<B>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let options = BatchOptions { batch_size: pass.batch_size, batch_seconds: None };
+    let options = BatchOptions { batch_size: pass.batch_size, batch_seconds: pass.batch_seconds };
     let plan = sequential_plan(&dataset.lengths()?, options);
     for batch in Loader::new(dataset, plan, pass.pad_token, pass.workers)? {
         let batch = batch?;
+        memory::now(Doing::Scoring, &batch);
         let output = model.forward(&inputs(&batch), Mode::evaluation(), device);
         take(&batch, output)?;
     }
+    memory::idle();
     Ok(())
 }
 

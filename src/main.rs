@@ -5,14 +5,22 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use clasp::cli::Cli;
-use clasp::error;
+use clasp::{error, memory::allocator::ReportingAllocator};
 
 mod commands;
+
+#[global_allocator]
+static ALLOCATOR: ReportingAllocator = ReportingAllocator;
 
 fn main() -> ExitCode {
     error::install_panic_hook();
     // clap ends with exit code 2 by itself where a flag is wrong.
-    match error::catch(|| commands::run(Cli::parse())) {
+    let result = error::catch(|| commands::run(Cli::parse()));
+    if let (Ok(Err(_)) | Err(_), Some(sentence)) = (&result, error::take_out_of_memory()) {
+        report(&sentence);
+        return ExitCode::from(error::FAILED);
+    }
+    match result {
         Ok(Ok(code)) => ExitCode::from(code),
         Ok(Err(failure)) => {
             let code = error::exit_code(&failure);

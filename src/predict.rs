@@ -2,6 +2,7 @@
 //! `train` have in common.
 
 use std::{
+    cmp::Reverse,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +14,7 @@ use crate::{
     config::locate,
     data::{
         DataError,
-        batch::collate,
+        batch::{BatchOptions, collate, sequential_plan},
         dataset::{Dataset, Example, Limits, Needs},
         labels::Labels,
         manifest::Row,
@@ -22,6 +23,7 @@ use crate::{
     eval::predictions::{Classification, Extra, Failure, Prediction, Provenance, Provenances, Row as Output},
     eval::report::InputCounts,
     inference::{self, rows},
+    memory::{self, Doing},
     ops::{Lengths, Mode, Ops},
     train::setup::check_frames,
 };
@@ -165,12 +167,12 @@ impl<B: Ops> Predictor<B> {
     /// How to go through a data set.
     #[must_use]
     pub fn pass(&self, batch_size: usize, workers: usize) -> inference::Pass {
-        inference::Pass { batch_size, workers, pad_token: self.tokenizer.pad_token() }
+        inference::Pass { batch_size, batch_seconds: None, workers, pad_token: self.tokenizer.pad_token() }
     }
 
     /// A result for each input, in its order. What cannot be read becomes a failure; the others go on. `counts` gets
     /// what was cut or empty.
-    pub fn predict(&self, inputs: &[Input], batch_size: usize, counts: &mut InputCounts) -> Vec<Output> {
+    pub fn predict(&self, inputs: &[Input], options: BatchOptions, counts: &mut InputCounts) -> Vec<Output> {
         let mut results: Vec<Option<Output>> = vec![None; inputs.len()];
         for has in
             [Has { text: true, speech: true }, Has { text: true, speech: false }, Has { text: false, speech: true }]
@@ -178,9 +180,11 @@ impl<B: Ops> Predictor<B> {
             let group: Vec<usize> = (0..inputs.len()).filter(|&index| has.fits(&inputs[index].row)).collect();
             let mut ready = self.read(inputs, &group, has, &mut results);
             // Neighbours in length share a batch.
-            ready.sort_by_key(|(_, example)| (example.waveform.len(), example.tokens.len()));
-            for batch in ready.chunks(batch_size.max(1)) {
-                for (&(index, ref example), classified) in batch.iter().zip(self.classify(batch, has)) {
+            ready.sort_by_key(|(_, example)| Reverse((example.waveform.len(), example.tokens.len())));
+            let lengths: Vec<usize> = ready.iter().map(|(_, example)| example.waveform.len()).collect();
+            for places in sequential_plan(&lengths, options) {
+                let batch: Vec<&(usize, Example)> = places.iter().map(|&place| &ready[place]).collect();
+                for (&&(index, ref example), classified) in batch.iter().zip(self.classify(&batch, has)) {
                     counts.cut_texts += usize::from(example.text_was_cut);
                     counts.cut_audio += usize::from(example.audio_was_cut);
                     counts.empty_texts += usize::from(has.text && example.text_is_empty);
@@ -188,6 +192,7 @@ impl<B: Ops> Predictor<B> {
                 }
             }
         }
+        memory::idle();
         let failure = |input: &Input| {
             let error = "the row has neither `audio` nor `text`; give it one of them, better both".to_owned();
             Output::Failure(Failure { id: Some(input.row.id.clone()), error })
@@ -231,9 +236,11 @@ impl<B: Ops> Predictor<B> {
     }
 
     /// What the classifiers say of a batch: fusion, text, speech; what a modality is missing for is none.
-    fn classify(&self, batch: &[(usize, Example)], has: Has) -> Vec<[Option<Vec<f32>>; 3]> {
+    fn classify(&self, batch: &[&(usize, Example)], has: Has) -> Vec<[Option<Vec<f32>>; 3]> {
         let examples: Vec<Example> = batch.iter().map(|(_, example)| example.clone()).collect();
         let batch = collate(&examples, self.tokenizer.pad_token());
+        drop(examples);
+        memory::now(Doing::Scoring, &batch);
         let model = &self.checkpoint.model;
         let text_lengths = Lengths::new(batch.token_lengths.clone(), batch.longest_tokens());
         let speech_lengths = Lengths::new(batch.sample_lengths.clone(), batch.longest_samples());

@@ -26,7 +26,7 @@ use crate::{
     nn::Init,
 };
 use source::TensorSource;
-pub use tensors::{save_module, write_tensors};
+pub use tensors::{LazyTensor, save_module, write_tensors};
 
 /// The format of `config.json` that this program reads and writes.
 pub const FORMAT: &str = "clasp-1";

@@ -10,10 +10,17 @@ use safetensors::{Dtype, SafeTensorError, View, serialize_to_file};
 
 use super::{CheckpointError, parameters};
 
-/// A tensor that is brought to the host when it is written.
-struct LazyTensor<'a> {
+/// A tensor that is brought to the host when it is written, and no longer held there than that.
+pub struct LazyTensor<'a> {
     shape: Vec<usize>,
     read: Box<dyn Fn() -> TensorData + 'a>,
+}
+
+impl<'a> LazyTensor<'a> {
+    /// A tensor of this shape that `read` brings.
+    pub fn new(shape: Vec<usize>, read: impl Fn() -> TensorData + 'a) -> Self {
+        Self { shape, read: Box::new(read) }
+    }
 }
 
 impl View for &LazyTensor<'_> {
@@ -53,8 +60,7 @@ impl<B: Backend> ModuleVisitor<B> for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
         let tensor = parameter.val();
         let shape = tensor.dims().to_vec();
-        let read = Box::new(move || tensor.clone().into_data());
-        self.found.push((self.path.name(), LazyTensor { shape, read }));
+        self.found.push((self.path.name(), LazyTensor::new(shape, move || tensor.clone().into_data())));
     }
 }
 
@@ -65,29 +71,14 @@ impl<B: Backend> ModuleVisitor<B> for Collect<'_> {
 pub fn save_module<B: Backend, M: Module<B>>(module: &M, path: &Path) -> Result<(), CheckpointError> {
     let mut visitor = Collect { path: parameters::Path::default(), found: Vec::new() };
     module.visit(&mut visitor);
-    write(&visitor.found, &[], path)
+    write_tensors(&visitor.found, &[], path)
 }
 
-/// Writes named tensors in f32, with metadata; `format = "pt"` where there is none.
+/// Writes named tensors in f32, one after another, with metadata; `format = "pt"` where there is none.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write_tensors(
-    tensors: Vec<(String, TensorData)>,
-    metadata: &[(&str, String)],
-    path: &Path,
-) -> Result<(), CheckpointError> {
-    let lazy: Vec<(String, LazyTensor<'_>)> = tensors
-        .into_iter()
-        .map(|(name, data)| {
-            let shape = data.shape.to_vec();
-            (name, LazyTensor { shape, read: Box::new(move || data.clone()) })
-        })
-        .collect();
-    write(&lazy, metadata, path)
-}
-
-fn write(
     tensors: &[(String, LazyTensor<'_>)],
     metadata: &[(&str, String)],
     path: &Path,

@@ -1,8 +1,10 @@
 //! `clasp doctor`: what this machine has, and whether a config would run on it; all problems at once.
 
+mod memory;
+
 use std::{fmt::Write as _, path::Path};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::write_output;
 use clasp::{
@@ -12,7 +14,8 @@ use clasp::{
     data::{manifest, text::Tokenizer},
     device,
     encoder::{RobertaConfig, Wav2Vec2Config},
-    error, memory,
+    error,
+    memory::{available, shown},
     predict::checkpoint_folder,
     run::{RunFolder, State, provenance::GIT},
 };
@@ -24,6 +27,8 @@ struct Finding {
     text: String,
     /// The exit code that a problem gives; none where all is well.
     code: Option<u8>,
+    /// An object of further fields for `--json`; null where there are none.
+    numbers: Value,
 }
 
 /// Runs `clasp doctor`.
@@ -36,7 +41,10 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<u8> {
         match config::load(name, &[]) {
             Ok(config) => {
                 findings.push(good("config", format!("{name} is well-formed")));
-                findings.extend(check(&config));
+                let found = check(&config);
+                let is_sound = found.iter().all(|finding| finding.code.is_none());
+                findings.extend(found);
+                findings.push(memory::check(&config, is_sound));
             }
             Err(problem) => findings.push(bad("config", &problem.into())),
         }
@@ -45,7 +53,13 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<u8> {
     let text = if arguments.json {
         let rows: Vec<_> = findings
             .iter()
-            .map(|finding| json!({ "check": finding.what, "ok": finding.code.is_none(), "text": finding.text }))
+            .map(|finding| {
+                let mut row = json!({ "check": finding.what, "ok": finding.code.is_none(), "text": finding.text });
+                if let (Some(row), Some(numbers)) = (row.as_object_mut(), finding.numbers.as_object()) {
+                    row.extend(numbers.clone());
+                }
+                row
+            })
             .collect();
         format!("{:#}\n", json!({ "ok": code == error::SUCCESS, "checks": rows }))
     } else {
@@ -60,11 +74,11 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<u8> {
 }
 
 fn good(what: &'static str, text: String) -> Finding {
-    Finding { what, text, code: None }
+    Finding { what, text, code: None, numbers: Value::Null }
 }
 
 fn bad(what: &'static str, problem: &anyhow::Error) -> Finding {
-    Finding { what, text: error::sentence(problem), code: Some(error::exit_code(problem)) }
+    Finding { what, text: error::sentence(problem), code: Some(error::exit_code(problem)), numbers: Value::Null }
 }
 
 fn either(what: &'static str, result: anyhow::Result<String>) -> Finding {
@@ -81,7 +95,7 @@ fn machine(arguments: &DoctorArguments) -> Vec<Finding> {
         Ok(count) => format!("{count} device(s)"),
         Err(reason) => format!("not used: {reason}"),
     };
-    let memory = memory::available().map_or("unknown".into(), |bytes| format!("{} available", memory::shown(bytes)));
+    let memory = available().map_or("unknown".into(), |bytes| format!("{} available", shown(bytes)));
     vec![
         good("program", format!("clasp {version}{git}")),
         good("cpu", format!("{} threads, {}", rayon::current_num_threads(), instructions())),

@@ -9,7 +9,7 @@ use super::{BATCHES_AT_ONCE, count, write_output};
 use clasp::{
     cli::{EvalArguments, Split},
     config,
-    data::{DataError, manifest, proof::Proof},
+    data::{DataError, batch::BatchOptions, manifest, proof::Proof},
     device::{self, Chosen, Task},
     error,
     eval::{
@@ -56,6 +56,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         output: output.as_ref(),
         keys: &arguments.by,
         batch_size: count(arguments.batch_size),
+        batch_seconds: None,
         supply: supply.as_ref(),
         data_split: run.is_run().then(|| data_split(&run, &path, &split, is_of_the_run)).transpose()?.flatten(),
         is_quiet: false,
@@ -142,6 +143,8 @@ pub struct Scoring<'a> {
     pub keys: &'a [String],
     /// Utterances a batch.
     pub batch_size: usize,
+    /// Padded seconds of audio a batch, at most.
+    pub batch_seconds: Option<f64>,
     /// What supplies a missing modality.
     pub supply: Option<&'a Supply>,
     /// The run's split, where it is of a run.
@@ -177,9 +180,10 @@ impl Task for Work<'_> {
         let mut counts = InputCounts::default();
         let mut results: Vec<Output> = Vec::with_capacity(rows.len());
         let of = Some(rows.len());
+        let options = BatchOptions { batch_size: scoring.batch_size, batch_seconds: scoring.batch_seconds };
         for chunk in rows.chunks(scoring.batch_size * BATCHES_AT_ONCE) {
             let inputs = chunk.iter().map(|row| supplied(row, scoring.supply)).collect::<Result<Vec<_>, _>>()?;
-            results.extend(predictor.predict(&inputs, scoring.batch_size, &mut counts));
+            results.extend(predictor.predict(&inputs, options, &mut counts));
             progress.handle(&Event::Count { what: &what, done: results.len(), of });
         }
         progress.handle(&Event::Finished);

@@ -16,6 +16,7 @@ use clasp::{
     cli::PredictArguments,
     data::{
         DataError, LineProblem,
+        batch::BatchOptions,
         manifest::{self, Row},
     },
     device::{self, Task},
@@ -132,7 +133,8 @@ impl<B: Ops> Session<B> {
         let supply = self.supply.as_ref();
         let inputs: Vec<Result<Input, Failure>> = rows.into_par_iter().map(|row| supplied(row?, supply)).collect();
         let good: Vec<Input> = inputs.iter().filter_map(|input| input.as_ref().ok().cloned()).collect();
-        let mut answers = self.predictor.predict(&good, self.batch_size, &mut self.counts).into_iter();
+        let options = BatchOptions { batch_size: self.batch_size, batch_seconds: None };
+        let mut answers = self.predictor.predict(&good, options, &mut self.counts).into_iter();
         let outputs: Vec<Output> = inputs
             .into_iter()
             .filter_map(|input| match input {

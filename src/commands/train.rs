@@ -299,6 +299,7 @@ fn test_at_end(
         output: Some(folder),
         keys: &[],
         batch_size: material.config.train.batch_size,
+        batch_seconds: material.config.train.batch_seconds,
         supply: None,
         data_split: manifest.split.clone(),
         is_quiet,

@@ -144,6 +144,7 @@ fn test_score(
         output: None,
         keys: &[],
         batch_size: super::count(batch_size),
+        batch_seconds: None,
         supply: None,
         data_split: manifest.split.clone(),
         is_quiet: false,

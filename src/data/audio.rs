@@ -320,7 +320,8 @@ pub(super) fn frames_at(seconds: f64, rate: f64) -> usize {
 }
 
 /// The samples at [`SAMPLE_RATE`] that a length in seconds becomes.
-pub(crate) fn samples_of(seconds: f64) -> usize {
+#[must_use]
+pub fn samples_of(seconds: f64) -> usize {
     frames_at(seconds, f64::from(SAMPLE_RATE))
 }
 

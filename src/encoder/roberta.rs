@@ -141,7 +141,9 @@ impl RobertaConfig {
         Ok(())
     }
 
-    fn layer(&self) -> LayerConfig {
+    /// The shape of its layers.
+    #[must_use]
+    pub fn layer(&self) -> LayerConfig {
         LayerConfig {
             width: self.hidden_size,
             heads: self.num_attention_heads,

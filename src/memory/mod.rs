@@ -1,8 +1,13 @@
-//! Memory: what the machine has and this process holds.
+//! Memory: what the machine has and this process holds, what a config takes, and what is said when there is none left.
 
+pub mod allocator;
+pub mod estimate;
+mod note;
 mod system;
 
 use crate::device::{self, Chosen};
+
+pub use note::{Doing, idle, now, of_panic};
 
 /// The memory of a device of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +57,16 @@ pub fn device(chosen: Chosen) -> Option<DeviceMemory> {
     }
 }
 
-/// Bytes as people read them: `1.25 GiB`, `310 MiB`.
+/// Bytes as people read them: `1.25 GiB`, `310 MiB`, `2.5 MiB`.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 pub fn shown(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 1000.0 { format!("{mib:.0} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
+    if mib < 10.0 {
+        format!("{mib:.1} MiB")
+    } else if mib < 1000.0 {
+        format!("{mib:.0} MiB")
+    } else {
+        format!("{:.2} GiB", mib / 1024.0)
+    }
 }

@@ -2,8 +2,14 @@
 
 use crate::{
     config::{Architecture, Fusion as FusionConfig, FusionKind},
-    encoder::{EncoderError, RobertaConfig, Wav2Vec2Config},
+    encoder::{
+        EncoderError, RobertaConfig, Wav2Vec2Config,
+        layer::{Activation, LayerConfig},
+    },
 };
+
+/// Added to the variance in the fusion's norms (`torch.nn.LayerNorm`).
+const FUSION_EPSILON: f64 = 1e-5;
 
 impl FusionConfig {
     /// Tokens of an example.
@@ -16,6 +22,22 @@ impl FusionConfig {
     #[must_use]
     pub fn fused_size(&self) -> usize {
         self.tokens() * self.hidden_size
+    }
+
+    /// The shape of its layers.
+    #[must_use]
+    pub fn layer(&self) -> LayerConfig {
+        LayerConfig {
+            width: self.hidden_size,
+            heads: self.attention_heads,
+            feed_forward: self.feed_forward,
+            norm_first: false,
+            activation: Activation::Relu,
+            attention_dropout: self.dropout,
+            hidden_dropout: self.dropout,
+            activation_dropout: self.dropout,
+            epsilon: FUSION_EPSILON,
+        }
     }
 }
 

@@ -7,13 +7,10 @@ use burn::{
 
 use crate::{
     config::{Fusion as FusionConfig, FusionKind},
-    encoder::layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
+    encoder::layer::{LayerInit, TransformerLayer},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},
 };
-
-/// Added to the variance in the fusion's norms (`torch.nn.LayerNorm`).
-const EPSILON: f64 = 1e-5;
 
 /// Six vectors to one. `multi_head` cuts each into pieces and maps every piece to a token; `attention` keeps the six
 /// whole vectors (the ablation without multi-head fusion) and adds no map.
@@ -29,17 +26,7 @@ impl<B: Backend> Fusion<B> {
     /// A fusion of vectors of `hidden` elements with fresh parameters.
     pub fn new(config: &FusionConfig, hidden: usize, init: &mut Init<'_, B>) -> Self {
         let tokens = config.tokens();
-        let layer = LayerConfig {
-            width: config.hidden_size,
-            heads: config.attention_heads,
-            feed_forward: config.feed_forward,
-            norm_first: false,
-            activation: Activation::Relu,
-            attention_dropout: config.dropout,
-            hidden_dropout: config.dropout,
-            activation_dropout: config.dropout,
-            epsilon: EPSILON,
-        };
+        let layer = config.layer();
         Self {
             input: (config.kind == FusionKind::MultiHead)
                 .then(|| Linear::uniform(hidden / config.split_heads, config.hidden_size, init)),

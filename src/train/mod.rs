@@ -111,10 +111,9 @@ pub struct Start<'a> {
 /// Weights or a checkpoint that cannot be loaded or written; [`Diverged`]; [`Interrupted`]; an utterance that cannot be
 /// read; a device that gives up.
 pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnMut(&Event)) -> anyhow::Result<Outcome> {
-    let resumed = start.is_resumed.then_some(start.folder);
     let [first, others @ ..] = devices else { anyhow::bail!("there is no device to train on") };
     if others.is_empty() {
-        let (replica, notes) = Replica::<B>::open(start.material, resumed, first)?;
+        let (replica, notes) = Replica::<B>::open(start.material, start.folder, start.is_resumed, first)?;
         return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
     }
     let meeting = Meeting::new(devices.len());
@@ -122,12 +121,12 @@ pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnM
         let orders = others.iter().enumerate().map(|(place, device)| {
             let (sender, orders) = channel::<StepPlan>();
             let (rank, meeting) = (place + 1, Arc::clone(&meeting));
-            let serve = move || serve::<B>(start.material, resumed, device, (rank, devices.len(), meeting), &orders);
+            let serve = move || serve::<B>(start, device, (rank, devices.len(), meeting), &orders);
             std::thread::Builder::new().name(format!("device-{rank}")).spawn_scoped(scope, serve)?;
             Ok(sender)
         });
         let led = orders.collect::<std::io::Result<Vec<_>>>().map_err(anyhow::Error::from).and_then(|others| {
-            let (mut replica, notes) = Replica::<B>::open(start.material, resumed, first)?;
+            let (mut replica, notes) = Replica::<B>::open(start.material, start.folder, start.is_resumed, first)?;
             replica.join(Member::join(0, devices.len(), Arc::clone(&meeting), first)?);
             Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
         });
@@ -139,14 +138,13 @@ pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnM
 
 /// The thread of a device other than the first: it takes the steps that it is sent.
 fn serve<B: Ops>(
-    material: &Material,
-    resumed: Option<&RunFolder>,
+    start: Start<'_>,
     device: &B::Device,
     (rank, count, meeting): (usize, usize, Arc<Meeting>),
     orders: &Receiver<StepPlan>,
 ) {
     let work = || -> anyhow::Result<()> {
-        let (mut replica, _) = Replica::<B>::open(material, resumed, device)?;
+        let (mut replica, _) = Replica::<B>::open(start.material, start.folder, start.is_resumed, device)?;
         replica.join(Member::join(rank, count, Arc::clone(&meeting), device)?);
         while let Ok(plan) = orders.recv() {
             replica.step(&plan)?;
@@ -402,6 +400,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         let train = &self.material.config.train;
         let pass = Pass {
             batch_size: train.batch_size,
+            batch_seconds: train.batch_seconds,
             workers: self.material.config.run.workers,
             pad_token: self.material.tokenizer.pad_token(),
         };

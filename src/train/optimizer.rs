@@ -10,7 +10,7 @@ use burn::{
 
 use super::gradients::{AnyTensor, GradientWindow};
 use crate::{
-    checkpoint::{CheckpointError, parameters, source::TensorSource, write_tensors},
+    checkpoint::{CheckpointError, LazyTensor, parameters, source::TensorSource, write_tensors},
     ops::{AdamState, AdamStep, Ops},
 };
 
@@ -123,11 +123,11 @@ where
         for (name, moments) in &self.moments {
             steps.insert(name.as_str(), moments.steps);
             for (kind, tensor) in [("exp_avg", &moments.first), ("exp_avg_sq", &moments.second)] {
-                let flat = tensor.clone().into_data(&moments.shape);
-                tensors.push((format!("{name}.{kind}"), flat));
+                let read = move || tensor.clone().into_data(&moments.shape);
+                tensors.push((format!("{name}.{kind}"), LazyTensor::new(moments.shape.clone(), read)));
             }
         }
-        write_tensors(tensors, &[("steps", serde_json::json!(steps).to_string())], path)
+        write_tensors(&tensors, &[("steps", serde_json::json!(steps).to_string())], path)
     }
 
     /// Restores what [`Optimizer::save`] wrote.

@@ -1,6 +1,8 @@
 //! One device's part of training: its copy of the model and of the optimiser, and the steps that it takes together with
 //! the other devices. All copies stay equal, since each makes the same update from the same summed gradients.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use burn::{
     backend::Autodiff,
@@ -21,6 +23,7 @@ use crate::{
     data::batch::Batch,
     inference,
     loss::{Contrasted, LossTerms, Targets, losses_against},
+    memory::{self, Doing},
     model::{Clasp, ClaspOutput},
     ops::{Mode, Ops, StepRandom},
     random::mix,
@@ -151,6 +154,8 @@ pub struct Replica<B: Ops> {
     optimizer: Optimizer<Autodiff<B>>,
     objective: Objective,
     member: Member<B>,
+    /// The run's last checkpoint, named where memory runs out.
+    last: PathBuf,
 }
 
 impl<B: Ops> Replica<B> {
@@ -160,18 +165,20 @@ impl<B: Ops> Replica<B> {
     /// Weights or a checkpoint that cannot be loaded.
     pub fn open(
         material: &Material,
-        resumed: Option<&RunFolder>,
+        folder: &RunFolder,
+        is_resumed: bool,
         device: &B::Device,
     ) -> anyhow::Result<(Self, Vec<String>)> {
         let mut optimizer = Optimizer::new(optimizer_config(material));
-        let (model, notes) = if let Some(folder) = resumed {
+        let (model, notes) = if is_resumed {
             let loaded = checkpoint::load::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
             optimizer.load(&folder.last().join(OPTIMIZER), device).with_context(|| not_resumable(folder))?;
             (setup::freeze(parameters::trainable(loaded.model), &material.config), Vec::new())
         } else {
             setup::model::<B>(material, device)?
         };
-        Ok((Self::new(model, optimizer, Objective::of(material), device), notes))
+        let replica = Self::new(model, optimizer, Objective::of(material), device);
+        Ok((Self { last: folder.last(), ..replica }, notes))
     }
 
     /// A copy of its own.
@@ -182,7 +189,8 @@ impl<B: Ops> Replica<B> {
         objective: Objective,
         device: &B::Device,
     ) -> Self {
-        Self { device: device.clone(), model: Held::new(model), optimizer, objective, member: Member::alone() }
+        let (model, member, last) = (Held::new(model), Member::alone(), PathBuf::new());
+        Self { device: device.clone(), model, optimizer, objective, member, last }
     }
 
     /// Takes a place among the devices.
@@ -266,6 +274,7 @@ impl<B: Ops> Replica<B> {
             }
             return Ok(());
         }
+        memory::now(Doing::Training { last: &self.last }, &part.batch);
         let rank = self.member.rank() as u64;
         // The devices' masks differ; those of the first are those of a run on one.
         let seed = |seed: u64| if rank == 0 { seed } else { mix(seed, rank) };

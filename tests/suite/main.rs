@@ -18,6 +18,7 @@ mod fuzz;
 mod hub;
 mod invariance;
 mod loading;
+mod memory;
 mod models;
 mod parity;
 mod predict;

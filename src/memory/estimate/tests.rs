@@ -1,0 +1,234 @@
+use std::collections::BTreeSet;
+
+use burn::{
+    backend::Autodiff,
+    module::{ModuleVisitor, Param},
+    tensor::Tensor,
+};
+
+use super::*;
+use crate::{
+    config::{self, Architecture, Fusion, FusionKind, SpeechPooling, TextPooling, resolve::Surroundings},
+    encoder::{RobertaConfig, Wav2Vec2Config, layer::LayerConfig},
+    train::setup,
+};
+
+type Training = Autodiff<Flex>;
+
+const MIB: u64 = 1 << 20;
+
+/// The sizes of `clasp bench --size base`, and of `tiny`.
+fn model(is_base: bool) -> ModelConfig {
+    let text = RobertaConfig { max_position_embeddings: 514, type_vocab_size: 1, ..RobertaConfig::default() };
+    let speech = Wav2Vec2Config { layerdrop: 0.0, ..Wav2Vec2Config::default() };
+    let (text_encoder, speech_encoder) = if is_base {
+        (text, speech)
+    } else {
+        let text = RobertaConfig {
+            vocab_size: 512,
+            hidden_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            intermediate_size: 96,
+            max_position_embeddings: 66,
+            ..text
+        };
+        let speech = Wav2Vec2Config {
+            hidden_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            intermediate_size: 96,
+            conv_dim: vec![32; 7],
+            num_conv_pos_embeddings: 16,
+            num_conv_pos_embedding_groups: 4,
+            ..speech
+        };
+        (text, speech)
+    };
+    let (hidden_size, split_heads, layers, attention_heads, feed_forward) =
+        if is_base { (768, 12, 4, 8, 2048) } else { (48, 4, 2, 4, 64) };
+    let fusion = Fusion {
+        kind: FusionKind::MultiHead,
+        split_heads,
+        hidden_size,
+        layers,
+        attention_heads,
+        feed_forward,
+        dropout: 0.1,
+        slot_embeddings: false,
+    };
+    let architecture = Architecture {
+        hidden_size,
+        text_pooling: TextPooling::Cls,
+        speech_pooling: SpeechPooling::Mean,
+        classifier_dropout: 0.1,
+        fusion,
+    };
+    let labels = ["a", "b", "c", "d"].map(String::from).to_vec();
+    ModelConfig { labels, architecture, text_encoder, speech_encoder }
+}
+
+fn footprint(is_base: bool) -> Footprint {
+    Footprint::new(&model(is_base), Frozen::feature_encoder(), Chosen::Cpu, 2)
+}
+
+fn shape(batch: usize, tenths_of_seconds: usize) -> Shape {
+    Shape { batch, samples: 1600 * tenths_of_seconds, tokens: 20 }
+}
+
+/// Whether it is base, utterances, tenths of a second each, and the peaks in MiB of a step and of a prediction.
+type Measured = (bool, usize, usize, Option<u64>, Option<u64>);
+
+/// The peaks in MiB that `clasp bench --threads 2 --only train` and `--only predict` print on x86-64 Linux with glibc.
+#[test]
+fn estimates_are_within_a_fifth_of_what_was_measured() {
+    const MEASURED: [Measured; 17] = [
+        (false, 1, 20, Some(27), Some(22)),
+        (false, 1, 100, Some(49), Some(33)),
+        (false, 4, 20, Some(37), Some(28)),
+        (false, 4, 100, Some(82), Some(60)),
+        (false, 8, 300, Some(388), Some(265)),
+        (true, 1, 20, Some(4004), Some(996)),
+        (true, 1, 45, Some(4011), Some(1015)),
+        (true, 2, 45, Some(4049), Some(1108)),
+        (true, 4, 45, Some(4069), Some(1230)),
+        (true, 8, 45, Some(4822), Some(1417)),
+        (true, 4, 20, Some(4038), Some(1098)),
+        (true, 1, 100, Some(4061), Some(1123)),
+        (true, 4, 100, Some(4932), Some(1531)),
+        (true, 1, 300, Some(4609), Some(1402)),
+        (true, 2, 300, Some(5488), Some(1728)),
+        (true, 8, 100, Some(6308), None),
+        (true, 4, 300, Some(7931), None),
+    ];
+    for (is_base, batch, tenths, train, predict) in MEASURED {
+        let footprint = footprint(is_base);
+        let shape = shape(batch, tenths);
+        for (measured, found) in
+            [(train, footprint.step(shape).total), (predict, footprint.evaluation(shape, false).total)]
+        {
+            let Some(measured) = measured else { continue };
+            let found = found / MIB;
+            println!("base {is_base}, {batch} of {tenths} tenths of a second: {found} MiB for {measured}");
+            assert!(found.abs_diff(measured) * 5 <= measured, "{found} MiB for {measured}");
+        }
+    }
+}
+
+/// Without its pooler `roberta-base` has 124,055,040 parameters, `wav2vec2-base` 94,371,712 (Hugging Face's
+/// `num_parameters`).
+#[test]
+fn the_encoders_have_as_many_parameters_as_the_published_ones() {
+    let footprint = footprint(true);
+    for (prefix, expected) in [("text_encoder.", 124_055_040), ("speech_encoder.", 94_371_712)] {
+        let named = footprint.parameters.iter().filter(|(name, _)| name.starts_with(prefix));
+        assert_eq!(named.map(|(_, elements)| elements).sum::<usize>(), expected, "{prefix}");
+    }
+    let estimate = footprint.step(shape(1, 20));
+    let all: usize = footprint.parameters.values().sum();
+    // The convolutions and the first one's norm do not train: 4,200,448 parameters.
+    assert_eq!(estimate.weights, 4 * all as u64);
+    assert_eq!(estimate.gradients, 4 * (all as u64 - 4_200_448));
+    assert_eq!(estimate.moments, 2 * estimate.gradients);
+}
+
+/// Worked by hand: two utterances of three positions of width 4, with 8 inside.
+#[test]
+fn a_layer_keeps_ten_narrow_and_three_wide_tensors() {
+    let config = LayerConfig {
+        width: 4,
+        heads: 2,
+        feed_forward: 8,
+        norm_first: false,
+        activation: crate::encoder::layer::Activation::Gelu,
+        attention_dropout: 0.1,
+        hidden_dropout: 0.1,
+        activation_dropout: 0.1,
+        epsilon: 1e-5,
+    };
+    let place = stages::Place { shape: shape(2, 1), forms: Forms::Fast, threads: 2, trains: true };
+    let (narrow, wide) = (2 * 3 * 4 * 4, 2 * 3 * 8 * 4);
+    let stage = place.layer(&config, 3, true);
+    assert_eq!(stage.kept.all(), 10 * narrow + 3 * wide);
+    let calm = LayerConfig { hidden_dropout: 0.0, activation_dropout: 0.0, ..config.clone() };
+    assert_eq!(place.layer(&calm, 3, true).kept.all(), 8 * narrow + 2 * wide);
+    assert_eq!(place.layer(&config, 3, false).kept, Blocks::default());
+    // The plain forms keep the scores too: the exponentials, the mask, and the product of the two.
+    let plain = stages::Place { forms: Forms::Plain, ..place };
+    assert_eq!(plain.layer(&config, 3, true).kept.all(), 12 * narrow + 5 * wide + 3 * (2 * 2 * 3 * 3 * 4));
+}
+
+#[test]
+fn the_largest_batch_fits_and_one_more_does_not() {
+    let footprint = footprint(false);
+    let longest = shape(1, 100);
+    let available = 300 * MIB;
+    let largest = footprint.largest_batch(longest, available);
+    let total = |batch| footprint.step(Shape { batch, ..longest }).total;
+    assert!(largest > 1 && total(largest) <= available && total(largest + 1) > available, "{largest}");
+    assert_eq!(footprint.largest_batch(longest, PROGRAM), 0);
+}
+
+/// A window's sums are held beside a batch's gradients, and scoring in a run has the moments beside it.
+#[test]
+fn a_window_adds_gradients_and_a_run_moments() {
+    let one = footprint(false);
+    let window = Footprint { accumulates: true, ..footprint(false) };
+    let (alone, summed) = (one.step(shape(1, 10)), window.step(shape(1, 10)));
+    assert_eq!(summed.gradients, 2 * alone.gradients);
+    assert_eq!(summed.total - alone.total, alone.gradients);
+    let (alone, in_run) = (one.evaluation(shape(1, 10), false), one.evaluation(shape(1, 10), true));
+    assert_eq!((alone.activations, alone.gradients, alone.moments), (0, 0, 0));
+    assert_eq!(in_run.total - alone.total, in_run.moments);
+}
+
+struct Trained<'a>(parameters::Path, &'a mut BTreeSet<String>);
+
+impl ModuleVisitor<Training> for Trained<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.0.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.0.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<Training, D>>) {
+        if parameter.val().is_require_grad() {
+            self.1.insert(self.0.name());
+        }
+    }
+}
+
+#[test]
+fn what_is_frozen_here_is_frozen_in_the_model() {
+    use burn::module::Module as _;
+    let surroundings = Surroundings::of(&config::builtin::find("demo").unwrap());
+    for stable in [false, true] {
+        let mut model_config = model(false);
+        model_config.speech_encoder.do_stable_layer_norm = stable;
+        for (text_keys, speech_keys) in [
+            ("", "freeze_feature_encoder = false"),
+            ("", "freeze_feature_encoder = true"),
+            ("freeze_layers = 2", "freeze_layers = 1\nfreeze_feature_encoder = false"),
+            ("freeze = true", ""),
+            ("freeze_layers = 1", "freeze = true"),
+        ] {
+            let text = format!(
+                "[data.demo]\n[text]\ntokenizer = 'train'\n{text_keys}\n[text.config]\n[speech]\n{speech_keys}\n\
+                 [speech.config]\n"
+            );
+            let config = config::parse("test", &text, &[], &surroundings).unwrap();
+            let fresh = Clasp::<Flex>::new(&model_config, &mut Init::empty(&FlexDevice));
+            let trainable = parameters::trainable::<Training, Clasp<Training>>(fresh);
+            let mut trained = BTreeSet::new();
+            let mut visitor = Trained(parameters::Path::default(), &mut trained);
+            setup::freeze(trainable, &config).visit(&mut visitor);
+            let frozen = Frozen::of(&config, &model_config);
+            let footprint = Footprint::new(&model_config, frozen.clone(), Chosen::Cpu, 1);
+            let expected: BTreeSet<String> =
+                footprint.parameters.keys().filter(|name| !frozen.holds(name)).cloned().collect();
+            assert_eq!(trained, expected, "{text_keys} {speech_keys}");
+        }
+    }
+}
