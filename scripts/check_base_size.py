@@ -7,15 +7,18 @@
   cargo build --release --features parity-check --example parity --bin clasp
   CLASP_TEST_DATA=... python scripts/check_base_size.py --write benches/PARITY.md
 
-Three checks, all with random weights and a few seconds of real speech (CLASP_TEST_DATA/audio-formats) with text:
+Five checks, the first four with random weights and a few seconds of real speech (CLASP_TEST_DATA/audio-formats) with text:
 
   encode    clasp_torch.py's base checkpoint through `clasp encode`: the twelve tensors
   gradients the same folder through `examples/parity DIR`: outputs, losses and the gradient of every parameter; the
             example prints one JSON object, name (as in expected.safetensors: output.*, loss.*, grad.*) to relative
             error, without any floor under the expected magnitude
+  bf16      the same folder through `examples/parity DIR bf16`: the same in bf16 against PyTorch's f32, beside PyTorch's
+            autocast; the limit is on the logits
   load      encoder folders saved by transformers as they are published, through `clasp train` with both encoders
             frozen: every encoder weight must come out to the bit; then the checkpoint that clasp wrote loads here
             (strict) and gives the twelve tensors that `clasp encode` gives; for base and for large
+  demo      the built-in demo in f32 and in bf16 over three seeds: the test scores, without a limit
 
 A relative error is the largest difference over the largest expected magnitude. Exit code 1 where one is over its
 limit. Disk: 6 GB for base and 11 GB for large under --work; memory: about 7 GB. `--size tiny` tries the script itself.
@@ -35,6 +38,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import wave
 from collections import OrderedDict
 from pathlib import Path
@@ -45,12 +49,13 @@ import transformers
 from safetensors.torch import load_file
 from transformers import RobertaConfig, RobertaForMaskedLM, RobertaTokenizerFast, Wav2Vec2Config, Wav2Vec2ForPreTraining
 
-from clasp_torch import Clasp, load, perturb, sizes, write
+from clasp_torch import Clasp, load, losses, perturb, sizes, write
 
 OUTPUTS = [
     "text", "speech", "text_invariant", "speech_invariant", "text_specific", "speech_specific", "text_reconstructed",
     "speech_reconstructed", "fused", "logits_text", "logits_speech", "logits_fusion",
 ]  # fmt: skip
+BF16_LIMIT = 2e-2  # of the logits
 OUTPUT_LIMIT, GRADIENT_LIMIT = 1e-4, 1e-3  # f32 on both sides; a few 1e-6 of it is the reference's own rounding
 
 # (file, first second, seconds, text): lengths and texts uneven, one text empty
@@ -60,6 +65,7 @@ UTTERANCES = [
     ("jfk.wav", 7.1, 2.05, " caf\u00e9 na\u00efve \U0001f600 \u4f60\u597d  don't"),
     ("1272-141231-0002.wav", 6.0, 1.234, ""),
 ]  # fmt: skip
+CHECKS = ["encode", "gradients", "bf16", "load", "demo"]
 LABELS = ["angry", "happy", "neutral", "sad"]
 
 
@@ -202,6 +208,64 @@ def check_gradients(args, table: Table, folder: Path) -> None:
     )
 
 
+def autocast_errors(folder: Path) -> dict[str, float]:
+    """What PyTorch's own bf16 makes of the same outputs, losses and gradients."""
+    expected = load_file(folder / "expected.safetensors")
+    model = load(folder).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(*(expected[f"input.{name}"] for name in ("ids", "mask", "wav", "lengths")))
+    out = {name: value.float() for name, value in out.items()}
+    parts = losses(out, expected["input.labels"], model.config.loss)
+    parts["total"].backward()
+    found = {f"output.{k}": v for k, v in out.items()} | {f"loss.{k}": v for k, v in parts.items()}
+    found |= {f"grad.{k}": v.grad for k, v in model.named_parameters() if v.grad is not None}
+    return {name: relative(value, expected[name]) for name, value in found.items()}
+
+
+def check_bf16(args, table: Table, folder: Path) -> None:
+    ours, theirs = json.loads(run([args.parity, folder, "bf16"])), autocast_errors(folder)
+    table.lines += ["", f"## bf16 against PyTorch's f32, {args.size} size", ""]
+    table.lines += ["| tensor | clasp, bf16 | limit | PyTorch, bf16 autocast |", "|---|---|---|---|"]
+    for name in [f"output.{name}" for name in OUTPUTS] + sorted(n for n in ours if n.startswith("loss.")):
+        is_limited = name.startswith("output.logits")
+        bad = is_limited and not ours[name] <= BF16_LIMIT
+        table.failed |= bad
+        cells = f"{ours[name]:.1e}{' **over**' if bad else ''} | {f'{BF16_LIMIT:.0e}' if is_limited else ''} | {theirs[name]:.1e}"
+        table.lines.append(f"| `{name}` | {cells} |")
+    gradients = [n for n in ours if n.startswith("grad.") and not n.endswith(("key.bias", "k_proj.bias"))]
+    for label, place in (("median", 0.5), ("nine tenths are below", 0.9), ("largest", 1.0)):
+        at = min(int(len(gradients) * place), len(gradients) - 1)
+        cells = [f"{sorted(errors[n] for n in gradients)[at]:.1e}" for errors in (ours, theirs)]
+        table.lines.append(f"| {len(gradients)} gradients: {label} | {cells[0]} | | {cells[1]} |")
+    table.note(
+        "clasp's bf16 is emulated on the CPU. The gradients are without the key biases, which have none but for rounding; "
+        f"the largest error is that of `{max(gradients, key=ours.__getitem__).removeprefix('grad.')}`."
+    )
+
+
+def check_demo(args, table: Table) -> None:
+    table.lines += ["", "## The demo in f32 and in bf16", ""]
+    table.lines += ["| seed | precision | text only | speech only | fusion | fusion, weighted F1 | best dev weighted F1 | s |"]
+    table.lines += ["|---|---|---|---|---|---|---|---|"]
+    for seed in (1, 2, 3):
+        for precision in ("f32", "bf16"):
+            folder = args.work / f"demo-{precision}-{seed}"
+            shutil.rmtree(folder, ignore_errors=True)
+            sets = [f"train.seed={seed}", f"run.precision={precision}", f"run.dir={folder}"]
+            started = time.monotonic()
+            run([args.clasp, "train", "--config", "demo", "--device", "cpu", "--quiet", *(w for s in sets for w in ("--set", s))])
+            seconds = time.monotonic() - started
+            report = json.loads((folder / "report-test.json").read_text())
+            result = json.loads((folder / "manifest.json").read_text())["result"]
+            cells = [f"{report[name]['accuracy']['value']:.4f}" for name in ("text_only", "speech_only", "fusion")]
+            cells += [f"{report['fusion']['weighted_f1']['value']:.4f}", f"{result['dev_weighted_f1']:.4f}", f"{seconds:.0f}"]
+            table.lines.append(f"| {seed} | {precision} | {' | '.join(cells)} |")
+    table.note(
+        f"Test accuracy of the three classifiers, {report['examples']} utterances; trained in the precision of the row, "
+        "scored in f32; on the CPU, which emulates bf16."
+    )
+
+
 def encoder_configs(size: str) -> tuple[RobertaConfig, Wav2Vec2Config]:
     if size != "large":
         _, text, speech = sizes(size, len(LABELS))
@@ -320,7 +384,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="also write the table here (benches/PARITY.md)")
     parser.add_argument("--size", default="base", choices=["base", "tiny"], help="of encode and gradients")
     parser.add_argument("--load-sizes", nargs="*", default=None, choices=["tiny", "base", "large"])
-    parser.add_argument("--only", nargs="+", choices=["encode", "gradients", "load"], default=["encode", "gradients", "load"])
+    parser.add_argument("--only", nargs="+", choices=CHECKS, default=CHECKS)
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     if not args.data:
@@ -331,25 +395,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         args.work = (args.work or Path(temporary)).resolve()
         inputs, table = Inputs(args.work / "inputs", args.data), Table()
-        if {"encode", "gradients"} & set(args.only):
+        if {"encode", "gradients", "bf16"} & set(args.only):
             folder = export(args, inputs)
             gc.collect()
             if "encode" in args.only:
                 check_encode(args, table, inputs, folder)
             if "gradients" in args.only:
                 check_gradients(args, table, folder)
+            if "bf16" in args.only:
+                check_bf16(args, table, folder)
             if not args.keep:
                 shutil.rmtree(folder)
         if "load" in args.only:
             for size in args.load_sizes or (["base", "large"] if args.size == "base" else ["tiny"]):
                 check_load(args, table, inputs, size)
+        if "demo" in args.only:
+            check_demo(args, table)
     version = run([args.clasp, "--version"]).strip()
     lengths = ", ".join(f"{s:g} s" for _, _, s, _ in UTTERANCES)
     head = [
         "# Parity with PyTorch",
         "",
         f"{datetime.date.today().isoformat()}, {version}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, {platform.machine()} CPU, f32. Written by `scripts/check_base_size.py`: random "
+        f"{transformers.__version__}, {platform.machine()} CPU, f32 where nothing else is said. Written by `scripts/check_base_size.py`: random "
         f"weights, {len(UTTERANCES)} utterances of real speech ({lengths}) with text. A relative error is the largest "
         "difference over the largest expected magnitude of the tensor.",
     ]

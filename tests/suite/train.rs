@@ -457,6 +457,18 @@ fn a_run_in_bf16_keeps_f32_weights_and_goes_on_in_bf16_alone() {
     assert!((score - best["dev"]["weighted_f1"].as_f64().unwrap()).abs() < 1e-9, "{score}: {best}");
 }
 
+/// As in f32 (`.ci/run`): either modality alone can be right in half the cases, both together in all.
+#[test]
+fn the_demo_in_bf16_is_learned_as_in_f32() {
+    let folder = folder();
+    let words = ["train", "--config", "demo", "--device", "cpu", "--set", "run.precision=bf16", "--quiet"];
+    clasp(folder.path(), &words).good();
+    let report = json(&folder.path().join("runs/demo/report-test.json"));
+    let accuracy = |system: &str| report[system]["accuracy"]["value"].as_f64().unwrap();
+    let [text, speech, fusion] = ["text_only", "speech_only", "fusion"].map(accuracy);
+    assert!(text <= 0.6 && speech <= 0.6 && fusion >= 0.95, "text {text}, speech {speech}, fusion {fusion}");
+}
+
 #[test]
 fn one_thread_or_two_give_the_same_bits() {
     let folder = folder();
