@@ -132,6 +132,12 @@ pub struct EvalArguments {
     /// Also score by this key of the manifest (label, words or any other); may be given more than once
     #[arg(long, value_name = "KEY")]
     pub by: Vec<String>,
+    /// Draw the rows with the same value of this key together (recordings of a sentence, a dialogue) for the intervals
+    #[arg(long, value_name = "KEY")]
+    pub cluster: Option<String>,
+    /// Score nothing, but test the run's saved predictions of the split against those of this other run
+    #[arg(long, value_name = "RUN", requires = "split", conflicts_with_all = ["manifest", "output", "by", "asr", "tts"])]
+    pub against: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
@@ -487,6 +493,8 @@ mod tests {
             &["eval", "--checkpoint", "x"][..],
             &["eval", "--checkpoint", "x", "--split", "dev", "--manifest", "m"],
             &["eval", "--checkpoint", "x", "--split", "devel"],
+            &["eval", "--checkpoint", "x", "--manifest", "m", "--against", "y"],
+            &["eval", "--checkpoint", "x", "--split", "dev", "--against", "y", "--output", "o"],
             &["predict", "--checkpoint", "x"],
             &["predict", "--checkpoint", "x", "--manifest", "-", "--text", "a"],
             &["predict", "--checkpoint", "x", "--text", "a", "--batch-size", "0"],

@@ -13,7 +13,7 @@ use crate::data::DataError;
 use crate::demo::DemoError;
 use crate::device::DeviceError;
 use crate::encoder::EncoderError;
-use crate::eval::{ReportError, predictions::PredictionsError};
+use crate::eval::{ReportError, comparison::ComparisonError, predictions::PredictionsError};
 use crate::models::ModelsError;
 use crate::run::RunError;
 use crate::supply::SupplyError;
@@ -64,6 +64,9 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(FAILED);
     }
     if cause.is::<DataError>() || cause.is::<ReportError>() || cause.is::<PredictionsError>() {
+        return Some(DATA);
+    }
+    if cause.is::<ComparisonError>() {
         return Some(DATA);
     }
     if let Some(problem) = cause.downcast_ref::<SupplyError>() {

@@ -268,6 +268,8 @@ fn test_at_end(
         split: "test",
         output: Some(folder),
         keys: &[],
+        cluster: None,
+        test_uses: Some(manifest.test_uses.len()),
         batch_size: material.config.train.batch_size,
         supply: None,
         data_split: manifest.split.clone(),

@@ -24,6 +24,7 @@ mod prepare;
 mod program;
 mod readme;
 mod reference;
+mod statistics;
 mod tokenizer;
 mod train;
 mod updates;
