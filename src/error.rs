@@ -8,6 +8,7 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Mutex;
 
 use crate::checkpoint::CheckpointError;
+use crate::compare::CompareError;
 use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::demo::DemoError;
@@ -74,6 +75,14 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             SupplyError::Flag { .. } => USAGE,
             SupplyError::Cache { .. } => FAILED,
             SupplyError::Utterance { .. } => DATA,
+        });
+    }
+    if let Some(problem) = cause.downcast_ref::<CompareError>() {
+        return Some(match problem {
+            CompareError::NoData(_) => DATA,
+            CompareError::OtherRuns(_) | CompareError::Busy { .. } => USAGE,
+            CompareError::Failed { .. } => FAILED,
+            CompareError::Interrupted { .. } => INTERRUPTED,
         });
     }
     if cause.is::<Diverged>() {

@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod check;
+mod compare;
 mod config;
 mod corpora;
 mod fuzz;
