@@ -56,6 +56,8 @@ pub enum Command {
     Predict(PredictArguments),
     /// Write the vectors and logits of every row of a manifest to a safetensors file
     Encode(EncodeArguments),
+    /// Train and score many systems as a plan says, and compare them
+    Compare(CompareArguments),
     /// Turn a corpus into manifests
     Prepare(PrepareArguments),
     /// Tell whether manifests can be trusted: what is in them, and what they share
@@ -66,7 +68,7 @@ pub enum Command {
     Log(LogArguments),
     /// Compute a run's hashes and test score again, and tell what differs
     Verify(VerifyArguments),
-    /// List, show and copy the built-in configs
+    /// List, show and copy the built-in configs and plans
     Config(ConfigArguments),
     /// Time a training step and a prediction
     Bench(BenchArguments),
@@ -132,6 +134,12 @@ pub struct EvalArguments {
     /// Also score by this key of the manifest (label, words or any other); may be given more than once
     #[arg(long, value_name = "KEY")]
     pub by: Vec<String>,
+    /// Draw the rows with the same value of this key together (recordings of a sentence, a dialogue) for the intervals
+    #[arg(long, value_name = "KEY")]
+    pub cluster: Option<String>,
+    /// Score nothing, but test the run's saved predictions of the split against those of this other run
+    #[arg(long, value_name = "RUN", requires = "split", conflicts_with_all = ["manifest", "output", "by", "asr", "tts"])]
+    pub against: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
@@ -208,6 +216,32 @@ pub struct EncodeArguments {
     /// Utterances a batch; changes no result
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
     pub batch_size: u32,
+}
+
+/// `clasp compare`
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// A plan, else the name of a built-in plan: demo, table4, table8, table9, grid (see `clasp config list`)
+    #[arg(value_name = "PLAN")]
+    pub plan: String,
+    /// Print the runs, where they stand and how long they may take, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Set a key of the configs of all runs, as in train.epochs=3; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Runs at a time; wins over the plan's
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    pub jobs: Option<u32>,
+    /// auto, cpu, cuda or cuda:N, or several of these over which the runs are spread, as in cuda:0,cuda:1
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
+    pub device: Vec<Device>,
+    /// Print the table (or with --dry-run the runs) as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Say nothing but what goes wrong
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `clasp check`
@@ -321,7 +355,7 @@ pub struct ConfigArguments {
 /// What `clasp config` can do.
 #[derive(Debug, Subcommand)]
 pub enum ConfigAction {
-    /// List the built-in configs
+    /// List the built-in configs and plans
     List,
     /// Print a config, or every key with its default
     Show(ConfigShowArguments),
@@ -332,7 +366,7 @@ pub enum ConfigAction {
 /// `clasp config show`
 #[derive(Debug, Args)]
 pub struct ConfigShowArguments {
-    /// A config file, else the name of a built-in config
+    /// A config file, else the name of a built-in config or plan
     #[arg(required_unless_present = "defaults")]
     pub name: Option<String>,
     /// Set a key of the config, as in train.epochs=3, and print the resolved config
@@ -349,7 +383,7 @@ pub struct ConfigShowArguments {
 /// `clasp config copy`
 #[derive(Debug, Args)]
 pub struct ConfigCopyArguments {
-    /// The name of a built-in config, or a file
+    /// The name of a built-in config or plan, or a file
     pub name: String,
     /// A file or folder; default: a file of that name in the current folder
     pub to: Option<PathBuf>,
@@ -487,6 +521,8 @@ mod tests {
             &["eval", "--checkpoint", "x"][..],
             &["eval", "--checkpoint", "x", "--split", "dev", "--manifest", "m"],
             &["eval", "--checkpoint", "x", "--split", "devel"],
+            &["eval", "--checkpoint", "x", "--manifest", "m", "--against", "y"],
+            &["eval", "--checkpoint", "x", "--split", "dev", "--against", "y", "--output", "o"],
             &["predict", "--checkpoint", "x"],
             &["predict", "--checkpoint", "x", "--manifest", "-", "--text", "a"],
             &["predict", "--checkpoint", "x", "--text", "a", "--batch-size", "0"],

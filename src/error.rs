@@ -8,12 +8,13 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Mutex;
 
 use crate::checkpoint::CheckpointError;
+use crate::compare::CompareError;
 use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::demo::DemoError;
 use crate::device::DeviceError;
 use crate::encoder::EncoderError;
-use crate::eval::{ReportError, predictions::PredictionsError};
+use crate::eval::{ReportError, comparison::ComparisonError, predictions::PredictionsError};
 use crate::memory;
 use crate::models::ModelsError;
 use crate::run::RunError;
@@ -67,11 +68,22 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<DataError>() || cause.is::<ReportError>() || cause.is::<PredictionsError>() {
         return Some(DATA);
     }
+    if cause.is::<ComparisonError>() {
+        return Some(DATA);
+    }
     if let Some(problem) = cause.downcast_ref::<SupplyError>() {
         return Some(match problem {
             SupplyError::Flag { .. } => USAGE,
             SupplyError::Cache { .. } => FAILED,
             SupplyError::Utterance { .. } => DATA,
+        });
+    }
+    if let Some(problem) = cause.downcast_ref::<CompareError>() {
+        return Some(match problem {
+            CompareError::NoData(_) => DATA,
+            CompareError::OtherRuns(_) | CompareError::Busy { .. } => USAGE,
+            CompareError::Failed { .. } => FAILED,
+            CompareError::Interrupted { .. } => INTERRUPTED,
         });
     }
     if cause.is::<Diverged>() {

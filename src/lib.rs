@@ -25,6 +25,7 @@ mod damage;
 
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod data;
 pub mod demo;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::write_output;
 use clasp::cli::{ConfigAction, ConfigArguments, ConfigCopyArguments, ConfigShowArguments};
-use clasp::config::builtin::{self, BUILT_IN};
+use clasp::config::builtin::{self, BUILT_IN, PLANS};
 use clasp::config::{self, ConfigError, render};
 use clasp::error;
 
@@ -26,10 +26,11 @@ pub fn run(arguments: ConfigArguments) -> anyhow::Result<u8> {
     Ok(error::SUCCESS)
 }
 
-/// One line a config: its name and what it is.
+/// One line a config or plan: its name and what it is.
 fn list() -> String {
-    let width = BUILT_IN.iter().map(|config| config.name.len()).max().unwrap_or_default();
-    let lines = BUILT_IN.iter().map(|config| format!("{:width$}  {}", config.name, config.about()));
+    let all = || BUILT_IN.iter().chain(PLANS);
+    let width = all().map(|config| config.name.len()).max().unwrap_or_default();
+    let lines = all().map(|config| format!("{:width$}  {}", config.name, config.about()));
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
@@ -47,7 +48,9 @@ fn show(arguments: &ConfigShowArguments) -> Result<String, ConfigError> {
 /// Writes the config's text into a new file and returns the file's path.
 fn copy(arguments: &ConfigCopyArguments) -> Result<PathBuf, ConfigError> {
     let source = builtin::find(&arguments.name)?;
-    let name = format!("{}.toml", source.stem());
+    // A plan's name may be that of a config: `demo`.
+    let is_plan = source.folder.is_none() && PLANS.iter().any(|plan| plan.name == source.name);
+    let name = format!("{}{}.toml", source.stem(), if is_plan { "-plan" } else { "" });
     let path = match &arguments.to {
         Some(to) if to.is_dir() => to.join(name),
         Some(to) => to.clone(),
@@ -76,8 +79,9 @@ mod tests {
     #[test]
     fn the_list_has_a_line_a_config() {
         let list = list();
-        assert_eq!(list.lines().count(), BUILT_IN.len());
-        assert!(list.starts_with("demo.toml      The demo: a made-up corpus"), "{list}");
+        assert_eq!(list.lines().count(), BUILT_IN.len() + PLANS.len());
+        assert!(list.starts_with("demo.toml          The demo: a made-up corpus"), "{list}");
+        assert!(list.contains("plans/table8.toml  Table 8 of the paper"), "{list}");
     }
 
     #[test]

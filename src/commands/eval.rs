@@ -14,13 +14,15 @@ use clasp::{
     error,
     eval::{
         Report, ReportOptions,
+        comparison::{Answers, Pairs},
         predictions::{self, Row as Output},
         report::InputCounts,
+        statistics::RESAMPLES,
     },
     ops::Ops,
     predict::{Input, Predictor},
-    report::{Event, Progress, table},
-    run::{RunFolder, provenance::HashedFile},
+    report::{Event, Progress, comparison, table},
+    run::{RunError, RunFolder, provenance::HashedFile},
     supply::Supply,
     train::setup,
 };
@@ -30,6 +32,9 @@ use clasp::{
 /// # Errors
 /// A checkpoint or a manifest that cannot be used; a row that cannot be scored.
 pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
+    if let (Some(other), Some(split)) = (&arguments.against, arguments.split) {
+        return against(arguments, other, name(split));
+    }
     let chosen = device::choose(arguments.device)?;
     let run = RunFolder::new(&arguments.checkpoint);
     let (path, split, is_of_the_run) = match (&arguments.manifest, arguments.split) {
@@ -49,30 +54,61 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         None => is_of_the_run.then(|| run.clone()),
     };
     let supply = Supply::new(&arguments.missing)?;
+    let test_uses = if split == "test" && is_of_the_run {
+        // Counted before it is looked at, so that a look that fails counts too.
+        let mut manifest = run.load_manifest()?;
+        manifest.count_test_use();
+        manifest.save(&run.manifest())?;
+        Some(manifest.test_uses.len())
+    } else {
+        None
+    };
     let scoring = Scoring {
         checkpoint: &arguments.checkpoint,
         manifest: &path,
         split: &split,
         output: output.as_ref(),
         keys: &arguments.by,
+        cluster: arguments.cluster.as_deref(),
+        test_uses,
         batch_size: count(arguments.batch_size),
         batch_seconds: None,
         supply: supply.as_ref(),
         data_split: run.is_run().then(|| data_split(&run, &path, &split, is_of_the_run)).transpose()?.flatten(),
         is_quiet: false,
     };
-    if split == "test" && is_of_the_run {
-        // Counted before it is looked at, so that a look that fails counts too.
-        let mut manifest = run.load_manifest()?;
-        manifest.count_test_use();
-        manifest.save(&run.manifest())?;
-    }
     let report = score(&scoring, chosen)?;
     if arguments.json {
         write_output(&format!("{:#}\n", json!(report)))?;
     } else {
         write_output(&table::render(&report))?;
     }
+    Ok(error::SUCCESS)
+}
+
+/// The paired tests of two runs from their saved predictions.
+fn against(arguments: &EvalArguments, other: &Path, split: &str) -> anyhow::Result<u8> {
+    let cluster = arguments.cluster.as_deref();
+    let answers = |path: &Path| -> anyhow::Result<Answers> {
+        let run = RunFolder::new(path);
+        run.load_manifest()?;
+        let file = run.predictions(split);
+        if !file.is_file() {
+            return Err(RunError::NotScored { path: path.to_owned(), split: split.to_owned() }.into());
+        }
+        Ok(Answers::new(&path.display().to_string(), &predictions::read(&file)?, cluster)?)
+    };
+    let (first, second) = (answers(other)?, answers(&arguments.checkpoint)?);
+    let mut pairs = Pairs::default();
+    pairs.add(0, &first, &second)?;
+    let found = pairs.compare(cluster, RESAMPLES, 1)?;
+    let (first, second) = (first.name, second.name);
+    let text = if arguments.json {
+        format!("{:#}\n", json!({ "split": split, "first": first, "second": second, "comparison": found }))
+    } else {
+        comparison::render(split, &first, &second, &found)
+    };
+    write_output(&text)?;
     Ok(error::SUCCESS)
 }
 
@@ -141,6 +177,10 @@ pub struct Scoring<'a> {
     pub output: Option<&'a RunFolder>,
     /// Keys of the manifest to score by.
     pub keys: &'a [String],
+    /// A key whose values are drawn as whole clusters for the intervals.
+    pub cluster: Option<&'a str>,
+    /// How often the run's test split was scored, this time included; none for other data.
+    pub test_uses: Option<usize>,
     /// Utterances a batch.
     pub batch_size: usize,
     /// Padded seconds of audio a batch, at most.
@@ -215,6 +255,8 @@ impl Task for Work<'_> {
         }
         let mut options = ReportOptions::new(scoring.split, predictor.labels().names());
         options.keys = scoring.keys.to_vec();
+        options.cluster = scoring.cluster.map(str::to_owned);
+        options.test_uses = scoring.test_uses;
         options.inputs = counts;
         options.data_split.clone_from(&scoring.data_split);
         options.data_sha256 = Some(HashedFile::of(scoring.split, scoring.manifest)?.sha256);

@@ -252,7 +252,7 @@ const SETTLED: [&str; 4] = ["model.", "text.pooling", "speech.pooling", "data.ma
 
 /// The keys in which two configs differ, of those that matter to the result. A new config that is not settled yet may
 /// leave open what the stored one states.
-fn differences(stored: &str, new: &Config, is_settled: bool) -> Vec<String> {
+pub fn differences(stored: &str, new: &Config, is_settled: bool) -> Vec<String> {
     let stored = values(stored);
     let new = values(&new.to_toml());
     let keys: std::collections::BTreeSet<&String> = stored.keys().chain(new.keys()).collect();
@@ -298,6 +298,8 @@ fn test_at_end(
         split: "test",
         output: Some(folder),
         keys: &[],
+        cluster: None,
+        test_uses: Some(manifest.test_uses.len()),
         batch_size: material.config.train.batch_size,
         batch_seconds: material.config.train.batch_seconds,
         supply: None,

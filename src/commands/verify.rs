@@ -143,6 +143,8 @@ fn test_score(
         split: "test",
         output: None,
         keys: &[],
+        cluster: None,
+        test_uses: None,
         batch_size: super::count(batch_size),
         batch_seconds: None,
         supply: None,

@@ -1,4 +1,4 @@
-//! The configs that are built into the binary, and how a name becomes a config's text.
+//! The configs and plans that are built into the binary, and how a name becomes a config's text.
 //!
 //! A file always wins over a built-in config of the same name.
 
@@ -23,11 +23,30 @@ pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "mist.toml", text: include_str!("../../configs/mist.toml") },
 ];
 
+/// The built-in plans of `clasp compare`, in the order in which they are listed.
+pub const PLANS: &[BuiltIn] = &[
+    BuiltIn { name: "plans/demo.toml", text: include_str!("../../configs/plans/demo.toml") },
+    BuiltIn { name: "plans/table4.toml", text: include_str!("../../configs/plans/table4.toml") },
+    BuiltIn { name: "plans/table8.toml", text: include_str!("../../configs/plans/table8.toml") },
+    BuiltIn { name: "plans/table9.toml", text: include_str!("../../configs/plans/table9.toml") },
+    BuiltIn { name: "plans/grid.toml", text: include_str!("../../configs/plans/grid.toml") },
+];
+
+/// What is before the name of a plan, so that it is not taken for a config.
+const PLANS_FOLDER: &str = "plans/";
+
 impl BuiltIn {
     /// The built-in config of this name, with or without `.toml`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         BUILT_IN.iter().copied().find(|config| config.name.strip_suffix(".toml") == Some(stem(name)))
+    }
+
+    /// The built-in plan of this name, as `table8`, `table8.toml` or `plans/table8.toml`.
+    #[must_use]
+    pub fn plan(name: &str) -> Option<Self> {
+        let name = stem(name.strip_prefix(PLANS_FOLDER).unwrap_or(name));
+        PLANS.iter().copied().find(|plan| plan.name.strip_prefix(PLANS_FOLDER).map(stem) == Some(name))
     }
 
     /// What it is: the first line of the comment at its head.
@@ -60,28 +79,47 @@ impl Source {
     }
 }
 
-/// Finds a config: a file of this path first, else a built-in config of this name.
+/// Finds a config: a file of this path first, else a built-in config of this name (or a plan, as `plans/demo`).
 ///
 /// # Errors
 /// [`ConfigError::NotFound`], which lists the built-in ones, or [`ConfigError::Unreadable`].
 pub fn find(name_or_path: &str) -> Result<Source, ConfigError> {
+    let plan = || BuiltIn::plan(name_or_path).filter(|_| name_or_path.starts_with(PLANS_FOLDER));
+    find_among(name_or_path, BuiltIn::named(name_or_path).or_else(plan))?
+        .ok_or_else(|| ConfigError::NotFound { name: format!("{name_or_path:?}"), built_in: names(BUILT_IN) })
+}
+
+/// Finds a plan: a file of this path first, else a built-in plan of this name.
+///
+/// # Errors
+/// [`ConfigError::NoPlan`], which lists the built-in ones, or [`ConfigError::Unreadable`].
+pub fn find_plan(name_or_path: &str) -> Result<Source, ConfigError> {
+    find_among(name_or_path, BuiltIn::plan(name_or_path))?
+        .ok_or_else(|| ConfigError::NoPlan { name: format!("{name_or_path:?}"), built_in: names(PLANS) })
+}
+
+fn names(built_in: &[BuiltIn]) -> String {
+    let name = |config: &BuiltIn| config.name.strip_prefix(PLANS_FOLDER).unwrap_or(config.name);
+    built_in.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+fn find_among(name_or_path: &str, built_in: Option<BuiltIn>) -> Result<Option<Source>, ConfigError> {
     let path = Path::new(name_or_path);
     if path.is_file() {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let folder = absolute.parent().map(Path::to_owned);
-        return Ok(Source { name: name_or_path.to_owned(), text, folder });
+        return Ok(Some(Source { name: name_or_path.to_owned(), text, folder }));
     }
-    if let Some(config) = BuiltIn::named(name_or_path) {
-        return Ok(Source { name: config.name.to_owned(), text: config.text.to_owned(), folder: None });
+    if let Some(config) = built_in {
+        return Ok(Some(Source { name: config.name.to_owned(), text: config.text.to_owned(), folder: None }));
     }
     if path.is_dir() {
         let source = std::io::Error::other("it is a folder; name the file in it");
         return Err(ConfigError::Unreadable { path: path.to_owned(), source });
     }
-    let built_in = BUILT_IN.iter().map(|config| config.name).collect::<Vec<_>>().join(", ");
-    Err(ConfigError::NotFound { name: format!("{name_or_path:?}"), built_in })
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -93,6 +131,11 @@ mod tests {
         for config in BUILT_IN {
             assert!(config.about().len() > 20, "{}", config.name);
             assert_eq!(BuiltIn::named(config.name), BuiltIn::named(stem(config.name)));
+        }
+        for plan in PLANS {
+            assert!(plan.about().len() > 20, "{}", plan.name);
+            assert_eq!(BuiltIn::plan(plan.name), Some(*plan));
+            assert_eq!(find(plan.name).unwrap(), find_plan(stem(plan.name)).unwrap());
         }
     }
 
@@ -112,6 +155,8 @@ mod tests {
     fn what_is_not_there_is_answered_with_the_list() {
         let message = find("iemocap.toml").unwrap_err().to_string();
         assert!(message.contains("\"iemocap.toml\"") && message.contains("iemocap4.toml, slurp.toml"), "{message}");
+        let message = find_plan("table7").unwrap_err().to_string();
+        assert!(message.contains("no plan \"table7\"") && message.contains("demo.toml, table4.toml"), "{message}");
         let folder = tempfile::tempdir().unwrap();
         assert!(find(folder.path().to_str().unwrap()).unwrap_err().to_string().contains("folder"));
         let path = folder.path().join("bytes.toml");

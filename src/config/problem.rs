@@ -157,6 +157,14 @@ pub enum ConfigError {
         /// The names that there are.
         built_in: String,
     },
+    /// Neither a file nor a built-in plan has this name.
+    #[error("no plan {name}, and no built-in plan of that name (built in: {built_in})")]
+    NoPlan {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        built_in: String,
+    },
     /// The file cannot be read.
     #[error("cannot read the config {path}: {source}")]
     Unreadable {

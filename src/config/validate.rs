@@ -191,11 +191,13 @@ mod tests {
                 "`loss.similarity` must be one of cosine, dot, found \"cosin\"; did you mean \"cosine\"?",
             ),
             ("[loss]\nsimilarity = 3", "`loss.similarity` must be one of cosine, dot, found 3"),
-            ("[run]\ndevice = \"gpu\"", "`run.device` must be one of auto, cpu, cuda, cuda:N, found \"gpu\""),
             (
-                "[run]\ndevice = \"cuda:0,1\"",
-                "`run.device` = \"cuda:0,1\" is not available in this version; available: one device (auto, cpu, cuda \
-                 or cuda:N)",
+                "[run]\ndevice = \"gpu\"",
+                "`run.device` must be one of auto, cpu, cuda, cuda:N, or several as in cuda:0,1, found \"gpu\"",
+            ),
+            (
+                "[run]\ndevice = \"cuda:0,0\"",
+                "`run.device` must be one of auto, cpu, cuda, cuda:N, or several as in cuda:0,1, found \"cuda:0,0\"",
             ),
             (
                 "[data]\nlabels = [\"a\", \"a\"]",

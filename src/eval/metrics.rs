@@ -110,6 +110,11 @@ impl Tally {
         }
     }
 
+    /// Whether nothing is counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.support.iter().all(|&count| count == 0)
+    }
+
     /// Adds `count` examples of one cell; a label outside the set is left out (callers have checked it).
     pub(crate) fn add(&mut self, truth: usize, prediction: usize, count: u64) {
         if let Some(support) = self.support.get_mut(truth) {

@@ -1,5 +1,6 @@
 //! Evaluation: from saved predictions to numbers, without tensors.
 
+pub mod comparison;
 pub mod metrics;
 pub mod paired;
 pub mod predictions;

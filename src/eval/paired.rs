@@ -1,15 +1,13 @@
 //! Two systems on the same examples: paired bootstrap, `McNemar`'s test, and Holm's correction over several comparisons.
 //!
 //! Paired bootstrap: Koehn, Statistical Significance Tests for Machine Translation Evaluation (EMNLP 2004). `McNemar`
-//! (1947) in its exact form: the discordant examples fall to either side with probability one half. Holm, A Simple
-//! Sequentially Rejective Multiple Test Procedure (1979).
+//! (1947): the discordant examples fall to either side with probability one half; exact, or approximated with Edwards'
+//! correction (1948). Holm, A Simple Sequentially Rejective Multiple Test Procedure (1979).
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Headline, MetricsError, Tally, check_pairs};
-use super::statistics::{Interval, Pool, percentile_interval};
-use crate::random::{Random, mix};
+use super::statistics::{Interval, Pool, intervals};
 
 /// How far the second system is above the first in one number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,50 +32,91 @@ pub fn paired_bootstrap(
     resamples: usize,
     seed: u64,
 ) -> Result<Headline<Difference>, MetricsError> {
-    let of_first: Vec<_> = outcomes.iter().map(|&(truth, first, _)| (truth, first)).collect();
-    let of_second: Vec<_> = outcomes.iter().map(|&(truth, _, second)| (truth, second)).collect();
-    check_pairs(labels, &of_first)?;
-    check_pairs(labels, &of_second)?;
+    let outcomes: Vec<Outcome> =
+        outcomes.iter().map(|&(truth, first, second)| Outcome { group: 0, truth, first, second }).collect();
+    Ok(grouped_bootstrap(labels, &outcomes, clusters, resamples, seed)?.difference)
+}
+
+/// One example: its true label and two systems' predictions, each a position in the set of labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Outcome {
+    /// What is scored by itself: a seed, from 0.
+    pub group: usize,
+    /// The true label.
+    pub truth: usize,
+    /// What the first system says.
+    pub first: usize,
+    /// What the second system says.
+    pub second: usize,
+}
+
+/// Two systems' headline numbers, each the mean over the groups of the group's number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grouped {
+    /// The first system's.
+    pub first: Headline,
+    /// Their intervals.
+    pub first_intervals: Headline<Interval>,
+    /// The second system's.
+    pub second: Headline,
+    /// How far the second is above the first.
+    pub difference: Headline<Difference>,
+}
+
+/// Two systems whose examples fall into groups (seeds) that are scored each by itself: the means over the groups. A
+/// resample draws clusters with all their examples, of whatever group.
+///
+/// # Errors
+/// As of [`paired_bootstrap`].
+pub fn grouped_bootstrap(
+    labels: usize,
+    outcomes: &[Outcome],
+    clusters: Option<&[usize]>,
+    resamples: usize,
+    seed: u64,
+) -> Result<Grouped, MetricsError> {
+    check_pairs(labels, &outcomes.iter().map(|outcome| (outcome.truth, outcome.first)).collect::<Vec<_>>())?;
+    check_pairs(labels, &outcomes.iter().map(|outcome| (outcome.truth, outcome.second)).collect::<Vec<_>>())?;
     if resamples == 0 {
         return Err(MetricsError::Nothing);
     }
+    let groups = outcomes.iter().map(|outcome| outcome.group + 1).max().unwrap_or_default();
+    let empty = vec![Tally::new(labels); 2 * groups];
     let pool = Pool::new(outcomes, clusters)?;
-    let compare = |tallies: &mut [Tally; 2], counts: &mut dyn Iterator<Item = u64>| {
-        let [first, second] = tallies;
-        first.clear();
-        second.clear();
-        for (&(truth, of_first, of_second), count) in pool.cells.iter().zip(counts) {
-            first.add(truth, of_first, count);
-            second.add(truth, of_second, count);
+    let add = |tallies: &mut [Tally], outcome: &Outcome, count| {
+        if let Some([first, second]) = tallies.chunks_exact_mut(2).nth(outcome.group) {
+            first.add(outcome.truth, outcome.first, count);
+            second.add(outcome.truth, outcome.second, count);
         }
-        second.headline().zip(first.headline()).map(|(second, first)| second - first)
     };
-    let mut tallies = [Tally::new(labels), Tally::new(labels)];
-    let counted = {
-        let mut counts = vec![0_u64; pool.cells.len()];
-        pool.count_all(&mut counts);
-        compare(&mut tallies, &mut counts.into_iter())
+    let read = |tallies: &[Tally]| [mean(tallies.iter().step_by(2)), mean(tallies.iter().skip(1).step_by(2))];
+    let ([first, second], drawn) = pool.draw(&empty, add, read, resamples, seed);
+    let differs = |[first, second]: [Headline; 2]| second.zip(first).map(|(second, first)| second - first);
+    let differences: Vec<Headline> = drawn.iter().copied().map(differs).collect();
+    let p_value = |number: fn(&Headline) -> f64| two_sided(&differences.iter().map(number).collect::<Vec<f64>>());
+    let p_values = Headline {
+        accuracy: p_value(|headline| headline.accuracy),
+        balanced_accuracy: p_value(|headline| headline.balanced_accuracy),
+        weighted_f1: p_value(|headline| headline.weighted_f1),
+        macro_f1: p_value(|headline| headline.macro_f1),
     };
-    let drawn: Vec<Headline> = (0..resamples as u64)
-        .into_par_iter()
-        .map_init(
-            || (vec![0_u64; pool.cells.len()], tallies.clone()),
-            |(counts, tallies), resample| {
-                pool.resample(counts, &mut Random::new(mix(seed, resample)));
-                compare(tallies, &mut counts.iter().copied())
-            },
-        )
-        .collect();
-    let difference = |number: fn(&Headline) -> f64| {
-        let values: Vec<f64> = drawn.iter().map(number).collect();
-        Difference { value: number(&counted), p_value: two_sided(&values), interval: percentile_interval(values) }
-    };
-    Ok(Headline {
-        accuracy: difference(|headline| headline.accuracy),
-        balanced_accuracy: difference(|headline| headline.balanced_accuracy),
-        weighted_f1: difference(|headline| headline.weighted_f1),
-        macro_f1: difference(|headline| headline.macro_f1),
+    let difference = differs([first, second]).zip(intervals(&differences)).zip(p_values);
+    Ok(Grouped {
+        first,
+        first_intervals: intervals(&drawn.iter().map(|[first, _]| *first).collect::<Vec<Headline>>()),
+        second,
+        difference: difference.map(|((value, interval), p_value)| Difference { value, interval, p_value }),
     })
+}
+
+/// The mean of some tallies' numbers; those that hold nothing are left out.
+fn mean<'a>(tallies: impl Iterator<Item = &'a Tally>) -> Headline {
+    let (mut sum, mut count): (Headline, f64) = (Headline::default(), 0.0);
+    for tally in tallies.filter(|tally| !tally.is_empty()) {
+        sum = sum.zip(tally.headline()).map(|(sum, number)| sum + number);
+        count += 1.0;
+    }
+    sum.map(|sum| sum / count.max(1.0))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of resamples stay far below 2^53")]
@@ -88,12 +127,60 @@ fn two_sided(differences: &[f64]) -> f64 {
     (2.0 * (not_above.min(not_below) + 1) as f64 / (differences.len() + 1) as f64).min(1.0)
 }
 
+/// Which form of `McNemar`'s test was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum McNemarForm {
+    /// The binomial test of the discordant examples.
+    Exact,
+    /// χ² with the correction for continuity.
+    Corrected,
+}
+
+impl McNemarForm {
+    /// Its word in files.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Corrected => "corrected",
+        }
+    }
+}
+
+/// `McNemar`'s test of two systems.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct McNemar {
+    /// Examples that only the first system got right.
+    pub only_first: u64,
+    /// Examples that only the second system got right.
+    pub only_second: u64,
+    /// The form: exact below 25 discordant examples.
+    pub form: McNemarForm,
+    /// Two-sided p.
+    pub p_value: f64,
+}
+
+impl McNemar {
+    /// Fewer discordant examples than these are tested exactly.
+    const FEW: u64 = 25;
+
+    /// The test for so many discordant examples.
+    #[must_use]
+    pub fn of(only_first: u64, only_second: u64) -> Self {
+        let (form, p_value) = if only_first + only_second < Self::FEW {
+            (McNemarForm::Exact, mcnemar_exact(only_first, only_second))
+        } else {
+            (McNemarForm::Corrected, mcnemar_corrected(only_first, only_second))
+        };
+        Self { only_first, only_second, form, p_value }
+    }
+}
+
 /// Two-sided p of `McNemar`'s exact test, from how many examples only the first and only the second system got right.
-///
-/// *Departure* from the usual advice to approximate by χ² from 25 discordant examples on: the exact sum is as cheap.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts of examples stay far below 2^53")]
-pub fn mcnemar(only_first: u64, only_second: u64) -> f64 {
+pub fn mcnemar_exact(only_first: u64, only_second: u64) -> f64 {
     let total = only_first + only_second;
     // Logarithms: 2^-total is not a double above 1074 examples.
     let mut logarithm = -(total as f64) * std::f64::consts::LN_2;
@@ -103,6 +190,19 @@ pub fn mcnemar(only_first: u64, only_second: u64) -> f64 {
         logarithm += ((total - k) as f64 / (k + 1) as f64).ln();
     }
     (2.0 * sum).min(1.0)
+}
+
+/// Two-sided p of `McNemar`'s test with Edwards' correction: (|b − c| − 1)² / (b + c) against χ² with one degree of
+/// freedom, whose upper tail at x is erfc(√(x/2)). 1 where no example is discordant.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "counts of examples stay far below 2^53")]
+pub fn mcnemar_corrected(only_first: u64, only_second: u64) -> f64 {
+    let total = only_first + only_second;
+    if total == 0 {
+        return 1.0;
+    }
+    let statistic = (only_first.abs_diff(only_second) as f64 - 1.0).powi(2) / total as f64;
+    libm::erfc((statistic / 2.0).sqrt())
 }
 
 /// Holm's corrected p-values, in the order given.
@@ -129,7 +229,7 @@ mod tests {
 
     /// `scipy.stats.binomtest(first, first + second, 0.5).pvalue`
     #[test]
-    fn mcnemar_is_the_binomial_test_of_scipy() {
+    fn the_exact_test_is_the_binomial_test_of_scipy() {
         for (first, second, expected) in [
             (3, 9, 0.14599609375),
             (10, 10, 1.0),
@@ -138,9 +238,21 @@ mod tests {
             (1, 0, 1.0),
             (0, 0, 1.0),
         ] {
-            let found = mcnemar(first, second);
+            let found = mcnemar_exact(first, second);
             assert!((found - expected).abs() < 1e-9 * expected.max(1e-3), "{first}, {second}: {found} for {expected}");
         }
+    }
+
+    /// (|30 − 10| − 1)² / 40 = 9.025; `scipy.stats.chi2.sf(9.025, 1)` = 0.002663119259138558.
+    #[test]
+    fn few_discordant_examples_are_tested_exactly_and_many_with_the_correction() {
+        let many = McNemar::of(30, 10);
+        assert_eq!(many.form, McNemarForm::Corrected);
+        assert!((many.p_value - 0.002663119259138558).abs() < 1e-12, "{}", many.p_value);
+        let few = McNemar::of(3, 9);
+        assert_eq!((few.form, few.only_first, few.only_second), (McNemarForm::Exact, 3, 9));
+        assert_eq!((McNemar::of(12, 12).form, McNemar::of(12, 13).form), (McNemarForm::Exact, McNemarForm::Corrected));
+        assert!((mcnemar_corrected(0, 0) - 1.0).abs() < 1e-12);
     }
 
     /// By hand: sorted 0.01·4, 0.02·3, 0.03·2 (raised to 0.06), 0.5·1.
@@ -170,6 +282,24 @@ mod tests {
         let [low, high] = found.interval;
         assert!((low - 0.0155).abs() < 0.003 && (high - 0.0645).abs() < 0.003, "[{low}, {high}]");
         assert!(found.p_value < 0.005, "{}", found.p_value);
+    }
+
+    /// Two seeds that each say one thing of all: pooled they would look like a system that tells the classes apart.
+    #[test]
+    fn seeds_are_scored_each_by_itself() {
+        let outcome = |group, truth, first| Outcome { group, truth, first, second: truth };
+        // Four utterances of two classes; the first seed always says 0, the second always 1; the other system is right.
+        let outcomes: Vec<Outcome> = [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)]
+            .map(|(group, truth)| outcome(group, truth, group))
+            .to_vec();
+        let clusters = [0, 1, 2, 3, 0, 1, 2, 3];
+        let found = grouped_bootstrap(2, &outcomes, Some(&clusters), 500, 1).unwrap();
+        // Of each seed: F1 2/3 and 0, half each.
+        assert!((found.first.weighted_f1 - 1.0 / 3.0).abs() < 1e-12, "{found:?}");
+        assert!((found.first.accuracy - 0.5).abs() < 1e-12 && (found.second.accuracy - 1.0).abs() < 1e-12);
+        assert!((found.difference.weighted_f1.value - 2.0 / 3.0).abs() < 1e-12);
+        // Whichever utterances are drawn, one seed is right about each of them and the other is not.
+        assert!(found.first_intervals.accuracy.iter().all(|bound| (bound - 0.5).abs() < 1e-12), "{found:?}");
     }
 
     #[test]

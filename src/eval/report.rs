@@ -163,6 +163,8 @@ pub struct ReportOptions {
     pub data_sha256: Option<String>,
     /// The split of the run that it belongs to, where the caller knows it.
     pub data_split: Option<Proof>,
+    /// How often the run's test split was scored, this time included; none for other data.
+    pub test_uses: Option<usize>,
 }
 
 impl ReportOptions {
@@ -179,6 +181,7 @@ impl ReportOptions {
             inputs: InputCounts::default(),
             data_sha256: None,
             data_split: None,
+            test_uses: None,
         }
     }
 }
@@ -218,6 +221,9 @@ pub struct Report {
     /// The split that the scored data are a part of, and what this part shares with the others.
     #[serde(default)]
     pub data_split: Option<Proof>,
+    /// How often the run's test split was scored until then, this time included; null for other data.
+    #[serde(default)]
+    pub test_uses: Option<usize>,
 }
 
 impl Report {
@@ -277,6 +283,7 @@ impl Report {
             },
             data_sha256: options.data_sha256.clone(),
             data_split: options.data_split.as_ref().map(|split| split.about(&options.split)),
+            test_uses: options.test_uses,
         })
     }
 

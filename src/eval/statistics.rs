@@ -43,41 +43,39 @@ pub fn bootstrap(
         return Err(MetricsError::Nothing);
     }
     let pool = Pool::new(pairs, clusters)?;
-    let drawn: Vec<Headline> = (0..resamples as u64)
-        .into_par_iter()
-        .map_init(
-            || (vec![0_u64; pool.cells.len()], Tally::new(labels)),
-            |(counts, tally), resample| {
-                pool.resample(counts, &mut Random::new(mix(seed, resample)));
-                tally.clear();
-                for (&(truth, prediction), &count) in pool.cells.iter().zip(counts.iter()) {
-                    tally.add(truth, prediction, count);
-                }
-                tally.headline()
-            },
-        )
-        .collect();
+    let add = |tallies: &mut [Tally], &(truth, prediction): &(usize, usize), count| {
+        for tally in tallies {
+            tally.add(truth, prediction, count);
+        }
+    };
+    let headline = |tallies: &[Tally]| tallies.iter().map(Tally::headline).next().unwrap_or_default();
+    let (_, drawn) = pool.draw(&[Tally::new(labels)], add, headline, resamples, seed);
+    Ok(intervals(&drawn))
+}
+
+/// The interval of each headline number between the tails of what was drawn.
+pub(super) fn intervals(drawn: &[Headline]) -> Headline<Interval> {
     let bounds = |number: fn(&Headline) -> f64| percentile_interval(drawn.iter().map(number).collect());
-    Ok(Headline {
+    Headline {
         accuracy: bounds(|headline| headline.accuracy),
         balanced_accuracy: bounds(|headline| headline.balanced_accuracy),
         weighted_f1: bounds(|headline| headline.weighted_f1),
         macro_f1: bounds(|headline| headline.macro_f1),
-    })
+    }
 }
 
 /// The examples to draw from, each reduced to the number of its cell in the table of outcomes: a draw is then one
 /// increment, and cells that never occur cost nothing.
 pub(super) struct Pool<Cell> {
     /// The outcomes that occur.
-    pub(super) cells: Vec<Cell>,
+    cells: Vec<Cell>,
     /// The cell of each example.
     examples: Vec<usize>,
     /// Where the clusters lie in `examples`; empty where each example is drawn alone.
     units: Vec<Range<usize>>,
 }
 
-impl<Cell: Ord + Copy> Pool<Cell> {
+impl<Cell: Ord + Copy + Sync> Pool<Cell> {
     /// A pool of examples, or of whole clusters of them.
     ///
     /// # Errors
@@ -114,8 +112,39 @@ impl<Cell: Ord + Copy> Pool<Cell> {
         Ok(Self { cells, examples, units })
     }
 
+    /// The numbers of the pool itself and of each resample: `add` counts a cell into the tallies, of which `empty` are
+    /// those to begin with, and `read` makes numbers of them.
+    pub(super) fn draw<Numbers: Send>(
+        &self,
+        empty: &[Tally],
+        add: impl Fn(&mut [Tally], &Cell, u64) + Sync,
+        read: impl Fn(&[Tally]) -> Numbers + Sync,
+        resamples: usize,
+        seed: u64,
+    ) -> (Numbers, Vec<Numbers>) {
+        let numbers = |counts: &[u64], tallies: &mut [Tally]| {
+            tallies.iter_mut().for_each(Tally::clear);
+            for (cell, &count) in self.cells.iter().zip(counts) {
+                add(tallies, cell, count);
+            }
+            read(tallies)
+        };
+        let start = || (vec![0_u64; self.cells.len()], empty.to_vec());
+        let (mut counts, mut tallies) = start();
+        self.count_all(&mut counts);
+        let counted = numbers(&counts, &mut tallies);
+        let drawn = (0..resamples as u64)
+            .into_par_iter()
+            .map_init(start, |(counts, tallies), resample| {
+                self.resample(counts, &mut Random::new(mix(seed, resample)));
+                numbers(counts, tallies)
+            })
+            .collect();
+        (counted, drawn)
+    }
+
     /// Fills `counts` with how often each cell occurs in the pool itself.
-    pub(super) fn count_all(&self, counts: &mut [u64]) {
+    fn count_all(&self, counts: &mut [u64]) {
         counts.fill(0);
         for &cell in &self.examples {
             if let Some(count) = counts.get_mut(cell) {
@@ -125,7 +154,7 @@ impl<Cell: Ord + Copy> Pool<Cell> {
     }
 
     /// Fills `counts` with how often each cell occurs in one resample.
-    pub(super) fn resample(&self, counts: &mut [u64], random: &mut Random) {
+    fn resample(&self, counts: &mut [u64], random: &mut Random) {
         counts.fill(0);
         let mut count = |cell: usize| {
             if let Some(count) = counts.get_mut(cell) {
@@ -150,7 +179,7 @@ impl<Cell: Ord + Copy> Pool<Cell> {
 }
 
 /// The interval between the tails of what was drawn.
-pub(super) fn percentile_interval(mut values: Vec<f64>) -> Interval {
+fn percentile_interval(mut values: Vec<f64>) -> Interval {
     values.sort_by(f64::total_cmp);
     let tail = (1.0 - LEVEL) / 2.0;
     [quantile(&values, tail), quantile(&values, 1.0 - tail)]

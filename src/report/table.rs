@@ -150,6 +150,9 @@ fn head(report: &Report) -> String {
         }
     }
     text.push('\n');
+    if let Some(uses) = report.test_uses {
+        let _ = writeln!(text, "uses of the test split by this run: {uses}");
+    }
     if let Some(label) = report.only_prediction() {
         let _ = writeln!(
             text,
@@ -214,6 +217,7 @@ mod tests {
             keys: vec!["speaker".into()],
             resamples: 200,
             inputs: InputCounts { empty_texts: 14, ..InputCounts::default() },
+            test_uses: Some(2),
             ..ReportOptions::new("test", &labels)
         };
         Report::from_predictions(&rows, &options).unwrap()
@@ -232,6 +236,8 @@ mod tests {
         let text = render(&report());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "test: 40 examples, 14 with an empty text");
+        assert_eq!(lines[1], "uses of the test split by this run: 2");
+        let lines = &lines[1..];
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(words(lines[2]), ["test", "text", "only", "speech", "only", "fusion"]);
         assert!(lines[3].starts_with("accuracy ") && lines[3].ends_with("1.000 [1.000 1.000]"), "{text}");

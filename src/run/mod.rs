@@ -88,6 +88,18 @@ pub enum RunError {
         /// The folder.
         path: PathBuf,
     },
+    /// Its predictions of a split are asked for, and it was not scored on that split.
+    #[error(
+        "{path} has no predictions of the split {split}: score it first, with `clasp eval --checkpoint {path} --split \
+         {split}`",
+        path = path.display()
+    )]
+    NotScored {
+        /// The folder.
+        path: PathBuf,
+        /// The split.
+        split: String,
+    },
     /// `--resume` and `--overwrite` together.
     #[error("`--resume` and `--overwrite` exclude each other: give one of them")]
     Contradiction,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,8 +87,18 @@ impl HashedFile {
     }
 }
 
+/// When this process began to work; no part of what is written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock(Option<Instant>);
+
+impl PartialEq for Clock {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// One process that worked on the run: the first, and one for each resume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     /// When it started, in UTC.
     pub started: String,
@@ -104,6 +114,14 @@ pub struct Session {
     pub threads: usize,
     /// Operating system, its version where known, and architecture.
     pub system: String,
+    /// How long it worked; null where it was killed or is still at work.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+    /// The most memory that it held on the host (resident, in bytes) until it ended; null where that is not known.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
+    #[serde(skip)]
+    clock: Clock,
 }
 
 impl Session {
@@ -118,6 +136,9 @@ impl Session {
             device: device.to_owned(),
             threads,
             system: system(),
+            seconds: None,
+            peak_memory_bytes: None,
+            clock: Clock(Some(Instant::now())),
         }
     }
 }
@@ -179,7 +200,21 @@ impl Manifest {
     pub fn end_session(&mut self) {
         if let Some(session) = self.sessions.last_mut() {
             session.ended = Some(now());
+            session.seconds = session.clock.0.map(|began| began.elapsed().as_secs_f64());
+            session.peak_memory_bytes = peak_memory();
         }
+    }
+
+    /// How long all processes together worked on the run; none where one of them was killed.
+    #[must_use]
+    pub fn seconds(&self) -> Option<f64> {
+        self.sessions.iter().map(|session| session.seconds).sum()
+    }
+
+    /// The most memory that one of its processes held on the host; none where it is not known.
+    #[must_use]
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        self.sessions.iter().filter_map(|session| session.peak_memory_bytes).max()
     }
 
     /// Reads a manifest.
@@ -234,6 +269,14 @@ fn rfc3339(seconds: i64) -> String {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute) = (second / 3600, second / 60 % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+}
+
+/// The most memory that this process held so far, in bytes.
+fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 fn system() -> String {
@@ -296,6 +339,11 @@ mod tests {
         assert_eq!(Manifest::load(&path).unwrap(), manifest);
         assert_eq!(manifest.test_uses.len(), 1);
         assert!(manifest.sessions[0].ended.is_some());
+        // A process of the tests holds more than a megabyte, and began less than an hour ago.
+        assert!(manifest.peak_memory_bytes().unwrap() > 1 << 20);
+        assert!((0.0..3600.0).contains(&manifest.seconds().unwrap()));
+        manifest.sessions.push(Session::start("0.21.0", "cpu", 2));
+        assert_eq!((manifest.seconds(), manifest.peak_memory_bytes().is_some()), (None, true));
     }
 
     #[test]

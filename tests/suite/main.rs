@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod check;
+mod compare;
 mod config;
 mod corpora;
 mod devices;
@@ -26,6 +27,7 @@ mod prepare;
 mod program;
 mod readme;
 mod reference;
+mod statistics;
 mod tokenizer;
 mod train;
 mod updates;

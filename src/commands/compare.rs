@@ -1,0 +1,224 @@
+//! `clasp compare`: a plan's runs, one after another or several at a time, and the table of what came of them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::{count, train, write_output};
+use clasp::{
+    cli::CompareArguments,
+    compare::{
+        CompareError, Plan,
+        result::Results,
+        run::{self, Means, Summary},
+        standing::{self, Estimates, Standing, standing},
+        table,
+        watch::{Watch, words},
+    },
+    config::{Config, DataSource, EncoderSource, locate},
+    demo, device, error,
+    eval::Problems,
+    report::table::Table,
+};
+
+/// Runs `clasp compare`.
+///
+/// # Errors
+/// A plan that cannot be used; data, encoders or devices that are not there; runs that failed.
+pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
+    let mut plan = Plan::load(&arguments.plan, &arguments.set)?;
+    if !arguments.device.is_empty() {
+        plan.devices.clone_from(&arguments.device);
+        plan.jobs = plan.jobs.max(plan.devices.len());
+    }
+    plan.jobs = arguments.jobs.map_or(plan.jobs, count);
+    let standings = standings(&plan)?;
+    let mut estimates = Estimates::of(&plan);
+    if arguments.dry_run {
+        write_output(&dry_run(&plan, &standings, &estimates, arguments.json))?;
+        return Ok(error::SUCCESS);
+    }
+    let left: Vec<usize> = (0..plan.runs.len()).filter(|&place| standings[place] != Standing::Done).collect();
+    if !left.is_empty() {
+        check(&plan, &left)?;
+    }
+    let _lock = open(&plan.dir)?;
+    for corpus in &plan.corpora {
+        if let Some((folder, options)) = &corpus.made_up {
+            demo::write_corpus(folder, options)?;
+        }
+    }
+    let mut watch = Watch::new(&plan, &standings, plan.jobs, arguments.quiet);
+    watch.say(&format!("plan {}: {}; tables go to {}", plan.name, begins(&plan, &standings), plan.dir.display()));
+    let program = std::env::current_exe().context("cannot find this program's file")?;
+    let stops = stops()?;
+    let means = Means { program: &program, jobs: plan.jobs, devices: &plan.devices, stops: &stops };
+    let summary = run::run(&plan, &left, means, &mut estimates, &mut watch);
+    watch.finish();
+    let results = Results::of(&plan)?;
+    table::write(&results, &plan.dir)?;
+    if results.runs_done > 0 {
+        write_output(&if arguments.json { format!("{:#}\n", json!(results)) } else { table::text(&results) })?;
+    }
+    conclude(summary, &results)
+}
+
+fn conclude(summary: Summary, results: &Results) -> anyhow::Result<u8> {
+    let (done, all) = (results.runs_done, results.runs_planned);
+    if summary.is_interrupted && done < all {
+        return Err(CompareError::Interrupted { done, all }.into());
+    }
+    if !summary.failed.is_empty() {
+        let failed = summary.failed.len();
+        return Err(CompareError::Failed { failed, all, problems: Problems(summary.failed) }.into());
+    }
+    Ok(error::SUCCESS)
+}
+
+/// Where all runs stand; folders that hold something else are refused together.
+fn standings(plan: &Plan) -> anyhow::Result<Vec<Standing>> {
+    let differences = |stored: &str, config: &Config| train::differences(stored, config, false);
+    let standings = plan.runs.iter().map(|run| standing(run, &differences)).collect::<Result<Vec<_>, _>>()?;
+    let others: Vec<String> = standings
+        .iter()
+        .filter_map(|standing| match standing {
+            Standing::Other(what) => Some(what.clone()),
+            _ => None,
+        })
+        .collect();
+    if others.is_empty() { Ok(standings) } else { Err(CompareError::OtherRuns(Problems(others)).into()) }
+}
+
+/// What would fail in every run is told before the first one.
+fn check(plan: &Plan, left: &[usize]) -> anyhow::Result<()> {
+    for device in &plan.devices {
+        device::choose(*device)?;
+    }
+    let mut manifests = BTreeSet::new();
+    let mut folders = BTreeSet::new();
+    for run in left.iter().map(|&place| &plan.runs[place]) {
+        if let (None, DataSource::Manifests { train, dev, test }) =
+            (&plan.corpus_of(run).made_up, &run.config.data.source)
+        {
+            manifests.extend([Some(train), dev.as_ref(), test.as_ref()].into_iter().flatten());
+        }
+        for (key, source) in
+            [("text.checkpoint", &run.config.text.source), ("speech.checkpoint", &run.config.speech.source)]
+        {
+            if let EncoderSource::Checkpoint { folder, .. } = source {
+                folders.insert((key, folder));
+            }
+        }
+    }
+    let missing: Vec<String> = manifests
+        .into_iter()
+        .filter(|path| !path.is_file())
+        .map(|path| format!("there is no manifest {}", path.display()))
+        .collect();
+    if !missing.is_empty() {
+        return Err(CompareError::NoData(Problems(missing)).into());
+    }
+    for (key, folder) in folders {
+        locate::encoder(key, folder)?;
+    }
+    Ok(())
+}
+
+/// Makes the folder of the tables, and keeps other processes from it while the file lives.
+fn open(folder: &Path) -> anyhow::Result<File> {
+    let cannot = || format!("cannot write to the plan's folder {}", folder.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    let file = File::open(folder).with_context(cannot)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(CompareError::Busy { path: folder.to_owned() }.into()),
+        // Some network file systems have no locks: then there is none to respect.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Counts Ctrl-C and SIGTERM; the third one ends the program at once.
+fn stops() -> anyhow::Result<Arc<AtomicUsize>> {
+    let stops = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&stops);
+    ctrlc::set_handler(move || {
+        if seen.fetch_add(1, Ordering::SeqCst) > 1 {
+            std::process::exit(i32::from(error::INTERRUPTED));
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stops)
+}
+
+/// `9 runs, 3 done, 1 to go on with, 5 to begin, 2 at a time`
+fn begins(plan: &Plan, standings: &[Standing]) -> String {
+    let number = |wanted: &Standing| standings.iter().filter(|standing| *standing == wanted).count();
+    format!(
+        "{} runs, {} done, {} to go on with, {} to begin, {} at a time",
+        plan.runs.len(),
+        number(&Standing::Done),
+        number(&Standing::Begun),
+        number(&Standing::Left),
+        plan.jobs
+    )
+}
+
+fn state(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Done => "done",
+        Standing::Begun => "begun",
+        Standing::Left => "to begin",
+        Standing::Other(_) => "other",
+    }
+}
+
+/// The runs, where they stand, and how long those that are left may take.
+#[expect(clippy::cast_precision_loss, reason = "a few jobs")]
+fn dry_run(plan: &Plan, standings: &[Standing], estimates: &Estimates, is_json: bool) -> String {
+    let is_left = |standing: &Standing| *standing != Standing::Done;
+    let rows: Vec<_> =
+        plan.runs.iter().zip(standings).map(|(run, standing)| (run, standing, estimates.measured(run))).collect();
+    let left: Vec<Option<f64>> =
+        rows.iter().filter(|(_, standing, _)| is_left(standing)).map(|(_, _, seconds)| *seconds).collect();
+    let unknown = left.iter().filter(|seconds| seconds.is_none()).count();
+    let seconds = left.iter().flatten().sum::<f64>() / plan.jobs.max(1) as f64;
+    if is_json {
+        let runs: Vec<_> = rows
+            .iter()
+            .map(|(run, standing, seconds)| {
+                json!({
+                    "name": run.name,
+                    "folder": standing::folder(run).path(),
+                    "state": state(standing),
+                    "seconds": seconds,
+                })
+            })
+            .collect();
+        let left = json!({ "seconds_left": seconds, "runs_of_unknown_time": unknown });
+        return format!(
+            "{:#}\n",
+            json!({ "plan": plan.name, "folder": plan.dir, "jobs": plan.jobs, "runs": runs, "estimate": left })
+        );
+    }
+    let mut table = Table::new(["run", "state", "time"]);
+    for (run, standing, seconds) in &rows {
+        let time = match seconds {
+            Some(seconds) => format!("about {}", words(*seconds)),
+            None => "unknown until the first run ends".to_owned(),
+        };
+        table.row([run.name.as_str(), state(standing), if is_left(standing) { &time } else { "" }]);
+    }
+    let time = match (unknown, left.len()) {
+        (_, 0) => "nothing is left to do".to_owned(),
+        (0, _) => format!("about {} left", words(seconds)),
+        (unknown, left) if unknown == left => "time unknown until the first run of a system ends".to_owned(),
+        (unknown, _) => {
+            format!("about {} left, and {unknown} run(s) of systems of which none has ended yet", words(seconds))
+        }
+    };
+    format!("{table}\nplan {}: {}; {time}\n", plan.name, begins(plan, standings))
+}

@@ -1,0 +1,55 @@
+//! Comparisons of systems: a plan of runs (`plan`), where each stands and how long it takes (`standing`), doing what is
+//! left as child processes (`run`), and the table of what came of it (`result`, `table`).
+//!
+//! A run of a comparison is an ordinary run folder, `<plan's folder>/<corpus>/<system>/fold<k>/seed<s>`.
+
+pub mod plan;
+mod reader;
+pub mod result;
+pub mod run;
+pub mod standing;
+pub mod table;
+pub mod watch;
+
+use std::path::PathBuf;
+
+use crate::eval::Problems;
+
+pub use plan::{Plan, PlannedRun};
+
+/// Why a comparison did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompareError {
+    /// Manifests that the plan names are not there.
+    #[error("the plan cannot be run, for want of data: {0}")]
+    NoData(Problems),
+    /// Folders that hold runs of another config.
+    #[error(
+        "the plan's folder holds runs that were made otherwise: {0}; choose another `dir`, or remove these folders"
+    )]
+    OtherRuns(Problems),
+    /// Another process works on the plan.
+    #[error("another process is at work on the plan's folder {path}; wait for it, or choose another `dir`", path = path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Some runs failed; the others went on.
+    #[error("{failed} of {all} runs failed: {problems}; the same command tries them again")]
+    Failed {
+        /// How many failed.
+        failed: usize,
+        /// How many the plan has.
+        all: usize,
+        /// Each with the last line of its `compare.log`.
+        problems: Problems,
+    },
+    /// The user stopped it.
+    #[error("interrupted: {done} of {all} runs are done; the same command goes on")]
+    Interrupted {
+        /// How many are done.
+        done: usize,
+        /// How many the plan has.
+        all: usize,
+    },
+}

@@ -1,0 +1,125 @@
+//! Where each run of a plan stands, and how long what is left may take.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::plan::{Plan, PlannedRun};
+use crate::config::Config;
+use crate::run::log::{self, Entry};
+use crate::run::{Decision, Existing, RunError, RunFolder};
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Trained, and scored on test.
+    Done,
+    /// There is something to go on from.
+    Begun,
+    /// Nothing is there yet.
+    Left,
+    /// The folder holds something else, which is left alone: what it is.
+    Other(String),
+}
+
+/// Where a run stands. `differences` says in which keys the stored config of a run differs from another one.
+///
+/// # Errors
+/// When the run's folder cannot be read.
+pub fn standing(run: &PlannedRun, differences: &dyn Fn(&str, &Config) -> Vec<String>) -> Result<Standing, RunError> {
+    let folder = folder(run);
+    let resume = Existing { resume: true, overwrite: false };
+    Ok(match folder.decide(resume, |stored| differences(stored, &run.config)) {
+        Ok(Decision::Start) => Standing::Left,
+        Ok(Decision::Show(_)) if is_scored(&folder) => Standing::Done,
+        Ok(_) => Standing::Begun,
+        Err(RunError::OtherConfig { differences, .. }) => Standing::Other(format!("{}: {differences}", run.name)),
+        Err(error @ RunError::Foreign { .. }) => Standing::Other(error.to_string()),
+        Err(error) => return Err(error),
+    })
+}
+
+/// The run folder of a planned run.
+#[must_use]
+pub fn folder(run: &PlannedRun) -> RunFolder {
+    RunFolder::new(&run.config.run.dir)
+}
+
+/// Whether a run has what the tables are made from.
+#[must_use]
+pub fn is_scored(folder: &RunFolder) -> bool {
+    folder.report("test").is_file() && folder.predictions("test").is_file()
+}
+
+/// How long runs take, from those that ended and the epochs of those that did not.
+#[derive(Clone, Debug, Default)]
+pub struct Estimates {
+    /// Seconds of whole runs, by corpus and system.
+    ended: BTreeMap<(usize, usize), Vec<f64>>,
+    /// Seconds of whole runs as their epochs so far promise.
+    promised: BTreeMap<(usize, usize), Vec<f64>>,
+}
+
+impl Estimates {
+    /// What the folders of a plan tell.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let mut estimates = Self::default();
+        for run in &plan.runs {
+            let folder = folder(run);
+            let Ok(manifest) = folder.load_manifest() else { continue };
+            let key = (run.corpus, run.system);
+            match manifest.seconds() {
+                Some(seconds) if manifest.finished => estimates.ended.entry(key).or_default().push(seconds),
+                _ => {
+                    let whole = epoch_seconds(&folder.log()).map(|seconds| seconds * count(run.config.train.epochs));
+                    estimates.promised.entry(key).or_default().extend(whole);
+                }
+            }
+        }
+        estimates
+    }
+
+    /// A run ended.
+    pub fn add(&mut self, run: &PlannedRun, seconds: f64) {
+        self.ended.entry((run.corpus, run.system)).or_default().push(seconds);
+    }
+
+    /// The seconds of a whole run, from runs of its system on its corpus; none where there is none yet.
+    #[must_use]
+    pub fn measured(&self, run: &PlannedRun) -> Option<f64> {
+        let key = (run.corpus, run.system);
+        mean(self.ended.get(&key).into_iter().flatten()).or_else(|| mean(self.promised.get(&key).into_iter().flatten()))
+    }
+
+    /// The same; where its system has none yet, from all systems on its corpus, else from all.
+    #[must_use]
+    pub fn about(&self, run: &PlannedRun) -> Option<f64> {
+        let all = || self.ended.iter().chain(&self.promised);
+        self.measured(run)
+            .or_else(|| mean(all().filter(|((corpus, _), _)| *corpus == run.corpus).flat_map(|(_, seconds)| seconds)))
+            .or_else(|| mean(all().flat_map(|(_, seconds)| seconds)))
+    }
+}
+
+/// The mean time of an epoch so far.
+fn epoch_seconds(path: &Path) -> Option<f64> {
+    let entries = log::read(path).ok()?;
+    let seconds: Vec<f64> = entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Epoch(epoch) => Some(epoch.seconds),
+            Entry::Step(_) => None,
+        })
+        .collect();
+    mean(seconds.iter())
+}
+
+fn mean<'a>(values: impl Iterator<Item = &'a f64>) -> Option<f64> {
+    let (sum, number) = values.fold((0.0, 0), |(sum, number), value| (sum + value, number + 1));
+    (number > 0).then(|| sum / count(number))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of runs and epochs are small")]
+fn count(number: usize) -> f64 {
+    number as f64
+}

@@ -1,0 +1,407 @@
+//! The tables of a comparison: for the terminal, Markdown, CSV and JSON. The first is in the paper's form, a system a
+//! row and accuracy and F1 of each corpus; the others have intervals, differences and p, folds, and costs.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::result::{Cell, CorpusResult, Results};
+use super::watch::words;
+use crate::eval::metrics::Headline;
+use crate::eval::report::Estimate;
+use crate::report::comparison::{difference_words, p_words};
+use crate::report::table::Table;
+use crate::run::replace::replace_file;
+
+/// The files that a comparison writes, without their endings.
+const NAME: &str = "table";
+
+/// Letters of a line below the tables.
+const WIDTH: usize = 100;
+
+/// Nothing to show.
+const NONE: &str = "-";
+
+/// A table with its heading.
+struct Part {
+    heading: String,
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+    /// What is below it.
+    notes: Vec<String>,
+}
+
+impl Part {
+    fn new(heading: String, head: &[&str]) -> Self {
+        Self { heading, head: head.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new(), notes: Vec::new() }
+    }
+
+    fn text(&self) -> String {
+        let mut table = Table::new(self.head.clone());
+        self.rows.iter().for_each(|row| table.row(row.clone()));
+        format!("{}\n\n{table}{}", self.heading, lines(&self.notes, "", "\n"))
+    }
+
+    fn markdown(&self) -> String {
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = format!("|---|{}\n", "---:|".repeat(self.head.len().saturating_sub(1)));
+        let rows = self.rows.iter().map(|row| line(row)).collect::<Vec<_>>().concat();
+        let notes = lines(&self.notes, "\n", "\n");
+        format!("## {}\n\n{}{rule}{rows}{notes}", self.heading, line(&self.head))
+    }
+}
+
+/// The lines, each between a start and an end.
+fn lines(lines: &[String], start: &str, end: &str) -> String {
+    lines.iter().map(|line| [start, line, end].concat()).collect::<Vec<_>>().concat()
+}
+
+/// A note in lines of at most [`WIDTH`] letters.
+fn wrapped(note: &str) -> String {
+    let mut text = String::new();
+    let mut width = 0;
+    for word in note.split(' ') {
+        let letters = word.chars().count();
+        if width > 0 && width + 1 + letters > WIDTH {
+            text.push_str("\n  ");
+            width = 2;
+        } else if width > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += letters;
+    }
+    text
+}
+
+/// The tables as plain text.
+#[must_use]
+pub fn text(results: &Results) -> String {
+    let parts: Vec<String> = parts(results).iter().map(Part::text).collect();
+    let notes: Vec<String> = notes(results).iter().map(|note| wrapped(note)).collect();
+    format!("{}\n{}", parts.join("\n"), lines(&notes, "", "\n"))
+}
+
+/// The tables as Markdown, with every run that they come from.
+#[must_use]
+pub fn markdown(results: &Results) -> String {
+    let mut parts: Vec<String> = parts(results).iter().map(Part::markdown).collect();
+    parts.push(lines(&notes(results), "- ", "\n"));
+    parts.push(runs(results).markdown());
+    format!("# {}\n\n{}", results.plan, parts.join("\n"))
+}
+
+/// Writes `table.md`, `table.csv` and `table.json` into a folder.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write(results: &Results, folder: &Path) -> anyhow::Result<()> {
+    let mut json = serde_json::to_vec_pretty(results).context("the table as JSON")?;
+    json.push(b'\n');
+    replace_file(&folder.join(format!("{NAME}.json")), &json)?;
+    replace_file(&folder.join(format!("{NAME}.csv")), &csv(results)?)?;
+    replace_file(&folder.join(format!("{NAME}.md")), markdown(results).as_bytes())?;
+    Ok(())
+}
+
+fn parts(results: &Results) -> Vec<Part> {
+    let mut parts = vec![paper(results)];
+    for corpus in &results.corpora {
+        parts.push(pooled(corpus));
+        if corpus.systems.iter().any(|cell| cell.against.is_some()) {
+            parts.push(differences(corpus, results));
+        }
+        if corpus.folds > 1 {
+            parts.push(folds(corpus));
+        }
+        parts.push(costs(corpus));
+    }
+    parts
+}
+
+/// Means and deviations, as in the paper.
+fn paper(results: &Results) -> Part {
+    let mut part = Part::new(format!("{}: mean ± standard deviation over runs, on test", results.plan), &["system"]);
+    for corpus in &results.corpora {
+        part.head.extend([format!("{} accuracy", corpus.name), format!("{} F1", corpus.name)]);
+    }
+    let mut systems: Vec<&str> = Vec::new();
+    for cell in results.cells() {
+        if !systems.contains(&cell.system.as_str()) {
+            systems.push(&cell.system);
+        }
+    }
+    for system in systems {
+        let mut row = vec![system.to_owned()];
+        for corpus in &results.corpora {
+            let cell = corpus.systems.iter().find(|cell| cell.system == system);
+            for pick in [|score: &Headline| score.accuracy, |score: &Headline| score.weighted_f1] {
+                row.push(cell.map_or_else(
+                    || NONE.to_owned(),
+                    |cell| match &cell.deviation {
+                        Some(deviation) => format!("{:.3} ± {:.3}", pick(&cell.mean), pick(deviation)),
+                        None => format!("{:.3}", pick(&cell.mean)),
+                    },
+                ));
+            }
+        }
+        part.rows.push(row);
+    }
+    part.notes.push("F1: weighted F1".to_owned());
+    part
+}
+
+fn pooled(corpus: &CorpusResult) -> Part {
+    let over = corpus.cluster.as_ref().map_or_else(|| "utterances".to_owned(), |key| format!("clusters by {key}"));
+    let heading = format!("{}: pooled over folds, with 95% intervals over {over}", corpus.name);
+    let mut part = Part::new(heading, &["system", "runs", "accuracy", "weighted F1"]);
+    for cell in &corpus.systems {
+        let shown = |estimate: Estimate| {
+            let [low, high] = estimate.interval;
+            format!("{:.3} [{low:.3} {high:.3}]", estimate.value)
+        };
+        let planned = cell.runs.len() + cell.missing.len();
+        let runs =
+            if cell.missing.is_empty() { planned.to_string() } else { format!("{} of {planned}", cell.runs.len()) };
+        part.rows.push(vec![cell.system.clone(), runs, shown(cell.pooled.accuracy), shown(cell.pooled.weighted_f1)]);
+    }
+    part
+}
+
+fn differences(corpus: &CorpusResult, results: &Results) -> Part {
+    let reference = results.reference.as_deref().unwrap_or(NONE);
+    let heading = format!("{}: difference to {reference}, pooled over folds", corpus.name);
+    let head = ["system", "pairs", "accuracy", "p", "McNemar p", "weighted F1", "p"];
+    let mut part = Part::new(heading, &head);
+    for cell in &corpus.systems {
+        let Some(against) = &cell.against else { continue };
+        let difference = &against.comparison.difference;
+        part.rows.push(vec![
+            cell.system.clone(),
+            against.paired_runs.to_string(),
+            difference_words(difference.accuracy.value, difference.accuracy.interval),
+            p_words(against.p_holm.accuracy),
+            p_words(against.mcnemar_p_holm),
+            difference_words(difference.weighted_f1.value, difference.weighted_f1.interval),
+            p_words(against.p_holm.weighted_f1),
+        ]);
+    }
+    part
+}
+
+fn folds(corpus: &CorpusResult) -> Part {
+    let mut part = Part::new(format!("{}: accuracy / weighted F1 by fold, mean over seeds", corpus.name), &["system"]);
+    part.head.extend((1..=corpus.folds).map(|fold| format!("fold {fold}")));
+    for cell in &corpus.systems {
+        let score = |fold| cell.by_fold.iter().find(|score| score.fold == fold);
+        let shown = |fold| {
+            score(fold).map_or_else(
+                || NONE.to_owned(),
+                |score| format!("{:.3} / {:.3}", score.mean.accuracy, score.mean.weighted_f1),
+            )
+        };
+        part.rows.push(std::iter::once(cell.system.clone()).chain((1..=corpus.folds).map(shown)).collect());
+    }
+    part
+}
+
+fn costs(corpus: &CorpusResult) -> Part {
+    let head = ["system", "parameters", "training time a run", "memory", "uses of test a run"];
+    let mut part = Part::new(format!("{}: what it takes", corpus.name), &head);
+    for cell in &corpus.systems {
+        let shown = |value: Option<String>| value.unwrap_or_else(|| NONE.to_owned());
+        part.rows.push(vec![
+            cell.system.clone(),
+            shown(cell.parameters.map(parameters)),
+            shown(cell.seconds.map(words)),
+            shown(cell.peak_memory_bytes.map(memory)),
+            uses(cell),
+        ]);
+    }
+    part
+}
+
+/// The uses of the test split: one number where all runs have the same.
+fn uses(cell: &Cell) -> String {
+    let least = cell.runs.iter().map(|run| run.test_uses).min().unwrap_or_default();
+    let most = cell.runs.iter().map(|run| run.test_uses).max().unwrap_or_default();
+    if least == most { most.to_string() } else { format!("{least} to {most}") }
+}
+
+fn runs(results: &Results) -> Part {
+    let head = ["run", "accuracy", "weighted F1", "best epoch", "uses of test", "folder"];
+    let mut part = Part::new("Runs".to_owned(), &head);
+    for run in results.cells().flat_map(|cell| &cell.runs) {
+        part.rows.push(vec![
+            run.name.clone(),
+            format!("{:.4}", run.score.accuracy),
+            format!("{:.4}", run.score.weighted_f1),
+            run.best_epoch.map_or_else(|| NONE.to_owned(), |epoch| epoch.to_string()),
+            run.test_uses.to_string(),
+            run.folder.display().to_string(),
+        ]);
+    }
+    part
+}
+
+/// How the numbers were made, and what a reader should know of them.
+fn notes(results: &Results) -> Vec<String> {
+    let mut notes = Vec::new();
+    for corpus in &results.corpora {
+        let protocol =
+            corpus.protocol.as_ref().map_or_else(|| "no stated protocol".to_owned(), |name| format!("protocol {name}"));
+        let selection = if corpus.selects_on_test {
+            "the best epoch is selected on recordings of the test data (dev and test share them), so that the scores \
+             are too high"
+        } else {
+            "the best epoch is selected on dev"
+        };
+        notes.push(format!(
+            "{}: {protocol}, {} fold(s), {} test utterances; {selection}",
+            corpus.name, corpus.folds, corpus.utterances
+        ));
+    }
+    notes.push(format!(
+        "pooled: the predictions of all folds scored together, then the mean over seeds. Intervals: {:.0}%, bootstrap, \
+         {} resamples, an utterance drawn with all its predictions; they tell of the size of the test data, as the \
+         deviation tells of seeds and folds",
+        results.level * 100.0,
+        results.resamples
+    ));
+    if results.comparisons > 0 {
+        notes.push(format!(
+            "p: two-sided, runs of the same fold and seed paired; by Holm over the {} comparison(s) here, each kind of \
+             test by itself. McNemar: with several seeds an utterance counts for the system that is right about it \
+             more often",
+            results.comparisons
+        ));
+    }
+    notes.push("memory: the most that a run held on the host".to_owned());
+    let missing: Vec<&str> = results.cells().flat_map(|cell| &cell.missing).map(String::as_str).collect();
+    if results.runs_done < results.runs_planned {
+        let shown: Vec<&str> = missing.iter().copied().take(10).collect();
+        let which = if shown.is_empty() { String::new() } else { format!(", among them {}", shown.join(", ")) };
+        notes.push(format!(
+            "{} of {} runs are not done and not in the numbers{which}",
+            results.runs_planned - results.runs_done,
+            results.runs_planned
+        ));
+    }
+    notes
+}
+
+/// 218.9 M
+#[expect(clippy::cast_precision_loss, reason = "shown with four digits")]
+fn parameters(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..1_000_000 => format!("{:.1} k", count as f64 / 1e3),
+        _ => format!("{:.1} M", count as f64 / 1e6),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+fn memory(bytes: u64) -> String {
+    let mebibytes = bytes as f64 / (1_u64 << 20) as f64;
+    if mebibytes < 1024.0 { format!("{mebibytes:.0} MiB") } else { format!("{:.1} GiB", mebibytes / 1024.0) }
+}
+
+/// A line for each system on each corpus, with every number.
+fn csv(results: &Results) -> anyhow::Result<Vec<u8>> {
+    let mut head: Vec<String> = ["corpus", "system", "method", "ablation", "runs"].map(str::to_owned).to_vec();
+    let metrics = ["accuracy", "balanced_accuracy", "weighted_f1", "macro_f1"];
+    let columns = [
+        "mean",
+        "deviation",
+        "pooled",
+        "low",
+        "high",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p",
+        "p_holm",
+    ];
+    head.extend(metrics.iter().flat_map(|metric| columns.map(|column| format!("{metric}_{column}"))));
+    let rest = [
+        "mcnemar_only_reference",
+        "mcnemar_only_system",
+        "mcnemar_form",
+        "mcnemar_p",
+        "mcnemar_p_holm",
+        "parameters",
+        "seconds",
+        "peak_memory_bytes",
+        "test_uses",
+        "run_names",
+    ];
+    head.extend(rest.map(str::to_owned));
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(&head)?;
+    for corpus in &results.corpora {
+        for cell in &corpus.systems {
+            writer.write_record(csv_row(&corpus.name, cell))?;
+        }
+    }
+    writer.into_inner().context("the table as CSV")
+}
+
+fn csv_row(corpus: &str, cell: &Cell) -> Vec<String> {
+    let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let mut row = vec![corpus.to_owned(), cell.system.clone(), cell.method.clone(), cell.ablation.clone()];
+    row.push(cell.runs.len().to_string());
+    let against = cell.against.as_ref();
+    let deviation = cell.deviation.map(|deviation| deviation.map(Some)).unwrap_or_default();
+    let difference = against.map(|against| against.comparison.difference.map(Some)).unwrap_or_default();
+    let corrected = against.map(|against| against.p_holm.map(Some)).unwrap_or_default();
+    let values = cell.mean.zip(deviation).zip(cell.pooled).zip(difference).zip(corrected);
+    for (_, &((((mean, deviation), pooled), difference), corrected)) in values.named() {
+        row.extend([mean.to_string(), optional(deviation), pooled.value.to_string()]);
+        row.extend(pooled.interval.map(|bound| bound.to_string()));
+        row.extend([
+            optional(difference.map(|difference| difference.value)),
+            optional(difference.map(|difference| difference.interval[0])),
+            optional(difference.map(|difference| difference.interval[1])),
+            optional(difference.map(|difference| difference.p_value)),
+            optional(corrected),
+        ]);
+    }
+    let word = |value: Option<String>| value.unwrap_or_default();
+    let mcnemar = against.map(|against| against.comparison.mcnemar);
+    row.extend([
+        word(mcnemar.map(|test| test.only_first.to_string())),
+        word(mcnemar.map(|test| test.only_second.to_string())),
+        word(mcnemar.map(|test| test.form.word().to_owned())),
+        optional(mcnemar.map(|test| test.p_value)),
+        optional(against.map(|against| against.mcnemar_p_holm)),
+        word(cell.parameters.map(|count| count.to_string())),
+        optional(cell.seconds),
+        word(cell.peak_memory_bytes.map(|bytes| bytes.to_string())),
+        cell.runs.iter().map(|run| run.test_uses).sum::<usize>().to_string(),
+        cell.runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" "),
+    ]);
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_notes_are_broken_between_words() {
+        let text = wrapped(&"word ".repeat(30));
+        assert!(text.lines().count() == 2 && text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(text.split_whitespace().count(), 30);
+        assert_eq!(wrapped("a note"), "a note");
+    }
+
+    #[test]
+    fn sizes_are_said_as_people_say_them() {
+        assert_eq!([0, 9_999, 12_345, 218_912_345].map(parameters), ["0", "9999", "12.3 k", "218.9 M"]);
+        assert_eq!([1 << 20, 3 << 29].map(memory), ["1 MiB", "1.5 GiB"]);
+    }
+}

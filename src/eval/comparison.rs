@@ -1,0 +1,375 @@
+//! Two systems on the same utterances, from their saved predictions: differences, paired bootstrap and `McNemar`.
+//!
+//! With several seeds, the predictions of a seed (of all folds together) are scored by themselves, and a system's number
+//! is the mean over its seeds: pooled seeds would look like one system that answers more evenly. The predictions of one
+//! utterance depend on each other, so that the bootstrap draws an utterance with all of them. For `McNemar`'s test an
+//! utterance counts once: for the system that is right about it under more of the seeds; equal counts are a tie. With
+//! one seed, all of this is the usual.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Problems;
+use super::metrics::{Headline, MetricsError};
+use super::paired::{Difference, McNemar, Outcome, grouped_bootstrap};
+use super::predictions::Row;
+use super::report::{Bootstrap, Estimate};
+use super::scoring::value_of;
+use super::statistics::LEVEL;
+
+/// Why two systems cannot be compared.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ComparisonError {
+    /// They were scored on different utterances.
+    #[error("{first} and {second} were not scored on the same utterances: {problems}")]
+    Utterances {
+        /// The first one's name.
+        first: String,
+        /// The second one's name.
+        second: String,
+        /// What differs.
+        problems: Problems,
+    },
+    /// They know different labels.
+    #[error("{first} and {second} do not have the same labels: {problems}")]
+    Labels {
+        /// The first one's name.
+        first: String,
+        /// The second one's name.
+        second: String,
+        /// Labels that only one of them has.
+        problems: Problems,
+    },
+    /// No row of the key that clusters are made of.
+    #[error("no prediction of {name} has the key `{key}`, by which clusters were to be drawn")]
+    NoCluster {
+        /// Whose predictions.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// The numbers cannot be computed.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+}
+
+/// What one run said of each utterance whose true label is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// The run's name in messages.
+    pub name: String,
+    /// The labels in order: those of the probabilities, and any other that is true or predicted.
+    pub labels: Vec<String>,
+    /// By id.
+    by_id: BTreeMap<String, Answer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answer {
+    /// The true label's place in the labels.
+    truth: usize,
+    /// The predicted one's.
+    label: usize,
+    /// The value that it shares with the rows that are drawn with it.
+    cluster: Option<String>,
+}
+
+impl Answers {
+    /// Of the rows of a predictions file; `cluster` is the key whose values are drawn whole.
+    ///
+    /// # Errors
+    /// When no row has the key to cluster by.
+    pub fn new(name: &str, rows: &[Row], cluster: Option<&str>) -> Result<Self, ComparisonError> {
+        let mut answers = Self { name: name.to_owned(), ..Self::default() };
+        for row in rows {
+            let Row::Prediction(prediction) = row else { continue };
+            let Some(truth) = &prediction.truth else { continue };
+            if answers.labels.is_empty() {
+                answers.labels = prediction.fusion.probabilities.0.iter().map(|(label, _)| label.clone()).collect();
+            }
+            let answer = Answer {
+                truth: place_of(&mut answers.labels, truth),
+                label: place_of(&mut answers.labels, &prediction.fusion.label),
+                cluster: cluster.and_then(|key| value_of(prediction, key)),
+            };
+            answers.by_id.insert(prediction.id.clone(), answer);
+        }
+        match cluster {
+            Some(key) if answers.by_id.values().all(|answer| answer.cluster.is_none()) => {
+                Err(ComparisonError::NoCluster { name: answers.name, key: key.to_owned() })
+            }
+            _ => Ok(answers),
+        }
+    }
+}
+
+fn place_of(labels: &mut Vec<String>, label: &str) -> usize {
+    labels.iter().position(|known| known == label).unwrap_or_else(|| {
+        labels.push(label.to_owned());
+        labels.len() - 1
+    })
+}
+
+/// What two systems came to on the same utterances.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Pairs of predictions.
+    pub pairs: usize,
+    /// Different utterances.
+    pub utterances: usize,
+    /// The first system's numbers: those of each seed over all its predictions, then the mean over the seeds.
+    pub first: Headline,
+    /// The second system's numbers.
+    pub second: Headline,
+    /// The second's numbers less the first's.
+    pub difference: Headline<Difference>,
+    /// The utterances that only one of them got right.
+    pub mcnemar: McNemar,
+    /// How the intervals were made.
+    pub bootstrap: Bootstrap,
+}
+
+/// Pairs of predictions for the same utterances.
+#[derive(Clone, Debug, Default)]
+pub struct Pairs {
+    labels: Vec<String>,
+    outcomes: Vec<Outcome>,
+    /// The utterance of each pair.
+    utterances: Vec<usize>,
+    /// What is drawn whole, of each pair.
+    units: Vec<usize>,
+    known_utterances: BTreeMap<String, usize>,
+    known_units: BTreeMap<String, usize>,
+    known_seeds: BTreeMap<u64, usize>,
+}
+
+impl Pairs {
+    /// Adds what two runs of one seed said of the same utterances; the first run that is added decides the order of the
+    /// labels.
+    ///
+    /// # Errors
+    /// When they were not scored on the same utterances with the same true labels, or know different labels.
+    pub fn add(&mut self, seed: u64, first: &Answers, second: &Answers) -> Result<(), ComparisonError> {
+        check_utterances(first, second)?;
+        check_labels(first, second)?;
+        let numbers = |answers: &Answers, labels: &mut Vec<String>| -> Vec<usize> {
+            answers.labels.iter().map(|label| place_of(labels, label)).collect()
+        };
+        let (of_first, of_second) = (numbers(first, &mut self.labels), numbers(second, &mut self.labels));
+        let number = |numbers: &[usize], place: usize| numbers.get(place).copied().unwrap_or_default();
+        let group = numbered(&mut self.known_seeds, seed);
+        for ((id, one), other) in first.by_id.iter().zip(second.by_id.values()) {
+            // A row without the key is a cluster of its own, whose name no value can have.
+            let unit = one.cluster.clone().unwrap_or_else(|| format!("\u{0}{id}"));
+            self.utterances.push(numbered(&mut self.known_utterances, id.clone()));
+            self.units.push(numbered(&mut self.known_units, unit));
+            self.outcomes.push(Outcome {
+                group,
+                truth: number(&of_first, one.truth),
+                first: number(&of_first, one.label),
+                second: number(&of_second, other.label),
+            });
+        }
+        Ok(())
+    }
+
+    /// Different utterances.
+    #[must_use]
+    pub fn utterances(&self) -> usize {
+        self.known_utterances.len()
+    }
+
+    /// Whether there are no pairs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.outcomes.is_empty()
+    }
+
+    /// The first system's numbers, with their intervals.
+    ///
+    /// # Errors
+    /// When there are no pairs, or no resamples.
+    pub fn first(&self, resamples: usize, seed: u64) -> Result<Headline<Estimate>, ComparisonError> {
+        let found = grouped_bootstrap(self.labels.len(), &self.outcomes, Some(&self.units), resamples, seed)?;
+        Ok(found.first.zip(found.first_intervals).map(|(value, interval)| Estimate { value, interval }))
+    }
+
+    /// Compares the two systems over all pairs; `cluster` is the key that the answers were read with.
+    ///
+    /// # Errors
+    /// When there are no pairs, or no resamples.
+    pub fn compare(&self, cluster: Option<&str>, resamples: usize, seed: u64) -> Result<Comparison, ComparisonError> {
+        let found = grouped_bootstrap(self.labels.len(), &self.outcomes, Some(&self.units), resamples, seed)?;
+        Ok(Comparison {
+            pairs: self.outcomes.len(),
+            utterances: self.utterances(),
+            first: found.first,
+            second: found.second,
+            difference: found.difference,
+            mcnemar: self.mcnemar(),
+            bootstrap: Bootstrap { resamples, seed, level: LEVEL, cluster: cluster.map(str::to_owned) },
+        })
+    }
+
+    fn mcnemar(&self) -> McNemar {
+        // Of each utterance: how much more often the second system is right.
+        let mut gains = vec![0_i64; self.known_utterances.len()];
+        for (&utterance, outcome) in self.utterances.iter().zip(&self.outcomes) {
+            if let Some(gain) = gains.get_mut(utterance) {
+                *gain += i64::from(outcome.second == outcome.truth) - i64::from(outcome.first == outcome.truth);
+            }
+        }
+        let count = |is_it: fn(&i64) -> bool| gains.iter().copied().filter(is_it).count() as u64;
+        McNemar::of(count(|gain| *gain < 0), count(|gain| *gain > 0))
+    }
+}
+
+fn numbered<Name: Ord>(known: &mut BTreeMap<Name, usize>, name: Name) -> usize {
+    let next = known.len();
+    *known.entry(name).or_insert(next)
+}
+
+fn check_utterances(first: &Answers, second: &Answers) -> Result<(), ComparisonError> {
+    let ids: BTreeSet<&String> = first.by_id.keys().chain(second.by_id.keys()).collect();
+    let truth =
+        |answers: &'_ Answers, id: &str| answers.by_id.get(id).map(|answer| answers.labels[answer.truth].clone());
+    let problem = |id: &String| match (truth(first, id), truth(second, id)) {
+        (Some(_), None) => Some(format!("`{id}` only in {}", first.name)),
+        (None, Some(_)) => Some(format!("`{id}` only in {}", second.name)),
+        (Some(one), Some(other)) if one != other => {
+            Some(format!("`{id}` is `{one}` in {} and `{other}` in {}", first.name, second.name))
+        }
+        _ => None,
+    };
+    let problems: Vec<String> = ids.into_iter().filter_map(problem).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let (first, second) = (first.name.clone(), second.name.clone());
+    Err(ComparisonError::Utterances { first, second, problems: Problems(problems) })
+}
+
+fn check_labels(first: &Answers, second: &Answers) -> Result<(), ComparisonError> {
+    let only = |one: &Answers, other: &Answers| -> Vec<String> {
+        let missing = one.labels.iter().filter(|label| !other.labels.contains(label));
+        missing.map(|label| format!("`{label}` only in {}", one.name)).collect()
+    };
+    let problems = [only(first, second), only(second, first)].concat();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let (first, second) = (first.name.clone(), second.name.clone());
+    Err(ComparisonError::Labels { first, second, problems: Problems(problems) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::eval::paired::McNemarForm;
+    use crate::eval::predictions::{
+        Classification, Extra, Failure, Prediction, Probabilities, Provenance, Provenances,
+    };
+
+    fn row(id: &str, truth: &str, says: &str) -> Row {
+        let given = Provenances { text: Provenance::Given, speech: Provenance::Given };
+        let probabilities = ["a", "b"].map(|label| (label.to_owned(), 0.5)).to_vec();
+        Row::Prediction(Box::new(Prediction {
+            id: id.to_owned(),
+            fusion: Classification { label: says.to_owned(), probabilities: Probabilities(probabilities) },
+            text_only: None,
+            speech_only: None,
+            provenance: given,
+            truth: Some(truth.to_owned()),
+            words: None,
+            extra: Extra::from_manifest([("scene".to_owned(), json!(&id[..1]))]),
+        }))
+    }
+
+    /// Utterances 1 to `n`, all of class `a`: right where the letter of `says` is `a`.
+    fn rows(says: &str) -> Vec<Row> {
+        says.chars().enumerate().map(|(place, says)| row(&format!("{place:02}"), "a", &says.to_string())).collect()
+    }
+
+    fn added(pairs: &mut Pairs, first: &[Row], second: &[Row]) -> Result<(), ComparisonError> {
+        let seed = pairs.known_seeds.len() as u64;
+        pairs.add(seed, &Answers::new("one", first, None)?, &Answers::new("other", second, None)?)
+    }
+
+    #[test]
+    fn one_run_against_another_is_the_usual_test() {
+        let mut pairs = Pairs::default();
+        added(&mut pairs, &rows("aaabbbbbaa"), &rows("aabaaaaaab")).unwrap();
+        let found = pairs.compare(None, 500, 1).unwrap();
+        assert_eq!((found.pairs, found.utterances), (10, 10));
+        // Five of ten against eight of ten; two only the first, five only the second.
+        assert!((found.first.accuracy - 0.5).abs() < 1e-12 && (found.second.accuracy - 0.8).abs() < 1e-12);
+        assert!((found.difference.accuracy.value - 0.3).abs() < 1e-12);
+        assert_eq!((found.mcnemar.only_first, found.mcnemar.only_second), (2, 5));
+        // 2·(1 + 7 + 21)/2^7
+        assert!((found.mcnemar.p_value - 58.0 / 128.0).abs() < 1e-12 && found.mcnemar.form == McNemarForm::Exact);
+    }
+
+    /// With three seeds, an utterance that one system gets right twice and the other once counts once.
+    #[test]
+    fn an_utterance_counts_once_over_several_seeds() {
+        let mut pairs = Pairs::default();
+        for (first, second) in [("aabb", "aaab"), ("abba", "aaba"), ("abbb", "bbab")] {
+            added(&mut pairs, &rows(first), &rows(second)).unwrap();
+        }
+        let found = pairs.compare(None, 2_000, 1).unwrap();
+        assert_eq!((found.pairs, found.utterances), (12, 4));
+        let first = pairs.first(2_000, 1).unwrap().accuracy;
+        assert!((first.value - 5.0 / 12.0).abs() < 1e-12, "{first:?}");
+        // Four times the first utterance gives 1, four times the third 0.
+        assert!(first.interval[0] < 0.1 && first.interval[1] > 0.8, "{first:?}");
+        // By utterance, right of three: 3 to 2, 1 to 2, 0 to 2, 1 to 1.
+        assert_eq!((found.mcnemar.only_first, found.mcnemar.only_second), (1, 2));
+        // Utterances are drawn whole: a resample of the second utterance alone has a difference of 1/3.
+        let gains = [-1.0, 1.0, 2.0, 0.0].map(|gain: f64| gain / 3.0);
+        let [low, high] = found.difference.accuracy.interval;
+        assert!(low >= gains[0] - 1e-12 && high <= gains[2] + 1e-12 && high > 0.4, "[{low}, {high}]");
+    }
+
+    #[test]
+    fn clusters_are_drawn_whole() {
+        // Two scenes, 0 and 1, of ten utterances each; the second system wins one whole scene.
+        let says = |letter: char| -> Vec<Row> {
+            (0..20)
+                .map(|n| row(&format!("{}{n}", n / 10), "a", &(if n < 10 { 'a' } else { letter }).to_string()))
+                .collect()
+        };
+        let answers = |letter, key| Answers::new("one", &says(letter), Some(key));
+        let mut pairs = Pairs::default();
+        pairs.add(1, &answers('b', "scene").unwrap(), &answers('a', "scene").unwrap()).unwrap();
+        let found = pairs.compare(Some("scene"), 500, 1).unwrap();
+        assert_eq!(found.difference.accuracy.interval.map(f64::to_bits), [0.0_f64, 1.0].map(f64::to_bits));
+        assert_eq!(found.bootstrap.cluster.as_deref(), Some("scene"));
+        let error = ComparisonError::NoCluster { name: "one".into(), key: "dialogue".into() };
+        assert_eq!(answers('a', "dialogue"), Err(error));
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let failed = [rows("aa"), vec![Row::Failure(Failure { id: Some("02".into()), error: "x".into() })]].concat();
+        let message =
+            |first: &[Row], second: &[Row]| added(&mut Pairs::default(), first, second).unwrap_err().to_string();
+        assert_eq!(
+            message(&failed, &rows("aaa")),
+            "one and other were not scored on the same utterances: `02` only in other"
+        );
+        assert_eq!(
+            message(&[row("x", "a", "a")], &[row("x", "b", "a")]),
+            "one and other were not scored on the same utterances: `x` is `a` in one and `b` in other"
+        );
+        assert_eq!(
+            message(&[row("x", "a", "c")], &[row("x", "a", "d")]),
+            "one and other do not have the same labels: `c` only in one; `d` only in other"
+        );
+        let many: String = "a".repeat(30);
+        assert!(message(&rows(&many), &rows("a")).ends_with("`10` only in one; and 19 more"));
+        assert!(matches!(Pairs::default().compare(None, 10, 1), Err(ComparisonError::Metrics(MetricsError::Nothing))));
+    }
+}
