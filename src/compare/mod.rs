@@ -3,6 +3,8 @@
 //!
 //! A run of a comparison is an ordinary run folder, `<plan's folder>/<corpus>/<system>/fold<k>/seed<s>`.
 
+mod csv;
+mod parse;
 pub mod plan;
 mod reader;
 pub mod result;

@@ -34,49 +34,15 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::reader::{At, Reader, Section};
+use super::parse::{self, Parsed};
 use crate::config::builtin::{Source, find_plan};
 use crate::config::document::Document;
 use crate::config::{self, Ablation, Config, ConfigError, DataSource, Device, Fault, Method, Place, Problem};
 use crate::demo::DemoOptions;
 use crate::predict::checkpoint_folder;
 
-const KEYS: &[&str] = &[
-    "dir",
-    "runs",
-    "config",
-    "methods",
-    "ablations",
-    "reference",
-    "seeds",
-    "set",
-    "cluster",
-    "jobs",
-    "devices",
-    "system",
-    "corpus",
-];
-const SYSTEM_KEYS: &[&str] = &["name", "method", "ablation", "seeds", "set"];
-const CORPUS_KEYS: &[&str] = &["name", "config", "data", "folds", "set", "cluster"];
-
-/// Keys of a config that the plan decides, with what decides them.
-const DECIDED: [(&str, &str); 6] = [
-    ("model.method", "`methods`, or `method` of a [[system]]"),
-    ("model.ablation", "`ablations`, or `ablation` of a [[system]]"),
-    ("train.seed", "`seeds`"),
-    ("run.dir", "`dir` (or `runs`) and the names of the runs"),
-    ("run.device", "`devices`"),
-    ("run.test_at_end", "the plan: every run is scored on test once, at its end"),
-];
-
-/// Keys that would give systems of one corpus other data.
-const DATA: [&str; 4] = ["data.train", "data.dev", "data.test", "data.demo"];
-
 /// Where the corpora are that the program makes up.
-const MADE_UP: &str = "corpora";
-
-/// What stands for the number in a pattern of folders.
-const FOLD: &str = "{fold}";
+pub(super) const MADE_UP: &str = "corpora";
 
 /// A comparison of systems.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,8 +78,8 @@ pub struct System {
     pub ablation: Ablation,
     /// Its seeds.
     pub seeds: Vec<u64>,
-    set: Vec<String>,
-    place: Option<Place>,
+    pub(super) set: Vec<String>,
+    pub(super) place: Option<Place>,
 }
 
 /// What is trained on.
@@ -127,11 +93,11 @@ pub struct Corpus {
     pub cluster: Option<String>,
     /// The corpus to make up before the first run, and where.
     pub made_up: Option<(PathBuf, DemoOptions)>,
-    config: String,
+    pub(super) config: String,
     /// A folder a fold; empty where the config names the data.
-    data: Vec<PathBuf>,
-    set: Vec<String>,
-    place: Option<Place>,
+    pub(super) data: Vec<PathBuf>,
+    pub(super) set: Vec<String>,
+    pub(super) place: Option<Place>,
 }
 
 /// One run of a plan.
@@ -177,10 +143,10 @@ impl Plan {
             invalid(vec![Problem { place: None, key: source.name.clone(), fault }])
         })?;
         let folder = source.folder.as_deref().unwrap_or(current_folder);
-        let mut parser =
-            Parser { reader: Reader::new(text), folder, name: source.stem(), overrides, file: table.get_ref() };
-        let mut plan = parser.plan(current_folder);
-        let mut problems = parser.reader.problems;
+        let (mut plan, mut problems) = parse::plan(
+            &Parsed { text, table: table.get_ref(), folder, current_folder, name: source.stem() },
+            overrides,
+        );
         if problems.is_empty() {
             problems = plan.expand(overrides);
         }
@@ -203,46 +169,46 @@ impl Plan {
     fn expand(&mut self, overrides: &[String]) -> Vec<Problem> {
         let mut problems: Vec<Problem> = Vec::new();
         let mut told = BTreeSet::new();
-        let (systems, corpora) = (self.systems.clone(), self.corpora.clone());
-        for (corpus_place, corpus) in corpora.iter().enumerate() {
-            for (system_place, system) in systems.iter().enumerate() {
-                for fold in 1..=corpus.folds {
-                    for &seed in &system.seeds {
-                        let name = format!("{}/{}/fold{fold}/seed{seed}", corpus.name, system.name);
-                        let set = self.assignments(corpus, system, fold, seed, &name, overrides);
-                        let mut found = Vec::new();
-                        match config::load(&corpus.config, &set) {
-                            Ok(mut config) => {
-                                // As `train` does, and so the stored config has it.
-                                config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
-                                if let Err(problem) = self.settle_data(&mut config, corpus_place) {
-                                    found.push(problem);
+        for corpus in 0..self.corpora.len() {
+            for system in 0..self.systems.len() {
+                for fold in 1..=self.corpora[corpus].folds {
+                    for seed in self.systems[system].seeds.clone() {
+                        let (of_corpus, of_system) = (&self.corpora[corpus], &self.systems[system]);
+                        let key = format!("{}/{}", of_corpus.name, of_system.name);
+                        let name = format!("{key}/fold{fold}/seed{seed}");
+                        let set = self.assignments(of_corpus, of_system, fold, seed, &name, overrides);
+                        let place = of_system.place.clone().or_else(|| of_corpus.place.clone());
+                        match self.config(corpus, &set) {
+                            Ok(config) => self.runs.push(PlannedRun { name, system, corpus, fold, seed, config }),
+                            // What is wrong with one run is mostly wrong with many.
+                            Err(reasons) => {
+                                for reason in reasons.into_iter().filter(|reason| told.insert(reason.clone())) {
+                                    let reason = format!("has no sound config: {reason}");
+                                    let (place, key) = (place.clone(), key.clone());
+                                    problems.push(Problem { place, key, fault: Fault::Conflict { reason } });
                                 }
-                                let run =
-                                    PlannedRun { name, system: system_place, corpus: corpus_place, fold, seed, config };
-                                self.runs.push(run);
                             }
-                            Err(ConfigError::Invalid { name, problems }) => {
-                                let one = |problem| ConfigError::invalid(&name, vec![problem]).to_string();
-                                found.extend(problems.into_iter().map(one));
-                            }
-                            Err(error) => found.push(error.to_string()),
-                        }
-                        // What is wrong with one run is mostly wrong with many.
-                        for reason in found.into_iter().filter(|reason| told.insert(reason.clone())) {
-                            let place = system.place.clone().or_else(|| corpus.place.clone());
-                            let key = format!("{}/{}", corpus.name, system.name);
-                            problems.push(Problem {
-                                place,
-                                key,
-                                fault: Fault::Conflict { reason: format!("has no sound config: {reason}") },
-                            });
                         }
                     }
                 }
             }
         }
         problems
+    }
+
+    /// The config of a run, or all that is wrong with it.
+    fn config(&mut self, corpus: usize, set: &[String]) -> Result<Config, Vec<String>> {
+        let mut config = match config::load(&self.corpora[corpus].config, set) {
+            Err(ConfigError::Invalid { name, problems }) => {
+                let one = |problem| ConfigError::invalid(&name, vec![problem]).to_string();
+                return Err(problems.into_iter().map(one).collect());
+            }
+            other => other.map_err(|error| vec![error.to_string()])?,
+        };
+        // As `train` does, and so the stored config has it.
+        config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
+        self.settle_data(&mut config, corpus).map_err(|problem| vec![problem])?;
+        Ok(config)
     }
 
     /// The assignments that make the corpus's config that of a run.
@@ -291,231 +257,6 @@ impl Plan {
 
 fn path(path: &Path) -> toml::Value {
     toml::Value::String(path.to_string_lossy().into_owned())
-}
-
-/// Reads the file into a [`Plan`] without runs.
-struct Parser<'a> {
-    reader: Reader<'a>,
-    /// Of the plan.
-    folder: &'a Path,
-    name: &'a str,
-    overrides: &'a [String],
-    file: &'a DeTable<'a>,
-}
-
-impl<'a> Parser<'a> {
-    fn plan(&mut self, current_folder: &Path) -> Plan {
-        let top = Section::of_file(self.file);
-        self.reader.allow(top, KEYS);
-        for assignment in self.overrides {
-            if let Err(reason) = check_assignment(assignment, &[]) {
-                let place = Some(Place::Flag(assignment.clone()));
-                self.reader.problems.push(Problem { place, key: key_of(assignment), fault: reason });
-            }
-        }
-        let dir = self.reader.string(top, "dir").map_or_else(|| format!("runs/{}", self.name), |dir| dir.value);
-        let dir = current_folder.join(dir);
-        let runs_dir =
-            self.reader.string(top, "runs").map_or_else(|| dir.clone(), |runs| current_folder.join(runs.value));
-        let devices = self.reader.parsed(top, "devices", "a list of devices: auto, cpu, cuda, cuda:N");
-        let devices = devices.map_or_else(Vec::new, |devices| devices.value);
-        let jobs = self.reader.count(top, "jobs").map_or(devices.len().max(1), |jobs| jobs.value);
-        let seeds = self.reader.seeds(top, "seeds").map_or_else(|| vec![1], |seeds| seeds.value);
-        let systems = self.systems(top, &seeds);
-        let corpora = self.corpora(top);
-        let reference = self.reference(top, &systems);
-        Plan { name: self.name.to_owned(), dir, runs_dir, jobs, devices, reference, systems, corpora, runs: Vec::new() }
-    }
-
-    fn systems(&mut self, top: Section<'a>, seeds: &[u64]) -> Vec<System> {
-        let mut systems = Vec::new();
-        let seeds = || seeds.to_vec();
-        let methods = self.reader.choices(top, "methods", Method::WORDS);
-        for method in methods.iter().flat_map(|methods| &methods.value).filter_map(|word| Method::from_word(word)) {
-            let (name, place) = (method.word().to_owned(), methods.as_ref().map(|methods| methods.place.clone()));
-            systems.push(System { name, method, ablation: Ablation::None, seeds: seeds(), set: Vec::new(), place });
-        }
-        let ablations = self.reader.choices(top, "ablations", Ablation::WORDS);
-        for ablation in ablations.iter().flat_map(|found| &found.value).filter_map(|word| Ablation::from_word(word)) {
-            let place = ablations.as_ref().map(|ablations| ablations.place.clone());
-            let name = name_of(Method::Clasp, ablation);
-            systems.push(System { name, method: Method::Clasp, ablation, seeds: seeds(), set: Vec::new(), place });
-        }
-        for section in self.reader.sections(self.file, "system") {
-            self.reader.allow(section, SYSTEM_KEYS);
-            let method = self.reader.choice(section, "method", Method::WORDS).and_then(Method::from_word);
-            let ablation = self.reader.choice(section, "ablation", Ablation::WORDS).and_then(Ablation::from_word);
-            let (method, ablation) = (method.unwrap_or(Method::Clasp), ablation.unwrap_or(Ablation::None));
-            let name = self.reader.string(section, "name");
-            let place = name.as_ref().map_or_else(|| self.reader.place_of(section), |name| name.place.clone());
-            let name = name.map_or_else(|| name_of(method, ablation), |name| name.value);
-            self.check_name(&name, &place, "system.name", &[]);
-            let own = self.reader.seeds(section, "seeds").map_or_else(seeds, |seeds| seeds.value);
-            let set = self.set(section, &DATA);
-            systems.push(System { name, method, ablation, seeds: own, set, place: Some(place) });
-        }
-        if systems.is_empty() {
-            let name = name_of(Method::Clasp, Ablation::None);
-            let (method, ablation) = (Method::Clasp, Ablation::None);
-            systems.push(System { name, method, ablation, seeds: seeds(), set: Vec::new(), place: None });
-        }
-        self.check_different(systems.iter().map(|system| (&system.name, system.place.as_ref())), "system");
-        systems
-    }
-
-    fn corpora(&mut self, top: Section<'a>) -> Vec<Corpus> {
-        let config = self.reader.string(top, "config");
-        let set = self.set(top, &[]);
-        let cluster = self.reader.string(top, "cluster").map(|key| key.value);
-        let mut corpora = Vec::new();
-        for section in self.reader.sections(self.file, "corpus") {
-            self.reader.allow(section, CORPUS_KEYS);
-            let own = self.reader.string(section, "config").or_else(|| config.clone());
-            let place = self.reader.place_of(section);
-            let own = self.config(own, &place, "corpus.config");
-            let name = self.reader.string(section, "name");
-            let place = name.as_ref().map_or(place, |name| name.place.clone());
-            let name = name.map_or_else(|| stem(&own), |name| name.value);
-            self.check_name(&name, &place, "corpus.name", &[MADE_UP]);
-            let folds = self.reader.count(section, "folds");
-            let data = self.reader.string_or_strings(section, "data");
-            let data = self.folders(data, folds, &place);
-            let set = [set.clone(), self.set(section, &[])].concat();
-            let cluster = self.reader.string(section, "cluster").map(|key| key.value).or_else(|| cluster.clone());
-            let folds = data.len().max(1);
-            corpora.push(Corpus { name, folds, cluster, made_up: None, config: own, data, set, place: Some(place) });
-        }
-        if corpora.is_empty() {
-            let place = config.as_ref().map(|config| config.place.clone());
-            let config = self.config(config, &Place::Line(1), "config");
-            let name = stem(&config);
-            corpora.push(Corpus { name, folds: 1, cluster, made_up: None, config, data: Vec::new(), set, place });
-        }
-        self.check_different(corpora.iter().map(|corpus| (&corpus.name, corpus.place.as_ref())), "corpus");
-        corpora
-    }
-
-    /// A config's path or name: relative to the plan where there is such a file.
-    fn config(&mut self, found: Option<At<String>>, place: &Place, key: &str) -> String {
-        let Some(found) = found else {
-            let hint = "the config that the runs are made from: a file, or the name of a built-in one".to_owned();
-            self.reader.complain(place.clone(), key, Fault::Missing { hint });
-            return String::new();
-        };
-        let path = self.folder.join(&found.value);
-        if path.is_file() { path.to_string_lossy().into_owned() } else { found.value }
-    }
-
-    /// The folder of each fold.
-    fn folders(&mut self, data: Option<At<Vec<String>>>, folds: Option<At<usize>>, corpus: &Place) -> Vec<PathBuf> {
-        let key = "corpus.folds";
-        let Some(data) = data else {
-            if let Some(folds) = folds {
-                self.reader.conflict(
-                    folds.place,
-                    key,
-                    "is set, but `data` is not: give a folder with {fold} in its name",
-                );
-            }
-            return Vec::new();
-        };
-        let names = match (data.value.as_slice(), folds) {
-            ([pattern], Some(folds)) if pattern.contains(FOLD) => {
-                (1..=folds.value).map(|fold| pattern.replace(FOLD, &fold.to_string())).collect()
-            }
-            ([pattern], None) if pattern.contains(FOLD) => {
-                let hint = format!("how many folders `data` = {pattern:?} stands for");
-                self.reader.complain(corpus.clone(), key, Fault::Missing { hint });
-                Vec::new()
-            }
-            (_, Some(folds)) if folds.value != data.value.len() => {
-                let reason = format!("is {}, but `data` names {} folder(s)", folds.value, data.value.len());
-                self.reader.conflict(folds.place, key, reason);
-                data.value.clone()
-            }
-            _ => data.value.clone(),
-        };
-        names.into_iter().map(|name| self.folder.join(name)).collect()
-    }
-
-    fn reference(&mut self, top: Section<'a>, systems: &[System]) -> Option<String> {
-        let known = |name: &str| systems.iter().any(|system| system.name == name);
-        let Some(found) = self.reader.string(top, "reference") else {
-            return Some(Method::Clasp.word().to_owned()).filter(|name| known(name));
-        };
-        if !known(&found.value) {
-            let names: Vec<&str> = systems.iter().map(|system| system.name.as_str()).collect();
-            let reason = format!("is {:?}, which is none of the systems: {}", found.value, names.join(", "));
-            self.reader.conflict(found.place, "reference", reason);
-        }
-        Some(found.value)
-    }
-
-    /// The assignments of a section, without those that the plan decides and those of `refused`.
-    fn set(&mut self, section: Section<'a>, refused: &[&str]) -> Vec<String> {
-        let Some(found) = self.reader.strings(section, "set") else { return Vec::new() };
-        for assignment in &found.value {
-            if let Err(fault) = check_assignment(assignment, refused) {
-                let key = if matches!(fault, Fault::Assignment) { assignment.clone() } else { key_of(assignment) };
-                self.reader.complain(found.place.clone(), &key, fault);
-            }
-        }
-        found.value
-    }
-
-    fn check_name(&mut self, name: &str, place: &Place, key: &str, refused: &[&str]) {
-        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.+".contains(letter);
-        if !name.chars().all(is_plain) || name.starts_with(['.', '-']) {
-            let reason = format!("is {name:?}: it names a folder, so that only letters, digits, - _ . + may be in it");
-            self.reader.conflict(place.clone(), key, reason);
-        } else if refused.contains(&name) {
-            self.reader.conflict(place.clone(), key, format!("cannot be {name:?}: the folder of that name is taken"));
-        }
-    }
-
-    fn check_different<'s>(&mut self, named: impl Iterator<Item = (&'s String, Option<&'s Place>)>, key: &str) {
-        let mut known = BTreeSet::new();
-        for (name, place) in named {
-            if !known.insert(name) {
-                let place = place.cloned().unwrap_or(Place::Line(1));
-                self.reader.conflict(place, key, format!("{name:?} is there twice: give one of them another `name`"));
-            }
-        }
-    }
-}
-
-/// The name of a system that has no other.
-fn name_of(method: Method, ablation: Ablation) -> String {
-    match (method, ablation) {
-        (_, Ablation::None) => method.word().to_owned(),
-        (Method::Clasp, _) => ablation.word().to_owned(),
-        _ => format!("{method}-{ablation}"),
-    }
-}
-
-/// A config's name without folder and ending.
-fn stem(config: &str) -> String {
-    Path::new(config).file_stem().map_or_else(|| "corpus".to_owned(), |stem| stem.to_string_lossy().into_owned())
-}
-
-fn key_of(assignment: &str) -> String {
-    assignment.split('=').next().unwrap_or_default().trim().to_owned()
-}
-
-fn check_assignment(assignment: &str, refused: &[&str]) -> Result<(), Fault> {
-    let key = key_of(assignment);
-    if !assignment.contains('=') || key.is_empty() {
-        return Err(Fault::Assignment);
-    }
-    let is_of = |section: &str| key == section || key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
-    if let Some((_, decider)) = DECIDED.iter().find(|(decided, _)| is_of(decided)) {
-        return Err(Fault::Conflict { reason: format!("cannot be set here: it is decided by {decider}") });
-    }
-    if refused.iter().any(|refused| is_of(refused)) {
-        let reason = "cannot be set for one system: all are compared on the same data".to_owned();
-        return Err(Fault::Conflict { reason });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

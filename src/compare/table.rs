@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use super::csv;
 use super::result::{Cell, CorpusResult, Results};
 use super::watch::words;
 use crate::eval::metrics::Headline;
@@ -103,7 +104,7 @@ pub fn write(results: &Results, folder: &Path) -> anyhow::Result<()> {
     let mut json = serde_json::to_vec_pretty(results).context("the table as JSON")?;
     json.push(b'\n');
     replace_file(&folder.join(format!("{NAME}.json")), &json)?;
-    replace_file(&folder.join(format!("{NAME}.csv")), &csv(results)?)?;
+    replace_file(&folder.join(format!("{NAME}.csv")), &csv::csv(results)?)?;
     replace_file(&folder.join(format!("{NAME}.md")), markdown(results).as_bytes())?;
     Ok(())
 }
@@ -308,83 +309,6 @@ fn parameters(count: u64) -> String {
 fn memory(bytes: u64) -> String {
     let mebibytes = bytes as f64 / (1_u64 << 20) as f64;
     if mebibytes < 1024.0 { format!("{mebibytes:.0} MiB") } else { format!("{:.1} GiB", mebibytes / 1024.0) }
-}
-
-/// A line for each system on each corpus, with every number.
-fn csv(results: &Results) -> anyhow::Result<Vec<u8>> {
-    let mut head: Vec<String> = ["corpus", "system", "method", "ablation", "runs"].map(str::to_owned).to_vec();
-    let metrics = ["accuracy", "balanced_accuracy", "weighted_f1", "macro_f1"];
-    let columns = [
-        "mean",
-        "deviation",
-        "pooled",
-        "low",
-        "high",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "p",
-        "p_holm",
-    ];
-    head.extend(metrics.iter().flat_map(|metric| columns.map(|column| format!("{metric}_{column}"))));
-    let rest = [
-        "mcnemar_only_reference",
-        "mcnemar_only_system",
-        "mcnemar_form",
-        "mcnemar_p",
-        "mcnemar_p_holm",
-        "parameters",
-        "seconds",
-        "peak_memory_bytes",
-        "test_uses",
-        "run_names",
-    ];
-    head.extend(rest.map(str::to_owned));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(&head)?;
-    for corpus in &results.corpora {
-        for cell in &corpus.systems {
-            writer.write_record(csv_row(&corpus.name, cell))?;
-        }
-    }
-    writer.into_inner().context("the table as CSV")
-}
-
-fn csv_row(corpus: &str, cell: &Cell) -> Vec<String> {
-    let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
-    let mut row = vec![corpus.to_owned(), cell.system.clone(), cell.method.clone(), cell.ablation.clone()];
-    row.push(cell.runs.len().to_string());
-    let against = cell.against.as_ref();
-    let deviation = cell.deviation.map(|deviation| deviation.map(Some)).unwrap_or_default();
-    let difference = against.map(|against| against.comparison.difference.map(Some)).unwrap_or_default();
-    let corrected = against.map(|against| against.p_holm.map(Some)).unwrap_or_default();
-    let values = cell.mean.zip(deviation).zip(cell.pooled).zip(difference).zip(corrected);
-    for (_, &((((mean, deviation), pooled), difference), corrected)) in values.named() {
-        row.extend([mean.to_string(), optional(deviation), pooled.value.to_string()]);
-        row.extend(pooled.interval.map(|bound| bound.to_string()));
-        row.extend([
-            optional(difference.map(|difference| difference.value)),
-            optional(difference.map(|difference| difference.interval[0])),
-            optional(difference.map(|difference| difference.interval[1])),
-            optional(difference.map(|difference| difference.p_value)),
-            optional(corrected),
-        ]);
-    }
-    let word = |value: Option<String>| value.unwrap_or_default();
-    let mcnemar = against.map(|against| against.comparison.mcnemar);
-    row.extend([
-        word(mcnemar.map(|test| test.only_first.to_string())),
-        word(mcnemar.map(|test| test.only_second.to_string())),
-        word(mcnemar.map(|test| test.form.word().to_owned())),
-        optional(mcnemar.map(|test| test.p_value)),
-        optional(against.map(|against| against.mcnemar_p_holm)),
-        word(cell.parameters.map(|count| count.to_string())),
-        optional(cell.seconds),
-        word(cell.peak_memory_bytes.map(|bytes| bytes.to_string())),
-        cell.runs.iter().map(|run| run.test_uses).sum::<usize>().to_string(),
-        cell.runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" "),
-    ]);
-    row
 }
 
 #[cfg(test)]

@@ -207,15 +207,16 @@ fn the_built_in_plans_are_those_of_the_paper() {
         .map(|built_in| {
             let source = Source { name: built_in.name.into(), text: built_in.text.into(), folder: None };
             let table = DeTable::parse(&source.text).unwrap();
-            let mut reader = Parser {
-                reader: Reader::new(&source.text),
-                folder: Path::new("/"),
+            let root = Path::new("/");
+            let file = Parsed {
+                text: &source.text,
+                table: table.get_ref(),
+                folder: root,
+                current_folder: root,
                 name: source.stem(),
-                overrides: &[],
-                file: table.get_ref(),
             };
-            let plan = reader.plan(Path::new("/"));
-            assert_eq!(reader.reader.problems, [], "{}", built_in.name);
+            let (plan, problems) = parse::plan(&file, &[]);
+            assert_eq!(problems, [], "{}", built_in.name);
             assert_eq!(plan.reference.as_deref(), Some("clasp"));
             let seeds: usize = plan.systems.iter().map(|system| system.seeds.len()).sum();
             let folds: usize = plan.corpora.iter().map(|corpus| corpus.folds).sum();
