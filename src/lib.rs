@@ -35,6 +35,7 @@ pub mod random;
 pub mod device;
 pub mod encoder;
 pub mod loss;
+pub mod lrmp;
 pub mod memory;
 pub mod model;
 pub mod nn;
