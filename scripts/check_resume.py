@@ -55,7 +55,7 @@ warmup_steps = 5
 device = "cpu"
 """
 
-TIMES = ("examples_per_second", "seconds")
+TIMES = ("examples_per_second", "seconds", "data_wait", "resident_memory", "device_memory")
 
 
 def state(run: pathlib.Path) -> dict:

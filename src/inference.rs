@@ -12,19 +12,34 @@ use crate::{
         loader::Loader,
     },
     memory::{self, Doing},
-    model::{Clasp, ClaspOutput, Inputs},
+    method::Output,
+    model::{AnySystem, Inputs, System as _},
     ops::{Lengths, Mode, Ops},
 };
 
-/// What the three classifiers say of one utterance, in the order of the labels.
+/// What the classifiers say of one utterance, in the order of the labels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Probabilities {
-    /// The fusion classifier.
+    /// The prediction: the fusion classifier's, or the only one's.
     pub fusion: Vec<f32>,
-    /// The text classifier.
-    pub text: Vec<f32>,
-    /// The speech classifier.
-    pub speech: Vec<f32>,
+    /// The text classifier's, where there is one beside it.
+    pub text: Option<Vec<f32>>,
+    /// The speech classifier's, where there is one beside it.
+    pub speech: Option<Vec<f32>>,
+}
+
+/// What an output's classifiers say, an utterance after the other.
+#[must_use]
+pub fn classified<B: Ops>(output: &dyn Output<B>) -> Vec<Probabilities> {
+    let logits = output.logits();
+    let fusion = rows(logits.main);
+    let alone = |logits: Option<Tensor<B, 2>>| match logits {
+        Some(logits) => rows(logits).into_iter().map(Some).collect(),
+        None => vec![None; fusion.len()],
+    };
+    let (text, speech) = (alone(logits.text), alone(logits.speech));
+    let three = fusion.into_iter().zip(text).zip(speech);
+    three.map(|((fusion, text), speech)| Probabilities { fusion, text, speech }).collect()
 }
 
 /// A padded batch as the model takes it.
@@ -68,19 +83,19 @@ pub struct Pass {
 /// # Errors
 /// An utterance that cannot be read; what `take` fails with.
 pub fn run<B: Ops, E: From<DataError>>(
-    model: &Clasp<B>,
+    model: &AnySystem<B>,
     device: &B::Device,
     dataset: &Arc<Dataset>,
     pass: Pass,
-    mut take: impl FnMut(&Batch, ClaspOutput<B>) -> Result<(), E>,
+    mut take: impl FnMut(&Batch, &dyn Output<B>) -> Result<(), E>,
 ) -> Result<(), E> {
     let options = BatchOptions { batch_size: pass.batch_size, batch_seconds: pass.batch_seconds };
     let plan = sequential_plan(&dataset.lengths()?, options);
     for batch in Loader::new(dataset, plan, pass.pad_token, pass.workers)? {
         let batch = batch?;
         memory::now(Doing::Scoring, &batch);
-        let output = model.forward(&inputs(&batch), Mode::evaluation(), device);
-        take(&batch, output)?;
+        let output = model.outputs(&inputs(&batch), Mode::evaluation(), device);
+        take(&batch, &*output)?;
     }
     memory::idle();
     Ok(())
@@ -92,7 +107,7 @@ pub fn run<B: Ops, E: From<DataError>>(
 /// # Errors
 /// An utterance that cannot be read.
 pub fn probabilities<B: Ops>(
-    model: &Clasp<B>,
+    model: &AnySystem<B>,
     device: &B::Device,
     dataset: &Arc<Dataset>,
     pass: Pass,
@@ -101,11 +116,8 @@ pub fn probabilities<B: Ops>(
     let mut all = vec![Probabilities::default(); dataset.len()];
     let mut done = 0;
     let result = run(model, device, dataset, pass, |batch, output| {
-        let fusion = rows(output.logits_fusion);
-        let text = rows(output.logits_text);
-        let speech = rows(output.logits_speech);
-        for (((&index, fusion), text), speech) in batch.indices.iter().zip(fusion).zip(text).zip(speech) {
-            all[index] = Probabilities { fusion, text, speech };
+        for (&index, probabilities) in batch.indices.iter().zip(classified(output)) {
+            all[index] = probabilities;
         }
         done += batch.len();
         match tell(done) {

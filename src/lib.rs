@@ -37,6 +37,7 @@ pub mod encoder;
 pub mod loss;
 pub mod lrmp;
 pub mod memory;
+pub mod method;
 pub mod model;
 pub mod nn;
 pub mod ops;

@@ -14,6 +14,9 @@ static ALLOCATOR: ReportingAllocator = ReportingAllocator;
 
 fn main() -> ExitCode {
     error::install_panic_hook();
+    // A file that may grow no more is then an error of the write, as a full disk is, and no sudden end.
+    // SAFETY: before any other thread is there.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     // clap ends with exit code 2 by itself where a flag is wrong.
     let result = error::catch(|| commands::run(Cli::parse()));
     if let (Ok(Err(_)) | Err(_), Some(sentence)) = (&result, error::take_out_of_memory()) {

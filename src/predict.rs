@@ -20,11 +20,14 @@ use crate::{
         manifest::Row,
         text::Tokenizer,
     },
+    encoder::RobertaConfig,
     eval::predictions::{Classification, Extra, Failure, Prediction, Provenance, Provenances, Row as Output},
     eval::report::InputCounts,
-    inference::{self, rows},
+    inference::{self, Probabilities, rows},
     memory::{self, Doing},
-    ops::{Lengths, Mode, Ops},
+    method::Reads,
+    model::{AnySystem, System as _},
+    ops::{Mode, Ops},
     train::setup::check_frames,
 };
 
@@ -99,8 +102,9 @@ impl Input {
 
 /// A checkpoint with what its inputs need.
 pub struct Predictor<B: Ops> {
-    checkpoint: Checkpoint<B>,
-    tokenizer: Arc<Tokenizer>,
+    checkpoint: Checkpoint<AnySystem<B>>,
+    /// Where text is read.
+    tokenizer: Option<Arc<Tokenizer>>,
     labels: Labels,
     limits: Limits,
     device: B::Device,
@@ -121,16 +125,14 @@ impl<B: Ops> Predictor<B> {
     pub fn load(path: &Path, device: &B::Device) -> anyhow::Result<Self> {
         let folder = checkpoint_folder(path);
         check_folder(&folder)?;
-        let checkpoint = checkpoint::load(&folder, device)?;
-        let tokenizer = Arc::new(Tokenizer::load(&folder).map_err(|problem| unusable_tokenizer(&folder, problem))?);
+        let checkpoint = checkpoint::load_any::<B>(&folder, device)?;
+        let load = || Tokenizer::load(&folder).map(Arc::new).map_err(|problem| unusable_tokenizer(&folder, problem));
+        let tokenizer = checkpoint.model_config.method.reads().text().then(load).transpose()?;
+        let positions = checkpoint.model_config.text_encoder.as_ref().map_or(usize::MAX, RobertaConfig::max_tokens);
         let labels = Labels::new(checkpoint.config.labels.clone())?;
         let limits = Limits {
             max_seconds: checkpoint.config.max_seconds.unwrap_or(MAX_SECONDS),
-            max_tokens: checkpoint
-                .config
-                .max_tokens
-                .unwrap_or(usize::MAX)
-                .min(checkpoint.model_config.text_encoder.max_tokens()),
+            max_tokens: checkpoint.config.max_tokens.unwrap_or(usize::MAX).min(positions),
         };
         Ok(Self { checkpoint, tokenizer, labels, limits, device: device.clone() })
     }
@@ -149,17 +151,23 @@ impl<B: Ops> Predictor<B> {
 
     /// The model.
     #[must_use]
-    pub fn model(&self) -> &crate::model::Clasp<B> {
+    pub fn model(&self) -> &AnySystem<B> {
         &self.checkpoint.model
     }
 
-    /// A data set of both modalities, for [`inference::run`].
+    /// What the method reads.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        self.checkpoint.model_config.method.reads()
+    }
+
+    /// A data set of what the method reads, for [`inference::run`].
     ///
     /// # Errors
     /// Rows that lack something, all of them listed.
     pub fn dataset(&self, rows: Vec<Row>) -> Result<Arc<Dataset>, DataError> {
-        let needs = Needs { text: true, audio: true, label: false };
-        let dataset = Dataset::new(rows, Some(&self.tokenizer), None, self.limits, needs)?;
+        let needs = Needs { text: self.reads().text(), audio: self.reads().speech(), label: false };
+        let dataset = Dataset::new(rows, self.tokenizer.as_ref(), None, self.limits, needs)?;
         check_frames(&dataset, &self.checkpoint.model_config)?;
         Ok(Arc::new(dataset))
     }
@@ -167,7 +175,17 @@ impl<B: Ops> Predictor<B> {
     /// How to go through a data set.
     #[must_use]
     pub fn pass(&self, batch_size: usize, workers: usize) -> inference::Pass {
-        inference::Pass { batch_size, batch_seconds: None, workers, pad_token: self.tokenizer.pad_token() }
+        inference::Pass { batch_size, batch_seconds: None, workers, pad_token: self.pad_token() }
+    }
+
+    fn pad_token(&self) -> u32 {
+        self.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.pad_token())
+    }
+
+    /// What a row has of what the method reads.
+    fn has(&self, row: &Row) -> Has {
+        let reads = self.reads();
+        Has { text: reads.text() && row.text.is_some(), speech: reads.speech() && row.audio.is_some() }
     }
 
     /// A result for each input, in its order. What cannot be read becomes a failure; the others go on. `counts` gets
@@ -177,14 +195,20 @@ impl<B: Ops> Predictor<B> {
         for has in
             [Has { text: true, speech: true }, Has { text: true, speech: false }, Has { text: false, speech: true }]
         {
-            let group: Vec<usize> = (0..inputs.len()).filter(|&index| has.fits(&inputs[index].row)).collect();
+            let group: Vec<usize> = (0..inputs.len()).filter(|&index| self.has(&inputs[index].row) == has).collect();
             let mut ready = self.read(inputs, &group, has, &mut results);
             // Neighbours in length share a batch.
             ready.sort_by_key(|(_, example)| Reverse((example.waveform.len(), example.tokens.len())));
             let lengths: Vec<usize> = ready.iter().map(|(_, example)| example.waveform.len()).collect();
             for places in sequential_plan(&lengths, options) {
                 let batch: Vec<&(usize, Example)> = places.iter().map(|&place| &ready[place]).collect();
-                for (&&(index, ref example), classified) in batch.iter().zip(self.classify(&batch, has)) {
+                let Some(classified) = self.classify(&batch, has) else {
+                    for (index, _) in batch {
+                        results[*index] = Some(self.lacking(&inputs[*index]));
+                    }
+                    continue;
+                };
+                for (&&(index, ref example), classified) in batch.iter().zip(classified) {
                     counts.cut_texts += usize::from(example.text_was_cut);
                     counts.cut_audio += usize::from(example.audio_was_cut);
                     counts.empty_texts += usize::from(has.text && example.text_is_empty);
@@ -193,11 +217,22 @@ impl<B: Ops> Predictor<B> {
             }
         }
         memory::idle();
-        let failure = |input: &Input| {
-            let error = "the row has neither `audio` nor `text`; give it one of them, better both".to_owned();
-            Output::Failure(Failure { id: Some(input.row.id.clone()), error })
+        results.into_iter().zip(inputs).map(|(result, input)| result.unwrap_or_else(|| self.lacking(input))).collect()
+    }
+
+    /// The failure of a row that lacks what the method cannot do without.
+    fn lacking(&self, input: &Input) -> Output {
+        let (row, method) = (&input.row, self.checkpoint.model_config.method);
+        let lacks = if row.audio.is_none() { "audio" } else { "text" };
+        let error = match self.reads() {
+            Reads::Both if row.audio.is_none() && row.text.is_none() => {
+                "the row has neither `audio` nor `text`; give it one of them, better both".to_owned()
+            }
+            Reads::Both => format!("the row has no `{lacks}`, and {method} has no classifier for the other alone"),
+            Reads::Text => format!("the row has no `text`, which {method} reads"),
+            Reads::Speech => format!("the row has no `audio`, which {method} reads"),
         };
-        results.into_iter().zip(inputs).map(|(result, input)| result.unwrap_or_else(|| failure(input))).collect()
+        Output::Failure(Failure { id: Some(row.id.clone()), error })
     }
 
     /// The examples of a group that can be read, with their places; the others become failures.
@@ -213,10 +248,10 @@ impl<B: Ops> Predictor<B> {
             .par_iter()
             .map(|&index| {
                 let row = &inputs[index].row;
-                let dataset = Dataset::new(vec![row.clone()], Some(&self.tokenizer), None, self.limits, needs)?;
+                let dataset = Dataset::new(vec![row.clone()], self.tokenizer.as_ref(), None, self.limits, needs)?;
                 let example = dataset.example(0)?;
                 let samples = example.waveform.len();
-                if has.speech && self.checkpoint.model_config.speech_encoder.frames(samples) == 0 {
+                if has.speech && self.checkpoint.model_config.frames(samples) == 0 {
                     return Err(DataError::NoFrame { id: row.id.clone(), line: row.line, samples });
                 }
                 Ok(example)
@@ -235,40 +270,36 @@ impl<B: Ops> Predictor<B> {
         ready
     }
 
-    /// What the classifiers say of a batch: fusion, text, speech; what a modality is missing for is none.
-    fn classify(&self, batch: &[&(usize, Example)], has: Has) -> Vec<[Option<Vec<f32>>; 3]> {
+    /// What the classifiers say of a batch that has all that the method reads, or one modality of it; none where the
+    /// method has no classifier for that.
+    fn classify(&self, batch: &[&(usize, Example)], has: Has) -> Option<Vec<Probabilities>> {
         let examples: Vec<Example> = batch.iter().map(|(_, example)| example.clone()).collect();
-        let batch = collate(&examples, self.tokenizer.pad_token());
+        let batch = collate(&examples, self.pad_token());
         drop(examples);
         memory::now(Doing::Scoring, &batch);
-        let model = &self.checkpoint.model;
-        let text_lengths = Lengths::new(batch.token_lengths.clone(), batch.longest_tokens());
-        let speech_lengths = Lengths::new(batch.sample_lengths.clone(), batch.longest_samples());
-        let text = || model.encode_text(&batch.tokens, &text_lengths, Mode::evaluation(), &self.device);
-        let speech = || model.encode_speech(&batch.waveforms, &speech_lengths, Mode::evaluation(), &self.device);
-        match (has.text, has.speech) {
-            (true, true) => {
-                let output = model.heads(text(), speech(), Mode::evaluation());
-                let alone = rows(output.logits_text).into_iter().zip(rows(output.logits_speech));
-                let fused = rows(output.logits_fusion).into_iter().zip(alone);
-                fused.map(|(fusion, (text, speech))| [Some(fusion), Some(text), Some(speech)]).collect()
-            }
-            (true, false) => {
-                let logits = model.classify_text(text(), Mode::evaluation());
-                rows(logits).into_iter().map(|text| [None, Some(text), None]).collect()
-            }
-            _ => {
-                let logits = model.classify_speech(speech(), Mode::evaluation());
-                rows(logits).into_iter().map(|speech| [None, None, Some(speech)]).collect()
-            }
+        let inputs = inference::inputs(&batch);
+        let (model, device) = (&self.checkpoint.model, &self.device);
+        let reads = self.reads();
+        if (has.text, has.speech) == (reads.text(), reads.speech()) {
+            return Some(inference::classified(&*model.outputs(&inputs, Mode::evaluation(), device)));
         }
+        // The prediction is then the one classifier's, which is reported beside it too.
+        if has.text {
+            let logits = model.classify_text(&inputs.tokens, &inputs.text_lengths, Mode::evaluation(), device)?;
+            let alone = |text: Vec<f32>| Probabilities { fusion: text.clone(), text: Some(text), speech: None };
+            return Some(rows(logits).into_iter().map(alone).collect());
+        }
+        let logits = model.classify_speech(&inputs.waveforms, &inputs.speech_lengths, Mode::evaluation(), device)?;
+        let alone = |speech: Vec<f32>| Probabilities { fusion: speech.clone(), text: None, speech: Some(speech) };
+        Some(rows(logits).into_iter().map(alone).collect())
     }
 
-    /// The result of one row. Where a modality is missing the prediction is the other's classifier.
-    fn output(&self, input: &Input, [fusion, text, speech]: [Option<Vec<f32>>; 3]) -> Option<Output> {
-        let classify = |probabilities: Option<Vec<f32>>| Classification::new(self.labels.names(), &probabilities?);
-        let (text_only, speech_only) = (classify(text), classify(speech));
-        let reported = classify(fusion).or_else(|| text_only.clone()).or_else(|| speech_only.clone())?;
+    /// The result of one row.
+    fn output(&self, input: &Input, classified: Probabilities) -> Option<Output> {
+        let classify = |probabilities: Vec<f32>| Classification::new(self.labels.names(), &probabilities);
+        let Probabilities { fusion, text, speech } = classified;
+        let (text_only, speech_only) = (text.and_then(classify), speech.and_then(classify));
+        let reported = classify(fusion)?;
         let row = &input.row;
         let named = [("speaker", &row.speaker), ("group", &row.group)];
         let carried = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into())));
@@ -282,11 +313,5 @@ impl<B: Ops> Predictor<B> {
             words: row.text.as_ref().map(|text| text.split_whitespace().count()),
             extra: Extra::from_manifest(carried.chain(row.extra.clone())),
         })))
-    }
-}
-
-impl Has {
-    fn fits(self, row: &Row) -> bool {
-        (self.text, self.speech) == (row.text.is_some(), row.audio.is_some())
     }
 }

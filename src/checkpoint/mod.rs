@@ -22,8 +22,10 @@ use serde_json::Value;
 use crate::{
     config::{Architecture, LossConfig},
     encoder::{EncoderError, RobertaConfig, Wav2Vec2Config},
-    model::{Clasp, ModelConfig},
+    method::Method,
+    model::{AnySystem, Clasp, ModelConfig},
     nn::Init,
+    ops::Ops,
 };
 use source::TensorSource;
 pub use tensors::{LazyTensor, save_module, write_tensors};
@@ -170,9 +172,11 @@ pub struct CheckpointConfig {
     pub architecture: Architecture,
     /// The losses it was trained with.
     pub loss: LossConfig,
-    /// The text encoder's Hugging Face config.
+    /// The text encoder's Hugging Face config; null where the method reads no text.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub text_encoder: Value,
-    /// The speech encoder's Hugging Face config.
+    /// The speech encoder's Hugging Face config; null where the method reads no speech.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub speech_encoder: Value,
     /// The most tokens of a text; longer texts are cut.
     #[serde(default)]
@@ -201,10 +205,23 @@ impl CheckpointConfig {
                 )));
             }
         }
-        let config: Self = serde_json::from_value(json).map_err(|source| problem(source.to_string()))?;
-        if config.method != "clasp" {
-            return Err(problem(format!("method {:?} is not in this version, which has \"clasp\"", config.method)));
+        let mut config: Self = serde_json::from_value(json.clone()).map_err(|source| problem(source.to_string()))?;
+        let Some(method) = Method::from_word(&config.method) else {
+            let known = Method::WORDS.join(", ");
+            return Err(problem(format!("method {:?} is not in this version, which has {known}", config.method)));
+        };
+        for (key, is_needed) in [
+            ("text_encoder", method.reads().text()),
+            ("speech_encoder", method.reads().speech()),
+            ("fusion", method == Method::Clasp),
+        ] {
+            if is_needed && json.get(key).is_none() {
+                return Err(problem(format!("missing field `{key}`")));
+            }
         }
+        let own = json.get(method.word()).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        config.architecture.options =
+            method.options_from(own).map_err(|source| problem(format!("{method}: {source}")))?;
         config.model().map_err(|source| problem(source.to_string()))?;
         crate::data::labels::Labels::new(config.labels.clone()).map_err(|source| problem(source.to_string()))?;
         if config.max_tokens.is_some_and(|tokens| tokens < 2) || config.max_seconds.is_some_and(|most| most < 0.025) {
@@ -218,35 +235,71 @@ impl CheckpointConfig {
     /// # Errors
     /// An encoder or a fusion that cannot be built.
     pub fn model(&self) -> Result<ModelConfig, EncoderError> {
+        let method = Method::from_word(&self.method).unwrap_or(Method::Clasp);
+        let reads = method.reads();
         let config = ModelConfig {
+            method,
             labels: self.labels.clone(),
             architecture: self.architecture.clone(),
-            text_encoder: RobertaConfig::from_json(&self.text_encoder)?,
-            speech_encoder: Wav2Vec2Config::from_json(&self.speech_encoder)?,
+            text_encoder: reads.text().then(|| RobertaConfig::from_json(&self.text_encoder)).transpose()?,
+            speech_encoder: reads.speech().then(|| Wav2Vec2Config::from_json(&self.speech_encoder)).transpose()?,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// As it is written: with the method's own options, and without what only the paper's system has.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut json = serde_json::json!(self);
+        if let (Some(options), Value::Object(keys)) = (&self.architecture.options, &mut json) {
+            keys.shift_remove("fusion");
+            if let Some(Value::Object(loss)) = keys.get_mut("loss") {
+                loss.retain(|key, _| ["class_weights", "label_smoothing"].contains(&key.as_str()));
+            }
+            let options = options.to_json();
+            if options.as_object().is_some_and(|options| !options.is_empty()) {
+                keys.insert(self.method.clone(), options);
+            }
+        }
+        json
     }
 }
 
 /// A checkpoint that was loaded.
 #[derive(Debug)]
-pub struct Checkpoint<B: Backend> {
+pub struct Checkpoint<M> {
     /// Its config.
     pub config: CheckpointConfig,
     /// The typed form of the config.
     pub model_config: ModelConfig,
     /// The model.
-    pub model: Clasp<B>,
+    pub model: M,
 }
 
-/// Loads a checkpoint folder. Every tensor must be there, of its shape, and no other.
+/// Loads a checkpoint folder of any method. Every tensor must be there, of its shape, and no other.
 ///
 /// # Errors
 /// See [`CheckpointConfig::read`]; tensors that do not fit, all of them listed.
-pub fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Checkpoint<B>, CheckpointError> {
+pub fn load_any<B: Ops>(folder: &Path, device: &B::Device) -> Result<Checkpoint<AnySystem<B>>, CheckpointError> {
     let config = CheckpointConfig::read(folder)?;
     let model_config = config.model()?;
+    let model = load_parameters(AnySystem::empty(&model_config, device), &folder.join("model.safetensors"))?;
+    Ok(Checkpoint { config, model_config, model })
+}
+
+/// Loads a checkpoint folder of the paper's system.
+///
+/// # Errors
+/// See [`load_any`]; a checkpoint of another method.
+pub fn load<B: Ops>(folder: &Path, device: &B::Device) -> Result<Checkpoint<Clasp<B>>, CheckpointError> {
+    let config = CheckpointConfig::read(folder)?;
+    let model_config = config.model()?;
+    if let Some(head) = model_config.head() {
+        let problem =
+            format!("it is no checkpoint of the paper's whole system: its loss has {}", head.terms().join(", "));
+        return Err(CheckpointError::Config { path: folder.join("config.json"), problem });
+    }
     let model = Clasp::new(&model_config, &mut Init::empty(device));
     let model = load_parameters(model, &folder.join("model.safetensors"))?;
     Ok(Checkpoint { config, model_config, model })
@@ -288,14 +341,21 @@ pub fn load_parameters_but<B: Backend, M: Module<B>>(
     }
 }
 
-/// Writes a whole checkpoint into an empty folder: weights, config and the feature extractor's file. The tokenizer's
-/// files are the caller's.
+/// Writes a whole checkpoint into an empty folder: weights, config and, where speech is read, the feature extractor's
+/// file. The tokenizer's files are the caller's.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn save<B: Backend>(model: &Clasp<B>, config: &CheckpointConfig, folder: &Path) -> Result<(), CheckpointError> {
+pub fn save<B: Backend, M: Module<B>>(
+    model: &M,
+    config: &CheckpointConfig,
+    folder: &Path,
+) -> Result<(), CheckpointError> {
     save_module(model, &folder.join("model.safetensors"))?;
-    write_json(&folder.join("config.json"), &serde_json::json!(config))?;
+    write_json(&folder.join("config.json"), &config.to_json())?;
+    if config.speech_encoder.is_null() {
+        return Ok(());
+    }
     let feature_extractor = serde_json::json!({
         "do_normalize": true,
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",

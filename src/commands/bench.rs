@@ -14,7 +14,9 @@ use super::{count, write_output};
 use clasp::{
     checkpoint::parameters::trainable,
     cli::{BenchArguments, Job, Size},
-    config::{Architecture, Fusion, FusionKind, LossConfig, Precision, SpeechPooling, TextPooling},
+    config::{
+        Architecture, Fusion, FusionKind, FusionVectors, LossConfig, Method, Precision, SpeechPooling, TextPooling,
+    },
     data::{SAMPLE_RATE, audio::normalise},
     device::{self, Chosen, Task},
     encoder::{RobertaConfig, Wav2Vec2Config},
@@ -61,16 +63,16 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
         return Err(too_large("--lengths and --batch-size").into());
     }
     let model = model_config(arguments.size);
+    let most_tokens = model.text_encoder.as_ref().map_or(0, RobertaConfig::max_tokens);
     for &(tokens, samples) in shapes.iter().flatten() {
-        if tokens < 2 || tokens > model.text_encoder.max_tokens() || model.speech_encoder.frames(samples) == 0 {
+        if tokens < 2 || tokens > most_tokens || model.frames(samples) == 0 {
             bail!(clasp::config::ConfigError::invalid(
                 "command line",
                 vec![clasp::config::Problem::conflict(
                     "--tokens, --seconds or --lengths",
                     format!(
-                        "asks for {tokens} tokens and {samples} samples: this size takes 2 to {} tokens and 400 samples \
-                         or more",
-                        model.text_encoder.max_tokens()
+                        "asks for {tokens} tokens and {samples} samples: this size takes 2 to {most_tokens} tokens and 400 \
+                         samples or more"
                     )
                 )]
             ));
@@ -179,6 +181,7 @@ fn model_config(size: Size) -> ModelConfig {
         }
     };
     ModelConfig {
+        method: Method::Clasp,
         labels: (0..LABELS).map(|label| format!("label{label}")).collect(),
         architecture: Architecture {
             hidden_size: hidden,
@@ -187,6 +190,7 @@ fn model_config(size: Size) -> ModelConfig {
             classifier_dropout: 0.1,
             fusion: Fusion {
                 kind: FusionKind::MultiHead,
+                vectors: FusionVectors::All,
                 split_heads,
                 hidden_size: hidden,
                 layers,
@@ -195,15 +199,16 @@ fn model_config(size: Size) -> ModelConfig {
                 dropout: 0.1,
                 slot_embeddings: false,
             },
+            options: None,
         },
-        text_encoder,
-        speech_encoder,
+        text_encoder: Some(text_encoder),
+        speech_encoder: Some(speech_encoder),
     }
 }
 
 /// Random inputs: a (tokens, samples) pair an example; shorter ones are padded.
 fn batch(model: &ModelConfig, shapes: &[(usize, usize)], seed: u64) -> (Inputs, Vec<usize>) {
-    let text = &model.text_encoder;
+    let text = model.text_encoder.clone().unwrap_or_default();
     let mut random = Random::new(mix(seed, 1));
     let to_id = |token: usize| i64::try_from(token).unwrap_or_default();
     let longest_text = shapes.iter().map(|shape| shape.0).max().unwrap_or(0);
@@ -335,8 +340,8 @@ impl<B: Ops> Trainee<B> {
             learning_rate: LEARNING_RATE,
             encoder_learning_rate: LEARNING_RATE,
             layer_decay: 1.0,
-            text_layers: config.text_encoder.num_hidden_layers,
-            speech_layers: config.speech_encoder.num_hidden_layers,
+            text_layers: config.text_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
+            speech_layers: config.speech_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
             speech_norm_is_last: false,
         });
         Self { model: Some(model), optimizer, precision, step: 0 }

@@ -16,6 +16,7 @@ use clasp::{
     encoder::{RobertaConfig, Wav2Vec2Config},
     error,
     memory::{available, shown},
+    method::Reads,
     predict::checkpoint_folder,
     run::{RunFolder, State, provenance::GIT},
 };
@@ -149,7 +150,7 @@ fn check(config: &Config) -> Vec<Finding> {
             let splits = [("data.train", Some(train)), ("data.dev", dev.as_ref()), ("data.test", test.as_ref())];
             for (key, path) in splits {
                 if let Some(path) = path {
-                    findings.push(either(key, manifest_of(path)));
+                    findings.push(either(key, manifest_of(path, config.model.method.reads())));
                 }
             }
         }
@@ -157,11 +158,12 @@ fn check(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn manifest_of(path: &Path) -> anyhow::Result<String> {
+fn manifest_of(path: &Path, reads: Reads) -> anyhow::Result<String> {
     let rows = manifest::read(path)?;
-    manifest::require(&rows, true, true, true)?;
+    manifest::require(&rows, reads.text(), reads.speech(), true)?;
     let missing: Vec<String> = rows
         .iter()
+        .filter(|_| reads.speech())
         .filter_map(|row| row.audio.as_deref())
         .filter(|audio| !audio.is_file())
         .map(|audio| audio.display().to_string())
@@ -194,6 +196,7 @@ fn text_encoder(config: &Config) -> anyhow::Result<String> {
         }
         EncoderSource::Fresh { .. } => Ok("fresh weights".into()),
         EncoderSource::Initial { .. } => Ok("from train.init".into()),
+        EncoderSource::Absent => Ok(not_read(config)),
     }
 }
 
@@ -213,6 +216,7 @@ fn speech_encoder(config: &Config) -> anyhow::Result<String> {
         }
         EncoderSource::Fresh { .. } => Ok("fresh weights".into()),
         EncoderSource::Initial { .. } => Ok("from train.init".into()),
+        EncoderSource::Absent => Ok(not_read(config)),
     }
 }
 
@@ -226,5 +230,10 @@ fn tokenizer(config: &Config) -> anyhow::Result<String> {
             Ok(format!("trained on the training text, up to {vocab_size} entries"))
         }
         TokenizerSource::Initial => Ok("from train.init".into()),
+        TokenizerSource::Absent => Ok(not_read(config)),
     }
+}
+
+fn not_read(config: &Config) -> String {
+    format!("not needed: {} does not read it", config.model.method)
 }

@@ -1,4 +1,4 @@
-//! `clasp encode`: the twelve tensors of every utterance of a manifest, in a safetensors file.
+//! `clasp encode`: every vector that a method makes of each utterance of a manifest, in a safetensors file.
 
 use std::{
     fs::File,
@@ -16,6 +16,7 @@ use clasp::{
     data::manifest,
     device::{self, Task},
     error,
+    method::tensors,
     ops::Ops,
     predict::Predictor,
     report::{Event, Progress},
@@ -53,8 +54,7 @@ impl Task for Work<'_> {
         let (mut done, of) = (0, Some(ids.len()));
         let written =
             clasp::inference::run::<B, anyhow::Error>(predictor.model(), device, &dataset, pass, |batch, output| {
-                let tensors: Vec<(&str, usize, Vec<f32>)> = output
-                    .named()
+                let tensors: Vec<(&str, usize, Vec<f32>)> = tensors(output)
                     .into_iter()
                     .map(|(name, tensor)| {
                         let [_, width] = tensor.dims();

@@ -15,10 +15,11 @@ use clasp::{
     eval::{
         Report, ReportOptions,
         comparison::{Answers, Pairs},
-        predictions::{self, Row as Output},
+        predictions::{self, Provenance, Row as Output},
         report::InputCounts,
         statistics::RESAMPLES,
     },
+    method::Reads,
     ops::Ops,
     predict::{Input, Predictor},
     report::{Event, Progress, comparison, table},
@@ -228,10 +229,12 @@ impl Task for Work<'_> {
         }
         progress.handle(&Event::Finished);
         let is_partial = |row: &&Output| match row {
-            Output::Prediction(prediction) => prediction.text_only.is_none() || prediction.speech_only.is_none(),
+            Output::Prediction(prediction) => {
+                [prediction.provenance.text, prediction.provenance.speech].contains(&Provenance::Absent)
+            }
             Output::Failure(_) => false,
         };
-        let partial = results.iter().filter(is_partial).count();
+        let partial = if predictor.reads() == Reads::Both { results.iter().filter(is_partial).count() } else { 0 };
         if partial > 0 {
             progress.handle(&Event::Message(&format!(
                 "note: {partial} of {} utterances lack a modality: there the other's classifier answers, also in the \

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -62,8 +63,13 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     if let Decision::Show(result) = decision {
         return show(&folder, &result);
     }
-    let is_resumed = decision == Decision::Resume;
     let lock = folder.open()?;
+    // Again: what a killed process left is put right by now, and a checkpoint may have come back.
+    let decision = folder.decide(existing, |stored| differences(stored, &config, false))?;
+    if let Decision::Show(result) = decision {
+        return show(&folder, &result);
+    }
+    let is_resumed = decision == Decision::Resume;
     let mut progress = Progress::stderr(arguments.quiet);
     let material = setup::prepare(&config)?;
     let files = hashed_files(&material)?;
@@ -94,6 +100,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     let trained = device::dispatch_all(&chosen, work);
     if trained.is_err() {
         manifest.end_session();
+        folder.take_over_uses(&mut manifest);
         // What went wrong in training is told; that the manifest could not be written is not worth more.
         let _ = manifest.save(&folder.manifest());
     }
@@ -108,6 +115,9 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     if let Some(report) = &report {
         result["test"] = json!(report.fusion.headline.map(|estimate| estimate.value));
     }
+    let best = HashedFile::of("best weights", &folder.best().join("model.safetensors"))?;
+    // Within the folder, which may be moved.
+    manifest.files.push(HashedFile { path: Path::new("best").join("model.safetensors"), ..best });
     folder.finish(&lock, &mut manifest, result.clone())?;
     show(&folder, &result)
 }
@@ -176,18 +186,21 @@ fn tell_start(
     if material.dev.is_none() {
         say("note: there is no data.dev: the last epoch is taken as the best");
     }
+    let contrasts = material.model.contrasted_size() > 0;
     if chosen.len() > 1 {
-        let negatives =
+        let seen =
             if material.config.train.gather_negatives { "the whole batch" } else { "a device's own part of the batch" };
-        say(&format!(
-            "note: each batch is shared by {} devices; the contrastive terms see {negatives} (train.gather_negatives)",
-            chosen.len()
-        ));
+        let contrastive = if contrasts {
+            format!("; the contrastive terms see {seen} (train.gather_negatives)")
+        } else {
+            String::new()
+        };
+        say(&format!("note: each batch is shared by {} devices{contrastive}", chosen.len()));
     }
     if material.config.run.precision == Precision::Bf16 && chosen[0] == device::Chosen::Cpu {
         say("note: the CPU emulates bf16: the numbers are those of bf16, but it is slower than f32");
     }
-    if material.config.train.accumulation_steps > 1 {
+    if material.config.train.accumulation_steps > 1 && contrasts {
         say("note: train.accumulation_steps does not enlarge the contrastive terms' negatives: they stay in a batch");
     }
 }
@@ -290,6 +303,7 @@ fn test_at_end(
     is_quiet: bool,
 ) -> anyhow::Result<Option<Report>> {
     let (true, Some(test)) = (material.config.run.test_at_end, &material.splits.test) else { return Ok(None) };
+    folder.take_over_uses(manifest);
     manifest.count_test_use();
     manifest.save(&folder.manifest())?;
     let scoring = eval::Scoring {

@@ -38,7 +38,7 @@ pub fn run(arguments: &VerifyArguments) -> anyhow::Result<u8> {
     let folder = RunFolder::new(&arguments.run);
     let mut manifest = folder.load_manifest()?;
     let mut findings = vec![program(&manifest)];
-    findings.extend(manifest.files.iter().map(file));
+    findings.extend(manifest.files.iter().map(|stored| file(&folder, stored)));
     findings.extend(split(&manifest));
     if folder.report("test").is_file() {
         // Counted before it is looked at, as any scoring of the test split.
@@ -84,9 +84,11 @@ fn program(manifest: &Manifest) -> Finding {
     Finding { what: "program".to_owned(), text, differs: false }
 }
 
-fn file(stored: &HashedFile) -> Finding {
-    let path = stored.path.display();
-    let (text, differs) = match HashedFile::of(&stored.role, &stored.path) {
+fn file(folder: &RunFolder, stored: &HashedFile) -> Finding {
+    let path = folder.path().join(&stored.path);
+    let found = HashedFile::of(&stored.role, &path);
+    let path = path.display();
+    let (text, differs) = match found {
         Ok(found) if found.sha256 == stored.sha256 => (format!("{path}: sha256 {}", short(&stored.sha256)), false),
         Ok(found) => {
             let (was, is) = (short(&stored.sha256), short(&found.sha256));

@@ -30,6 +30,7 @@ pub(super) fn csv(results: &Results) -> anyhow::Result<Vec<u8>> {
         "parameters",
         "seconds",
         "peak_memory_bytes",
+        "device_memory_bytes",
         "test_uses",
         "run_names",
     ];
@@ -75,6 +76,7 @@ fn csv_row(corpus: &str, cell: &Cell) -> Vec<String> {
         word(cell.parameters.map(|count| count.to_string())),
         optional(cell.seconds),
         word(cell.peak_memory_bytes.map(|bytes| bytes.to_string())),
+        word(cell.device_memory_bytes.map(|bytes| bytes.to_string())),
         cell.runs.iter().map(|run| run.test_uses).sum::<usize>().to_string(),
         cell.runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" "),
     ]);

@@ -26,6 +26,7 @@ use crate::eval::paired::holm;
 use crate::eval::report::Estimate;
 use crate::eval::statistics::{LEVEL, RESAMPLES};
 use crate::eval::{Report, predictions};
+use crate::run::log::{self, Entry};
 
 /// Seed of all resamples.
 const SEED: u64 = 1;
@@ -98,6 +99,8 @@ pub struct Cell {
     pub seconds: Option<f64>,
     /// The most memory of a run on the host, in bytes.
     pub peak_memory_bytes: Option<u64>,
+    /// The most memory that was in use on a run's CUDA device at the end of an epoch, by whichever process, in bytes.
+    pub device_memory_bytes: Option<u64>,
     /// The runs that all this comes from.
     pub runs: Vec<RunResult>,
     /// Planned runs that are not done.
@@ -147,6 +150,8 @@ pub struct RunResult {
     pub seconds: Option<f64>,
     /// The most memory on the host, in bytes.
     pub peak_memory_bytes: Option<u64>,
+    /// The most memory in use on its CUDA device at the end of an epoch, in bytes.
+    pub device_memory_bytes: Option<u64>,
     /// How often its test split was scored.
     pub test_uses: usize,
 }
@@ -286,6 +291,7 @@ impl Cell {
             parameters: runs.first().and_then(|run| parameters(&run.result.folder)),
             seconds: (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / number(seconds.len())),
             peak_memory_bytes: runs.iter().filter_map(|run| run.result.peak_memory_bytes).max(),
+            device_memory_bytes: runs.iter().filter_map(|run| run.result.device_memory_bytes).max(),
             runs: runs.iter().map(|run| run.result.clone()).collect(),
             missing: Vec::new(),
         })
@@ -335,6 +341,7 @@ impl Done {
                 best_epoch,
                 seconds: manifest.seconds(),
                 peak_memory_bytes: manifest.peak_memory_bytes(),
+                device_memory_bytes: device_memory(&folder.log()),
                 test_uses: manifest.test_uses.len(),
             },
             split: manifest.split,
@@ -371,6 +378,15 @@ fn each(scores: &[Headline], of: impl Fn(&[f64]) -> f64) -> Headline {
 #[expect(clippy::cast_precision_loss, reason = "numbers of runs are small")]
 fn number(count: usize) -> f64 {
     count as f64
+}
+
+/// The most memory that a log tells of on its CUDA device.
+fn device_memory(path: &Path) -> Option<u64> {
+    let memory = |entry: &Entry| match entry {
+        Entry::Epoch(epoch) => epoch.device_memory,
+        Entry::Step(_) => None,
+    };
+    log::read(path).ok()?.iter().filter_map(memory).max()
 }
 
 /// How many numbers the best checkpoint of a run holds: the sizes in the head of its file.

@@ -211,7 +211,7 @@ fn folds(corpus: &CorpusResult) -> Part {
 }
 
 fn costs(corpus: &CorpusResult) -> Part {
-    let head = ["system", "parameters", "training time a run", "memory", "uses of test a run"];
+    let head = ["system", "parameters", "training time a run", "memory", "on the device", "uses of test a run"];
     let mut part = Part::new(format!("{}: what it takes", corpus.name), &head);
     for cell in &corpus.systems {
         let shown = |value: Option<String>| value.unwrap_or_else(|| NONE.to_owned());
@@ -220,6 +220,7 @@ fn costs(corpus: &CorpusResult) -> Part {
             shown(cell.parameters.map(parameters)),
             shown(cell.seconds.map(words)),
             shown(cell.peak_memory_bytes.map(memory)),
+            shown(cell.device_memory_bytes.map(memory)),
             uses(cell),
         ]);
     }
@@ -281,7 +282,10 @@ fn notes(results: &Results) -> Vec<String> {
             results.comparisons
         ));
     }
-    notes.push("memory: the most that a run held on the host".to_owned());
+    notes.push(
+        "memory: the most that a run held on the host, and that was in use on its CUDA device at the end of an epoch"
+            .to_owned(),
+    );
     let missing: Vec<&str> = results.cells().flat_map(|cell| &cell.missing).map(String::as_str).collect();
     if results.runs_done < results.runs_planned {
         let shown: Vec<&str> = missing.iter().copied().take(10).collect();

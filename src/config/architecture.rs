@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::problem::{ConfigError, Problem};
-use super::types::{FusionKind, SpeechPooling, TextPooling};
+use super::types::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
 use super::{Config, EncoderMap};
+use crate::config::keys::Kind;
+use crate::method::HeadOptions;
 
 /// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +23,12 @@ pub struct Architecture {
     pub speech_pooling: SpeechPooling,
     /// Dropout before each classifier.
     pub classifier_dropout: f64,
-    /// The fusion.
+    /// The fusion of the paper's system; as published where the method is another.
+    #[serde(default = "Fusion::published")]
     pub fusion: Fusion,
+    /// The options of another method; in a file they lie under its name.
+    #[serde(skip)]
+    pub options: Option<HeadOptions>,
 }
 
 /// `fusion` of a checkpoint's `config.json`.
@@ -30,6 +36,9 @@ pub struct Architecture {
 pub struct Fusion {
     /// What it attends over.
     pub kind: FusionKind,
+    /// Which vectors it takes in; all where a file does not say.
+    #[serde(default = "FusionVectors::all", skip_serializing_if = "FusionVectors::is_all")]
+    pub vectors: FusionVectors,
     /// Pieces of each vector; 1 with [`FusionKind::Attention`].
     pub split_heads: usize,
     /// Width of its layers; the model's with [`FusionKind::Attention`].
@@ -44,6 +53,36 @@ pub struct Fusion {
     pub dropout: f64,
     /// Whether each token has a learned vector.
     pub slot_embeddings: bool,
+}
+
+impl Fusion {
+    /// The paper's, on base encoders.
+    #[must_use]
+    pub fn published() -> Self {
+        let (layers, attention_heads) = fusion_depth(FusionKind::MultiHead);
+        Self {
+            kind: FusionKind::MultiHead,
+            vectors: FusionVectors::All,
+            split_heads: 12,
+            hidden_size: 768,
+            layers,
+            attention_heads,
+            feed_forward: FEED_FORWARD,
+            dropout: DROPOUT,
+            slot_embeddings: false,
+        }
+    }
+}
+
+impl FusionVectors {
+    const fn all() -> Self {
+        Self::All
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_all(&self) -> bool {
+        *self == Self::All
+    }
 }
 
 /// The defaults of `[model.fusion]` that depend on its kind: layers and attention heads.
@@ -61,8 +100,8 @@ const MAX_TOKENS: usize = 512;
 impl Config {
     /// Fills in what the encoders decide, and checks what must fit together.
     ///
-    /// `text_encoder` and `speech_encoder` are the Hugging Face configs in use; `initial` is the architecture of the
-    /// checkpoint of `train.init`. The returned config states everything that the returned architecture does.
+    /// `text_encoder` and `speech_encoder` are the Hugging Face configs in use, empty where the method does not read that
+    /// modality; `initial` is the architecture of the checkpoint of `train.init`. The returned config states everything that the returned architecture does.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every contradiction.
@@ -75,9 +114,9 @@ impl Config {
         let mut problems = Vec::new();
         let architecture = match initial {
             Some(initial) => self.as_in(initial, &mut problems),
-            None => self.beside(text_encoder),
+            None => self.beside(text_encoder, speech_encoder, &mut problems),
         };
-        architecture.check(&mut problems);
+        self.check_method(&architecture, &mut problems);
         let max_tokens = self.check_encoders(text_encoder, speech_encoder, &mut problems);
         if problems.is_empty() {
             Ok((self.stating(&architecture, max_tokens), architecture))
@@ -87,10 +126,11 @@ impl Config {
     }
 
     /// What the config says, else what the text encoder's sizes ask for, else the paper's.
-    fn beside(&self, text_encoder: &EncoderMap) -> Architecture {
+    fn beside(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> Architecture {
         let stated = &self.model.fusion;
         let kind = stated.kind.unwrap_or(FusionKind::MultiHead);
         let (layers, attention_heads) = fusion_depth(kind);
+        let text_encoder = if self.model.method.reads().text() { text } else { speech };
         let hidden_size = self.model.hidden_size.unwrap_or_else(|| whole(text_encoder, "hidden_size", 768));
         let split_heads = match kind {
             FusionKind::MultiHead => whole(text_encoder, "num_attention_heads", 12),
@@ -101,8 +141,10 @@ impl Config {
             text_pooling: self.text.pooling.unwrap_or(TextPooling::Cls),
             speech_pooling: self.speech.pooling.unwrap_or(SpeechPooling::Mean),
             classifier_dropout: self.model.classifier_dropout.unwrap_or(DROPOUT),
+            options: self.options(whole(text_encoder, "num_attention_heads", 12), problems),
             fusion: Fusion {
                 kind,
+                vectors: self.vectors(),
                 split_heads: stated.split_heads.unwrap_or(split_heads),
                 hidden_size: stated.hidden_size.unwrap_or(hidden_size),
                 layers: stated.layers.unwrap_or(layers),
@@ -114,10 +156,46 @@ impl Config {
         }
     }
 
+    fn vectors(&self) -> FusionVectors {
+        if self.model.ablation == Ablation::RawOnly { FusionVectors::Raw } else { FusionVectors::All }
+    }
+
+    /// The method's options: the published ones but for those that are stated.
+    fn options(&self, heads: usize, problems: &mut Vec<Problem>) -> Option<HeadOptions> {
+        let model = &self.model;
+        model.method.options(&model.options, heads).unwrap_or_else(|problem| {
+            problems.push(Problem::conflict(&format!("model.{}", model.method), format!("does not fit: {problem}")));
+            None
+        })
+    }
+
+    /// The checkpoint's options; weights and dropouts may be stated anew.
+    fn options_as_in(&self, initial: &HeadOptions, problems: &mut Vec<Problem>) -> Option<HeadOptions> {
+        let method = self.model.method;
+        let Value::Object(mut options) = initial.to_json() else { return None };
+        for key in method.keys() {
+            let name = key.split().1;
+            let (Some(stated), Some(own)) = (self.model.options.get(name), options.get_mut(name)) else { continue };
+            if matches!(key.kind, Kind::Number(_)) {
+                own.clone_from(stated);
+            } else {
+                contradict(key.path, Some(stated), &&*own, problems);
+            }
+        }
+        method.options_from(Value::Object(options)).ok().flatten()
+    }
+
     /// The checkpoint's architecture; dropouts are no part of it and may be stated anew.
     fn as_in(&self, initial: &Architecture, problems: &mut Vec<Problem>) -> Architecture {
         let stated = &self.model.fusion;
         let fusion = &initial.fusion;
+        let other = if fusion.vectors == FusionVectors::Raw { Ablation::RawOnly } else { Ablation::None };
+        contradict(
+            "model.ablation",
+            (self.vectors() != fusion.vectors).then_some(self.model.ablation),
+            &other,
+            problems,
+        );
         contradict("model.hidden_size", self.model.hidden_size, &initial.hidden_size, problems);
         contradict("text.pooling", self.text.pooling, &initial.text_pooling, problems);
         contradict("speech.pooling", self.speech.pooling, &initial.speech_pooling, problems);
@@ -131,11 +209,27 @@ impl Config {
         let mut architecture = initial.clone();
         architecture.classifier_dropout = self.model.classifier_dropout.unwrap_or(initial.classifier_dropout);
         architecture.fusion.dropout = stated.dropout.unwrap_or(fusion.dropout);
+        if let Some(options) = &initial.options {
+            architecture.options = self.options_as_in(options, problems);
+        }
         architecture
     }
 
-    /// Checks what the encoders limit; returns `data.max_tokens`.
-    fn check_encoders(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> usize {
+    /// Checks what only the method in use has.
+    fn check_method(&self, architecture: &Architecture, problems: &mut Vec<Problem>) {
+        match &architecture.options {
+            None => architecture.check_fusion(problems),
+            Some(options) => {
+                if let Err(misfit) = options.check(architecture.hidden_size) {
+                    let key = format!("model.{}.{}", self.model.method, misfit.option);
+                    problems.push(Problem::conflict(&key, misfit.problem));
+                }
+            }
+        }
+    }
+
+    /// Checks what the encoders limit; returns `data.max_tokens`, none where text is not read.
+    fn check_encoders(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> Option<usize> {
         for (key, wanted, encoder) in [
             ("text.freeze_layers", self.text.freeze_layers, text),
             ("speech.freeze_layers", self.speech.freeze_layers, speech),
@@ -145,6 +239,9 @@ impl Config {
                 problems.push(Problem::conflict(key, format!("is {wanted}, but the encoder has {layers} layers")));
             }
         }
+        if !self.model.method.reads().text() {
+            return None;
+        }
         // RoBERTa numbers its positions from pad_token_id + 1.
         let unused = whole(text, "pad_token_id", 1).saturating_add(1);
         let limit = whole(text, "max_position_embeddings", 512).saturating_sub(unused);
@@ -153,17 +250,25 @@ impl Config {
                 format!("is {wanted}, but the text encoder has positions for {limit} tokens: set it to {limit}");
             problems.push(Problem::conflict("data.max_tokens", reason));
         }
-        self.data.max_tokens.unwrap_or(MAX_TOKENS.min(limit))
+        Some(self.data.max_tokens.unwrap_or(MAX_TOKENS.min(limit)))
     }
 
-    fn stating(&self, architecture: &Architecture, max_tokens: usize) -> Self {
-        let Architecture { hidden_size, text_pooling, speech_pooling, classifier_dropout, fusion } = architecture;
+    fn stating(&self, architecture: &Architecture, max_tokens: Option<usize>) -> Self {
+        let Architecture { hidden_size, text_pooling, speech_pooling, classifier_dropout, fusion, options } =
+            architecture;
+        let reads = self.model.method.reads();
         let mut config = self.clone();
-        config.data.max_tokens = Some(max_tokens);
-        config.text.pooling = Some(*text_pooling);
-        config.speech.pooling = Some(*speech_pooling);
+        config.data.max_tokens = max_tokens;
+        config.text.pooling = reads.text().then_some(*text_pooling);
+        config.speech.pooling = reads.speech().then_some(*speech_pooling);
         config.model.hidden_size = Some(*hidden_size);
         config.model.classifier_dropout = Some(*classifier_dropout);
+        if let Some(options) = options {
+            if let Value::Object(options) = options.to_json() {
+                config.model.options = options;
+            }
+            return config;
+        }
         config.model.fusion = super::FusionConfig {
             kind: Some(fusion.kind),
             split_heads: Some(fusion.split_heads),
@@ -180,7 +285,7 @@ impl Config {
 
 impl Architecture {
     /// Adds what does not fit together.
-    fn check(&self, problems: &mut Vec<Problem>) {
+    fn check_fusion(&self, problems: &mut Vec<Problem>) {
         let Fusion { kind, split_heads, hidden_size, attention_heads, .. } = self.fusion;
         let mut complain = |key: &str, reason: String| problems.push(Problem::conflict(key, reason));
         if self.hidden_size == 0 || split_heads == 0 || !self.hidden_size.is_multiple_of(split_heads) {

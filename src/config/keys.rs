@@ -1,13 +1,15 @@
 //! The one table of all keys: path, what the value may be, default, and a line of documentation.
 //!
 //! Validation, the search for the nearest key, the defaults of the resolver and `clasp config show --defaults` all read
-//! this table; there is no other list of keys. The keys of the encoders' own configs are in [`super::encoder_keys`].
+//! this table; there is no other list of keys. A method's own keys are in its file ([`crate::method`]), those of the
+//! encoders' configs in [`super::encoder_keys`].
 
 use super::encoder_keys;
 use super::types::{
-    Ablation, ClassWeights, FusionKind, KlDirection, Method, Negatives, OptimizerKind, Precision, Schedule, Similarity,
+    Ablation, ClassWeights, FusionKind, KlDirection, Negatives, OptimizerKind, Precision, Schedule, Similarity,
     SpeechPooling, TextPooling,
 };
+use crate::method::Method;
 
 /// The range of a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,12 +133,12 @@ pub struct Key {
 
 impl Key {
     /// A key with a fixed default.
-    pub(super) const fn fixed(path: &'static str, kind: Kind, value: &'static str, about: &'static str) -> Self {
+    pub(crate) const fn fixed(path: &'static str, kind: Kind, value: &'static str, about: &'static str) -> Self {
         Self { path, kind, preset: Preset::Value(value), about }
     }
 
     /// A key whose default depends on other keys.
-    pub(super) const fn open(path: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Self {
+    pub(crate) const fn open(path: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Self {
         Self { path, kind, preset: Preset::Depends(default), about }
     }
 
@@ -155,7 +157,10 @@ impl Key {
 
 const NONE: &str = "none";
 
-/// Every key but those of the encoders' own configs, in the order of the documentation.
+/// What a dropout takes.
+pub const DROPOUT: Kind = Kind::Number(Range::BelowOne);
+
+/// Every key but those of one method and those of the encoders' own configs, in the order of the documentation.
 const GENERAL: &[Key] = &[
     Key::open("data.train", Kind::Path, "required, unless [data.demo] is there", "manifest to train on (JSON Lines)"),
     Key::open("data.dev", Kind::Path, "none: the last epoch is the best", "manifest that picks the best epoch"),
@@ -216,14 +221,19 @@ const GENERAL: &[Key] = &[
         "true for a loaded encoder, false for a fresh one",
         "keep the convolutions as they are",
     ),
-    Key::fixed("model.method", Kind::Choice(Method::WORDS), "\"clasp\"", "the system (this version: clasp)"),
+    Key::fixed("model.method", Kind::Choice(Method::WORDS), "\"clasp\"", "the system"),
     Key::fixed(
         "model.ablation",
         Kind::Choice(Ablation::WORDS),
         "\"none\"",
-        "what is left out; it wins over the weights and the fusion of the file",
+        "what is left out of clasp; it wins over the weights and the fusion of the file",
     ),
-    Key::open("model.hidden_size", Kind::Integer(1), "the text encoder's", "width of all utterance vectors"),
+    Key::open(
+        "model.hidden_size",
+        Kind::Integer(1),
+        "the text encoder's, else the speech encoder's",
+        "width of all vectors",
+    ),
     Key::open(
         "model.dropout",
         Kind::Number(Range::BelowOne),
@@ -326,9 +336,10 @@ const GENERAL: &[Key] = &[
     Key::fixed("run.workers", Kind::Integer(1), "2", "threads that decode audio"),
 ];
 
-/// Every key, those of the encoders' own configs last.
+/// Every key: the general ones, those of the methods, those of the encoders' own configs.
 pub fn all() -> impl Iterator<Item = &'static Key> {
-    GENERAL.iter().chain(encoder_keys::TEXT).chain(encoder_keys::SPEECH)
+    let of_methods = Method::ALL.iter().flat_map(|method| method.keys());
+    GENERAL.iter().chain(of_methods).chain(encoder_keys::TEXT).chain(encoder_keys::SPEECH)
 }
 
 /// The key of this path.

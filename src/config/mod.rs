@@ -25,9 +25,11 @@ use serde_json::{Map, Value};
 pub use architecture::{Architecture, Fusion};
 pub use problem::{ConfigError, Fault, Place, Problem};
 pub use types::{
-    Ablation, ClassWeights, Device, Devices, FusionKind, KlDirection, Method, Negatives, OptimizerKind, Precision,
-    Schedule, Similarity, SpeechPooling, TextPooling,
+    Ablation, ClassWeights, Device, Devices, FusionKind, FusionVectors, KlDirection, Negatives, OptimizerKind,
+    Precision, Schedule, Similarity, SpeechPooling, TextPooling,
 };
+
+pub use crate::method::Method;
 
 use document::Document;
 use resolve::Surroundings;
@@ -108,6 +110,8 @@ pub enum EncoderSource {
         /// The Hugging Face config.
         config: EncoderMap,
     },
+    /// Nothing: the method does not read that modality.
+    Absent,
     /// The clasp checkpoint of `train.init`.
     Initial {
         /// Keys that replace those of the checkpoint's encoder config; they change no shape.
@@ -127,6 +131,8 @@ pub enum TokenizerSource {
     },
     /// The clasp checkpoint of `train.init`.
     Initial,
+    /// Nothing: the method does not read text.
+    Absent,
 }
 
 /// `[text]`: the text encoder.
@@ -174,6 +180,8 @@ pub struct ModelConfig {
     pub classifier_dropout: Option<f64>,
     /// `[model.fusion]`
     pub fusion: FusionConfig,
+    /// `[model.<method>]`: what is stated of the method's own options; all of them once the config is settled.
+    pub options: Map<String, Value>,
 }
 
 /// `[model.fusion]`; what is none is the encoders' or the checkpoint's to decide.

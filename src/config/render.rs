@@ -8,7 +8,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::keys::{self, Preset};
-use super::{Config, DataSource, EncoderMap, EncoderSource, TokenizerSource};
+use super::{Config, DataSource, EncoderMap, EncoderSource, Method, TokenizerSource};
+
+/// The keys of `[loss]` that every method reads.
+pub(super) const COMMON_LOSS: [&str; 2] = ["loss.class_weights", "loss.label_smoothing"];
 
 impl Config {
     /// The config as a TOML file with absolute paths, in the order of the table of keys.
@@ -73,7 +76,7 @@ impl Config {
         let (tokenizer, vocab_size) = match &text.tokenizer {
             TokenizerSource::Folder(folder) => (path(Some(folder)), Value::Null),
             TokenizerSource::Train { vocab_size } => (json!("train"), json!(vocab_size)),
-            TokenizerSource::Initial => (Value::Null, Value::Null),
+            TokenizerSource::Initial | TokenizerSource::Absent => (Value::Null, Value::Null),
         };
         let mut values = keyed([
             ("text.tokenizer", tokenizer),
@@ -91,6 +94,11 @@ impl Config {
                 EncoderSource::Checkpoint { folder, overrides } => (Some(folder.as_path()), overrides),
                 EncoderSource::Fresh { config } => (None, config),
                 EncoderSource::Initial { overrides } => (None, overrides),
+                EncoderSource::Absent => {
+                    // What is not read has no keys.
+                    values.retain(|(path, _)| path.split('.').next() != Some(section));
+                    continue;
+                }
             };
             values.push((format!("{section}.checkpoint"), path(folder)));
             values.extend(entries(section, map));
@@ -100,7 +108,7 @@ impl Config {
 
     fn model_values(&self) -> Vec<(String, Value)> {
         let (model, fusion, loss) = (&self.model, &self.model.fusion, &self.loss);
-        keyed([
+        let mut values = keyed([
             ("model.method", json!(model.method)),
             ("model.ablation", json!(model.ablation)),
             ("model.hidden_size", json!(model.hidden_size)),
@@ -126,7 +134,18 @@ impl Config {
             ("loss.kl_detach", json!(loss.kl_detach)),
             ("loss.class_weights", json!(loss.class_weights)),
             ("loss.label_smoothing", json!(loss.label_smoothing)),
-        ])
+        ]);
+        if model.method != Method::Clasp {
+            // The terms and the fusion of the paper's system.
+            values.retain(|(path, _)| {
+                !path.starts_with("model.fusion.")
+                    && (!path.starts_with("loss.") || COMMON_LOSS.contains(&path.as_str()))
+            });
+        }
+        values.extend(
+            model.options.iter().map(|(name, value)| (format!("model.{}.{name}", model.method), value.clone())),
+        );
+        values
     }
 
     fn train_values(&self) -> Vec<(String, Value)> {

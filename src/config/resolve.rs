@@ -14,11 +14,12 @@ use super::architecture::{DROPOUT, FEED_FORWARD, fusion_depth};
 use super::builtin::Source;
 use super::document::Document;
 use super::problem::{ConfigError, Problem};
-use super::types::{Ablation, FusionKind, Method, OptimizerKind, Precision, Schedule};
+use super::render::COMMON_LOSS;
+use super::types::{Ablation, FusionKind, OptimizerKind, Precision, Schedule};
 use super::validate;
 use super::{
-    ClassWeights, Config, DataConfig, DataSource, Device, EncoderSource, FusionConfig, KlDirection, LossConfig,
-    ModelConfig, Negatives, RunConfig, Similarity, TrainConfig, locate,
+    ClassWeights, Config, DataConfig, DataSource, Device, EncoderMap, EncoderSource, FusionConfig, KlDirection,
+    LossConfig, Method, ModelConfig, Negatives, RunConfig, Similarity, TrainConfig, locate,
 };
 use reader::Resolver;
 
@@ -75,10 +76,12 @@ impl Resolver<'_> {
         let train = self.train(&data);
         let has_init = train.init.is_some();
         let dropout = self.dropout();
-        let text = self.text_encoder(has_init, dropout);
-        let speech = self.speech_encoder(has_init, dropout);
-        let model = self.model(has_init, dropout);
-        let loss = self.loss(model.ablation);
+        let method = self.choice("model.method", Method::from_word).unwrap_or(Method::Clasp);
+        let reads = method.reads();
+        let text = if reads.text() { self.text_encoder(has_init, dropout) } else { encoders::no_text() };
+        let speech = if reads.speech() { self.speech_encoder(has_init, dropout) } else { encoders::no_speech() };
+        let model = self.model(method, has_init, dropout);
+        let loss = self.loss(&model);
         let config = Config { data, text, speech, model, loss, train, run };
         self.settle_fresh(config)
     }
@@ -178,15 +181,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn model(&mut self, has_init: bool, dropout: Option<f64>) -> ModelConfig {
-        let method = self.choice("model.method", Method::from_word).unwrap_or(Method::Clasp);
-        if method != Method::Clasp {
-            self.unavailable("model.method", method.word(), Method::Clasp.word());
-        }
-        let ablation = self.choice("model.ablation", Ablation::from_word).unwrap_or(Ablation::None);
-        if ablation == Ablation::RawOnly {
-            let built: Vec<&str> = Ablation::WORDS.iter().copied().filter(|word| *word != "raw-only").collect();
-            self.unavailable("model.ablation", ablation.word(), &built.join(", "));
+    fn model(&mut self, method: Method, has_init: bool, dropout: Option<f64>) -> ModelConfig {
+        let mut ablation = self.choice("model.ablation", Ablation::from_word).unwrap_or(Ablation::None);
+        if method != Method::Clasp && ablation != Ablation::None {
+            let reason = format!("leaves something out of the paper's system, but model.method is {method}");
+            self.conflict("model.ablation", reason + ": set it to none, or the method to clasp");
+            ablation = Ablation::None;
         }
         let classifier_dropout = self.stated_number("model.classifier_dropout");
         let default_dropout = (!has_init).then_some(DROPOUT);
@@ -196,11 +196,34 @@ impl Resolver<'_> {
             hidden_size: self.stated_integer("model.hidden_size"),
             dropout,
             classifier_dropout: dropout.or(classifier_dropout).or(default_dropout),
-            fusion: self.fusion(ablation, has_init, dropout),
+            fusion: self.fusion(method, ablation, has_init, dropout),
+            options: self.options(method, dropout),
         }
     }
 
-    fn fusion(&mut self, ablation: Ablation, has_init: bool, dropout: Option<f64>) -> FusionConfig {
+    /// The stated options of the method; those of others are left alone, as a file may serve several methods.
+    fn options(&mut self, method: Method, dropout: Option<f64>) -> EncoderMap {
+        let mut stated = EncoderMap::new();
+        for (own, key) in Method::ALL.iter().flat_map(|method| method.keys().iter().map(move |key| (*method, key))) {
+            let value = self.set(key.path).cloned();
+            let is_dropout = key.path.ends_with("dropout");
+            self.check_dropout_flags(key.path, dropout.filter(|_| is_dropout));
+            if own != method {
+                if value.is_some() && self.is_flag(key.path) {
+                    self.conflict(key.path, format!("is an option of {own}, but model.method is {method}: remove one"));
+                }
+            } else if let Some(value) = dropout.filter(|_| is_dropout).map(Value::Float).or(value) {
+                stated.insert(key.split().1.to_owned(), encoders::json(&value, key.kind));
+            }
+        }
+        stated
+    }
+
+    fn fusion(&mut self, method: Method, ablation: Ablation, has_init: bool, dropout: Option<f64>) -> FusionConfig {
+        if method != Method::Clasp {
+            self.check_flags_of_clasp("model.fusion.", method);
+            return FusionConfig::default();
+        }
         let stated_kind = self.choice("model.fusion.kind", FusionKind::from_word);
         let is_replaced = ablation == Ablation::NoMultiHead && stated_kind != Some(FusionKind::Attention);
         if is_replaced && self.is_flag("model.ablation") && stated_kind.is_some() && self.is_flag("model.fusion.kind") {
@@ -227,7 +250,18 @@ impl Resolver<'_> {
         }
     }
 
-    fn loss(&mut self, ablation: Ablation) -> LossConfig {
+    /// Keys of the paper's system alone contradict another method where they are flags.
+    fn check_flags_of_clasp(&mut self, prefix: &str, method: Method) {
+        let keys = super::keys::all().map(|key| key.path);
+        for path in keys.filter(|path| path.starts_with(prefix) && !COMMON_LOSS.contains(path)) {
+            if self.set(path).is_some() && self.is_flag(path) {
+                self.conflict(path, format!("is an option of clasp, but model.method is {method}: remove one"));
+            }
+        }
+    }
+
+    fn loss(&mut self, model: &ModelConfig) -> LossConfig {
+        let ablation = model.ablation;
         let default = LossConfig::default();
         let mut loss = LossConfig {
             semantic: self.number("loss.semantic"),
@@ -243,14 +277,21 @@ impl Resolver<'_> {
             class_weights: self.choice("loss.class_weights", ClassWeights::from_word).unwrap_or(default.class_weights),
             label_smoothing: self.number("loss.label_smoothing"),
         };
+        if model.method != Method::Clasp {
+            self.check_flags_of_clasp("loss.", model.method);
+            let LossConfig { class_weights, label_smoothing, .. } = loss;
+            return LossConfig { class_weights, label_smoothing, ..default };
+        }
+        let reconstruction = ("loss.reconstruction", &mut loss.reconstruction);
         let (semantic, modality) = (("loss.semantic", &mut loss.semantic), ("loss.modality", &mut loss.modality));
         let removed = match ablation {
             Ablation::NoSemantic => vec![semantic],
             Ablation::NoModality => vec![modality],
             Ablation::NoContrastive => vec![semantic, modality],
-            Ablation::NoReconstruction => vec![("loss.reconstruction", &mut loss.reconstruction)],
+            Ablation::NoReconstruction => vec![reconstruction],
             Ablation::NoKl => vec![("loss.kl", &mut loss.kl)],
-            Ablation::None | Ablation::NoMultiHead | Ablation::RawOnly => Vec::new(),
+            Ablation::RawOnly => vec![semantic, modality, reconstruction],
+            Ablation::None | Ablation::NoMultiHead => Vec::new(),
         };
         for (path, weight) in removed {
             if *weight > 0.0 && self.is_flag(path) && self.is_flag("model.ablation") {
@@ -262,18 +303,23 @@ impl Resolver<'_> {
         loss
     }
 
-    /// With both encoders fresh, everything about the architecture is known here already.
+    /// With fresh encoders everything about the architecture is known here already.
     fn settle_fresh(&mut self, config: Config) -> Config {
         let sections = ["text", "speech", "model", "data.max_tokens"];
-        let (EncoderSource::Fresh { config: text }, EncoderSource::Fresh { config: speech }) =
-            (&config.text.source, &config.speech.source)
+        let none = EncoderMap::new();
+        let known = |source| match source {
+            EncoderSource::Fresh { config } => Some(config),
+            EncoderSource::Absent => Some(none.clone()),
+            _ => None,
+        };
+        let (Some(text), Some(speech)) = (known(config.text.source.clone()), known(config.speech.source.clone()))
         else {
             return config;
         };
         if !self.problems.is_empty() || self.is_rejected(&sections) {
             return config;
         }
-        match config.settle(text, speech, None) {
+        match config.settle(&text, &speech, None) {
             Ok((settled, _)) => settled,
             Err(ConfigError::Invalid { problems, .. }) => {
                 for problem in problems {

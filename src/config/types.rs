@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! choices {
     ($(#[$about:meta])* $name:ident { $($(#[$variant_about:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         pub enum $name {
             $($(#[$variant_about])* #[serde(rename = $word)] $variant),+
         }
@@ -20,6 +20,9 @@ macro_rules! choices {
         impl $name {
             /// Every word, in the order of the documentation.
             pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// Every choice, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The word of the config file.
             #[must_use]
@@ -39,13 +42,15 @@ macro_rules! choices {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str(self.word())
             }
         }
     };
 }
+
+pub(crate) use choices;
 
 choices! {
     /// How the text encoder's states become one vector.
@@ -62,30 +67,6 @@ choices! {
     SpeechPooling {
         /// The mean over the real frames.
         Mean = "mean",
-    }
-}
-
-choices! {
-    /// The system that is trained: the paper's, or one of those it is compared with.
-    Method {
-        /// The text encoder alone.
-        Text = "text",
-        /// The speech encoder alone.
-        Speech = "speech",
-        /// The mean of the two single systems' probabilities.
-        LateFusion = "late-fusion",
-        /// The two vectors side by side.
-        Concat = "concat",
-        /// Low-rank multimodal fusion.
-        Lmf = "lmf",
-        /// Modality-invariant and -specific representations.
-        Misa = "misa",
-        /// Layer-wise fusion with modality independence modelling.
-        Lfmim = "lfmim",
-        /// The architecture of low-resource multimodal pre-training, without its pre-training.
-        LrmpArch = "lrmp-arch",
-        /// The paper's system.
-        Clasp = "clasp",
     }
 }
 
@@ -118,6 +99,16 @@ choices! {
         MultiHead = "multi_head",
         /// The six whole vectors: the ablation.
         Attention = "attention",
+    }
+}
+
+choices! {
+    /// Which vectors the fusion takes in.
+    FusionVectors {
+        /// The encoders' and those of the projections: six.
+        All = "all",
+        /// The encoders' alone: two, the ablation `raw-only`.
+        Raw = "raw",
     }
 }
 

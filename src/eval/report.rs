@@ -313,11 +313,17 @@ impl Report {
         [
             ("text only", self.text_only.as_ref()),
             ("speech only", self.speech_only.as_ref()),
-            ("fusion", Some(&self.fusion)),
+            (self.reported(), Some(&self.fusion)),
         ]
         .into_iter()
         .filter_map(|(name, scores)| scores.map(|scores| (name, scores)))
         .collect()
+    }
+
+    /// What the reported prediction is called: the fusion's, where there are other classifiers to tell it from.
+    #[must_use]
+    pub fn reported(&self) -> &'static str {
+        if self.text_only.is_some() || self.speech_only.is_some() { "fusion" } else { "prediction" }
     }
 
     /// The label that the reported prediction gives to every example, if there is one: the sign of a collapsed model.

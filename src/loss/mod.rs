@@ -55,18 +55,6 @@ impl<B: Backend> LossTerms<B> {
             ("kl", self.kl),
         ]
     }
-
-    /// What is minimised of a part of the examples: its means count by `share`, the contrastive terms by `contrast`,
-    /// which is larger where they are those of more examples than the part has.
-    #[must_use]
-    pub fn objective(&self, config: &LossConfig, share: f64, contrast: f64) -> Tensor<B, 1> {
-        let total = self.total.clone() * share;
-        if contrast <= share {
-            return total;
-        }
-        let contrastive = self.semantic.clone() * config.semantic + self.modality.clone() * config.modality;
-        total + contrastive * (contrast - share)
-    }
 }
 
 /// The vectors that the contrastive terms compare, each [examples, hidden]: those of the batch, or of a larger one of

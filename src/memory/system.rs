@@ -135,13 +135,13 @@ mod tests {
     fn the_tightest_control_group_limits_it_and_cached_files_do_not_count() {
         let (_folder, files) = system(&[
             MEMINFO,
-            ("proc/self/cgroup", "0::/work/job\n"),
+            ("proc/self/cgroup", "0::/jobs/one\n"),
             ("groups/memory.stat", "anon 5\n"),
-            ("groups/work/memory.max", "1073741824\n"),
-            ("groups/work/memory.current", "943718400\n"),
-            ("groups/work/memory.stat", "anon 1\ninactive_file 419430400\nactive_file 7\n"),
-            ("groups/work/job/memory.max", "max\n"),
-            ("groups/work/job/memory.current", "10\n"),
+            ("groups/jobs/memory.max", "1073741824\n"),
+            ("groups/jobs/memory.current", "943718400\n"),
+            ("groups/jobs/memory.stat", "anon 1\ninactive_file 419430400\nactive_file 7\n"),
+            ("groups/jobs/one/memory.max", "max\n"),
+            ("groups/jobs/one/memory.current", "10\n"),
         ]);
         // 1024 MiB, less 900 in use, of which 400 are files that nobody reads.
         assert_eq!(files.available(), Some(524 * MIB));

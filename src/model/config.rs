@@ -1,21 +1,28 @@
 //! What a model is made of, as a checkpoint's `config.json` states it.
 
 use crate::{
-    config::{Architecture, Fusion as FusionConfig, FusionKind},
+    config::{Architecture, Fusion as FusionConfig, FusionKind, FusionVectors},
     encoder::{
         EncoderError, RobertaConfig, Wav2Vec2Config,
         layer::{Activation, LayerConfig},
     },
+    method::{HeadOptions, Method, Sizes},
 };
 
 /// Added to the variance in the fusion's norms (`torch.nn.LayerNorm`).
 const FUSION_EPSILON: f64 = 1e-5;
 
 impl FusionConfig {
+    /// Pieces of each vector.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        if self.kind == FusionKind::MultiHead { self.split_heads } else { 1 }
+    }
+
     /// Tokens of an example.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        6 * if self.kind == FusionKind::MultiHead { self.split_heads } else { 1 }
+        self.pieces() * if self.vectors == FusionVectors::All { 6 } else { 2 }
     }
 
     /// Length of the fused vector.
@@ -44,17 +51,62 @@ impl FusionConfig {
 /// The whole model: the typed form of `config.json`.
 #[derive(Clone, Debug)]
 pub struct ModelConfig {
+    /// The method.
+    pub method: Method,
     /// The labels in the order of the logits.
     pub labels: Vec<String>,
     /// Sizes and dropouts beside the encoders.
     pub architecture: Architecture,
-    /// The text encoder.
-    pub text_encoder: RobertaConfig,
-    /// The speech encoder.
-    pub speech_encoder: Wav2Vec2Config,
+    /// The text encoder, where the method reads text.
+    pub text_encoder: Option<RobertaConfig>,
+    /// The speech encoder, where the method reads speech.
+    pub speech_encoder: Option<Wav2Vec2Config>,
 }
 
 impl ModelConfig {
+    /// The head's options; none of the paper's system.
+    #[must_use]
+    pub fn head(&self) -> Option<HeadOptions> {
+        let fusion = &self.architecture.fusion;
+        match self.method {
+            Method::Clasp => (fusion.vectors == FusionVectors::Raw).then(|| HeadOptions::RawFusion(fusion.clone())),
+            _ => self.architecture.options.clone(),
+        }
+    }
+
+    /// What a head is told of the encoders and the task.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            labels: self.labels.len(),
+            hidden: self.architecture.hidden_size,
+            text: self.text_encoder.as_ref().map_or(0, |encoder| encoder.hidden_size),
+            speech: self.speech_encoder.as_ref().map_or(0, |encoder| encoder.hidden_size),
+            classifier_dropout: self.architecture.classifier_dropout,
+        }
+    }
+
+    /// Width of the vectors of which terms compare different examples; 0 where no term does.
+    #[must_use]
+    pub fn contrasted_size(&self) -> usize {
+        match self.head() {
+            Some(options) => options.contrasted_size(),
+            None => self.architecture.hidden_size,
+        }
+    }
+
+    /// The names of the loss terms, without their sum.
+    #[must_use]
+    pub fn terms(&self) -> &'static [&'static str] {
+        self.head().map_or(super::TERMS, |options| options.terms())
+    }
+
+    /// Frames that the speech encoder makes of so many samples; as many as one needs where it is not there.
+    #[must_use]
+    pub fn frames(&self, samples: usize) -> usize {
+        self.speech_encoder.as_ref().map_or(1, |encoder| encoder.frames(samples))
+    }
+
     /// Checks the sizes of the parts against each other.
     ///
     /// # Errors
@@ -65,8 +117,15 @@ impl ModelConfig {
             return invalid("labels is empty".into());
         }
         let hidden = self.architecture.hidden_size;
+        if let Some(options) = &self.architecture.options {
+            let wrong = |misfit: crate::method::Misfit| EncoderError::Invalid {
+                encoder: "model",
+                problem: format!("{}.{} {}", self.method, misfit.option, misfit.problem),
+            };
+            return options.check(hidden).map_err(wrong);
+        }
         let fusion = &self.architecture.fusion;
-        let pieces = fusion.tokens() / 6;
+        let pieces = fusion.pieces();
         if hidden == 0 || pieces == 0 || !hidden.is_multiple_of(pieces) {
             return invalid(format!("fusion.split_heads = {pieces} must divide hidden_size = {hidden}"));
         }

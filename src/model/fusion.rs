@@ -1,4 +1,4 @@
-//! Multi-head fusion: six utterance vectors, cut into tokens, through a small Transformer (paper, section 3.3).
+//! Multi-head fusion: utterance vectors, cut into tokens, through a small Transformer (paper, section 3.3).
 
 use burn::{
     module::{Module, Param},
@@ -12,7 +12,7 @@ use crate::{
     ops::{Lengths, Mode, Ops},
 };
 
-/// Six vectors to one. `multi_head` cuts each into pieces and maps every piece to a token; `attention` keeps the six
+/// Several vectors to one. `multi_head` cuts each into pieces and maps every piece to a token; `attention` keeps the
 /// whole vectors (the ablation without multi-head fusion) and adds no map.
 #[derive(Module, Debug)]
 pub struct Fusion<B: Backend> {
@@ -38,10 +38,10 @@ impl<B: Backend> Fusion<B> {
 }
 
 impl<B: Ops> Fusion<B> {
-    /// Six [batch, hidden] -> [batch, fused size]: the outputs of all tokens, concatenated.
-    pub fn forward(&self, six: [&Tensor<B, 2>; 6], mode: Mode<'_>) -> Tensor<B, 2> {
-        let rows: Tensor<B, 3> = Tensor::stack(six.map(Tensor::clone).to_vec(), 1); // [batch, 6, hidden]
-        let [batch, vectors, hidden] = rows.dims();
+    /// As many [batch, hidden] as the config has vectors -> [batch, fused size]: the outputs of all tokens, concatenated.
+    pub fn forward(&self, all: &[&Tensor<B, 2>], mode: Mode<'_>) -> Tensor<B, 2> {
+        let rows: Tensor<B, 3> = Tensor::stack(all.iter().map(|&vector| vector.clone()).collect(), 1);
+        let [batch, vectors, hidden] = rows.dims(); // [batch, vectors, hidden]
         let width = vectors * hidden / self.tokens;
         let mut x = rows.reshape([batch * self.tokens, width]);
         if let Some(input) = &self.input {

@@ -1,7 +1,9 @@
 //! CLASP: the whole forward pass on one page (paper, section 3; `scripts/clasp_torch.py`, class `Clasp`).
 
+mod baseline;
 mod config;
 mod fusion;
+mod system;
 
 use burn::{
     module::Module,
@@ -10,13 +12,18 @@ use burn::{
 
 use crate::{
     config::TextPooling,
-    encoder::{SpeechEncoder, TextEncoder},
+    encoder::{self, SpeechEncoder, TextEncoder},
     nn::{Init, Linear},
     ops::{self, Lengths, Mode, Ops},
 };
 
+pub use baseline::Baseline;
 pub use config::ModelConfig;
 pub use fusion::Fusion;
+pub use system::{AnySystem, System};
+
+/// The names of the paper's loss terms, without their sum.
+pub const TERMS: &[&str] = &["task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
 
 /// A batch of both modalities on the host, padded on the right.
 #[derive(Clone, Debug)]
@@ -99,9 +106,23 @@ pub struct Reconstruction<B: Backend> {
 /// One linear classifier each on the text, the speech and the fused vector.
 #[derive(Module, Debug)]
 pub struct Classifier<B: Backend> {
-    text: Linear<B>,
-    speech: Linear<B>,
-    fusion: Linear<B>,
+    /// On the text vector.
+    pub text: Linear<B>,
+    /// On the speech vector.
+    pub speech: Linear<B>,
+    /// On the fused vector.
+    pub fusion: Linear<B>,
+}
+
+impl<B: Backend> Classifier<B> {
+    /// Classifiers of vectors of `hidden` and of `fused` elements.
+    pub fn new(hidden: usize, fused: usize, labels: usize, init: &mut Init<'_, B>) -> Self {
+        Self {
+            text: Linear::uniform(hidden, labels, init),
+            speech: Linear::uniform(hidden, labels, init),
+            fusion: Linear::uniform(fused, labels, init),
+        }
+    }
 }
 
 /// The maps of encoders whose width is not the model's.
@@ -109,6 +130,15 @@ pub struct Classifier<B: Backend> {
 pub struct Adapter<B: Backend> {
     text: Option<Linear<B>>,
     speech: Option<Linear<B>>,
+}
+
+impl<B: Backend> Adapter<B> {
+    /// Those that encoders of these widths need.
+    fn new(text: usize, speech: usize, hidden: usize, init: &mut Init<'_, B>) -> Self {
+        let adapter =
+            |width: usize, init: &mut Init<'_, B>| (width != hidden).then(|| Linear::uniform(width, hidden, init));
+        Self { text: adapter(text, init), speech: adapter(speech, init) }
+    }
 }
 
 /// The model.
@@ -129,11 +159,13 @@ pub struct Clasp<B: Backend> {
 }
 
 impl<B: Backend> Clasp<B> {
-    /// A model with fresh parameters, or empty ones to be filled from a checkpoint.
+    /// A model with fresh parameters, or empty ones to be filled from a checkpoint; `config` has both encoders.
     pub fn new(config: &ModelConfig, init: &mut Init<'_, B>) -> Self {
-        let text_encoder = TextEncoder::new(&config.text_encoder, init);
-        let speech_encoder = SpeechEncoder::new(&config.speech_encoder, init);
-        Self::with_encoders(config, text_encoder, speech_encoder, init)
+        let (Some(text), Some(speech)) = (&config.text_encoder, &config.speech_encoder) else {
+            unreachable!("the paper's system has both encoders")
+        };
+        let (text, speech) = (TextEncoder::new(text, init), SpeechEncoder::new(speech, init));
+        Self::with_encoders(config, text, speech, init)
     }
 
     /// A model of given encoders, the rest from `init`.
@@ -144,17 +176,13 @@ impl<B: Backend> Clasp<B> {
         init: &mut Init<'_, B>,
     ) -> Self {
         let architecture = &config.architecture;
-        let (hidden, labels) = (architecture.hidden_size, config.labels.len());
-        let adapter =
-            |width: usize, init: &mut Init<'_, B>| (width != hidden).then(|| Linear::uniform(width, hidden, init));
+        let sizes = config.sizes();
+        let (hidden, labels) = (sizes.hidden, sizes.labels);
         let fusion = Fusion::new(&architecture.fusion, hidden, init);
         Self {
             text_encoder,
             speech_encoder,
-            adapter: Adapter {
-                text: adapter(config.text_encoder.hidden_size, init),
-                speech: adapter(config.speech_encoder.hidden_size, init),
-            },
+            adapter: Adapter::new(sizes.text, sizes.speech, hidden, init),
             projection: Projection {
                 invariant: Linear::uniform(hidden, hidden, init),
                 text_specific: Linear::uniform(hidden, hidden, init),
@@ -164,16 +192,38 @@ impl<B: Backend> Clasp<B> {
                 text: Linear::uniform(hidden, hidden, init),
                 speech: Linear::uniform(hidden, hidden, init),
             },
-            classifier: Classifier {
-                text: Linear::uniform(hidden, labels, init),
-                speech: Linear::uniform(hidden, labels, init),
-                fusion: Linear::uniform(architecture.fusion.fused_size(), labels, init),
-            },
+            classifier: Classifier::new(hidden, architecture.fusion.fused_size(), labels, init),
             fusion,
             classifier_dropout: architecture.classifier_dropout,
             text_pooling: architecture.text_pooling,
         }
     }
+}
+
+/// [batch * tokens, width] -> [batch, hidden].
+fn text_vector<B: Ops>(encoded: encoder::Encoded<B>, pooling: TextPooling, adapter: &Adapter<B>) -> Tensor<B, 2> {
+    let pooled = match pooling {
+        TextPooling::Cls => encoded.first(),
+        TextPooling::Mean => encoded.mean(),
+    };
+    match &adapter.text {
+        Some(adapter) => adapter.forward(pooled),
+        None => pooled,
+    }
+}
+
+/// [batch * frames, width] -> [batch, hidden].
+fn speech_vector<B: Ops>(encoded: encoder::Encoded<B>, adapter: &Adapter<B>) -> Tensor<B, 2> {
+    match &adapter.speech {
+        Some(adapter) => adapter.forward(encoded.mean()),
+        None => encoded.mean(),
+    }
+}
+
+/// Row-major samples as a tensor [batch, samples].
+fn waveforms<B: Backend>(samples: &[f32], lengths: &Lengths, device: &B::Device) -> Tensor<B, 2> {
+    let shape = [lengths.batch(), lengths.longest()];
+    Tensor::from_data(TensorData::new(samples.to_vec(), shape), device)
 }
 
 impl<B: Ops> Clasp<B> {
@@ -186,15 +236,7 @@ impl<B: Ops> Clasp<B> {
 
     /// `r_t`: row-major tokens [batch, tokens] -> [batch, hidden].
     pub fn encode_text(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Tensor<B, 2> {
-        let encoded = self.text_encoder.forward(tokens, lengths, mode, device);
-        let pooled = match self.text_pooling {
-            TextPooling::Cls => encoded.first(),
-            TextPooling::Mean => encoded.mean(),
-        };
-        match &self.adapter.text {
-            Some(adapter) => adapter.forward(pooled),
-            None => pooled,
-        }
+        text_vector(self.text_encoder.forward(tokens, lengths, mode, device), self.text_pooling, &self.adapter)
     }
 
     /// `r_a`: row-major samples [batch, samples] -> [batch, hidden].
@@ -205,13 +247,8 @@ impl<B: Ops> Clasp<B> {
         mode: Mode<'_>,
         device: &B::Device,
     ) -> Tensor<B, 2> {
-        let shape = [lengths.batch(), lengths.longest()];
-        let waveforms = Tensor::from_data(TensorData::new(samples.to_vec(), shape), device);
-        let pooled = self.speech_encoder.forward(waveforms, lengths, mode).mean();
-        match &self.adapter.speech {
-            Some(adapter) => adapter.forward(pooled),
-            None => pooled,
-        }
+        let waveforms = waveforms(samples, lengths, device);
+        speech_vector(self.speech_encoder.forward(waveforms, lengths, mode), &self.adapter)
     }
 
     /// The text classifier alone, where there is no speech: [batch, hidden] -> [batch, labels].
@@ -235,7 +272,7 @@ impl<B: Ops> Clasp<B> {
         let text_reconstructed = self.reconstruction.text.forward(text_specific.clone() + speech_invariant.clone());
         let speech_reconstructed = self.reconstruction.speech.forward(speech_specific.clone() + text_invariant.clone());
         let six = [&speech, &text, &speech_invariant, &text_invariant, &speech_specific, &text_specific];
-        let fused = self.fusion.forward(six, mode);
+        let fused = self.fusion.forward(&six, mode);
         let fused_dropped = ops::dropout(fused.clone(), mode.dropout(self.classifier_dropout));
         ClaspOutput {
             logits_text: self.classify_text(text.clone(), mode),

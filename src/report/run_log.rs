@@ -49,7 +49,7 @@ fn table(epochs: &[&EpochEntry]) -> Table {
         table.row([
             epoch.epoch.to_string(),
             epoch.step.to_string(),
-            number(epoch.train.loss.map(|loss| loss.total)),
+            number(epoch.train.loss.as_ref().map(|loss| loss.total)),
             number(dev.and_then(|dev| f1(dev.fusion))),
             number(dev.and_then(|dev| dev.fusion).map(|headline| headline.accuracy)),
             number(dev.and_then(|dev| f1(dev.text_only))),

@@ -58,7 +58,7 @@ pub fn render(report: &Report) -> String {
     let mut parts = vec![head(report), headline(report).to_string() + &how(report)];
     parts.push(classes(report).to_string());
     if report.labels.len() <= MOST_LABELS {
-        parts.push(format!("fusion: truth in rows, prediction in columns\n{}", confusion(report)));
+        parts.push(format!("{}: truth in rows, prediction in columns\n{}", report.reported(), confusion(report)));
     }
     if report.by_text_length.len() > 1 {
         parts.push(format!("accuracy by words of the text\n{}", groups(report, "words", &report.by_text_length)));
@@ -118,7 +118,7 @@ pub fn confusion(report: &Report) -> Table {
 
 fn groups(report: &Report, key: &str, groups: &[Group]) -> String {
     let has = [report.text_only.is_some(), report.speech_only.is_some(), true];
-    let names = ["text only", "speech only", "fusion"];
+    let names = ["text only", "speech only", report.reported()];
     let present = || names.into_iter().zip(has).filter_map(|(name, has)| has.then_some(name));
     let mut table = Table::new([key, "examples"].into_iter().chain(present()));
     for group in groups.iter().take(MOST_GROUPS) {

@@ -14,7 +14,7 @@ use super::replace::{FileError, replace_file};
 use crate::eval::metrics::Headline;
 
 /// The loss terms of a step, or their means over an epoch, unweighted; a term that the method has not is left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossValues {
     /// The weighted sum that is minimised; it can be negative.
     #[serde(with = "number")]
@@ -40,11 +40,30 @@ pub struct LossValues {
     /// The divergence of the fusion prediction from the other two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// The terms that only other methods than the paper's have.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, Option<f64>>,
 }
 
 impl LossValues {
+    /// Sets the term of this name.
+    pub fn set(&mut self, name: &str, value: f64) {
+        let term = match name {
+            "task_text" => &mut self.task_text,
+            "task_speech" => &mut self.task_speech,
+            "task_fusion" => &mut self.task_fusion,
+            "semantic" => &mut self.semantic,
+            "modality" => &mut self.modality,
+            "reconstruction" => &mut self.reconstruction,
+            "kl" => &mut self.kl,
+            other => self.others.entry(other.to_owned()).or_default(),
+        };
+        *term = Some(value);
+    }
+
     /// The terms that are there, with their names, without the total.
-    pub fn terms(&self) -> impl Iterator<Item = (&'static str, f64)> {
+    pub fn terms(&self) -> impl Iterator<Item = (&str, f64)> {
+        let others = self.others.iter().map(|(name, value)| (name.as_str(), *value));
         [
             ("task_text", self.task_text),
             ("task_speech", self.task_speech),
@@ -55,6 +74,7 @@ impl LossValues {
             ("kl", self.kl),
         ]
         .into_iter()
+        .chain(others)
         .filter_map(|(name, value)| value.map(|value| (name, value)))
     }
 }
@@ -83,7 +103,7 @@ pub struct StepEntry {
 }
 
 /// The scores of a split at the end of an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochScores {
     /// Mean loss over the split; left out where it was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +120,7 @@ pub struct EpochScores {
 }
 
 /// The end of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochEntry {
     /// The epoch.
     pub epoch: usize,
@@ -326,6 +346,23 @@ mod tests {
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
         assert_eq!(read(&path).unwrap(), [step(3), epoch(1)]);
+    }
+
+    #[test]
+    fn terms_of_any_method_are_written_and_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut loss = LossValues { total: 0.5, ..LossValues::default() };
+        for (name, value) in [("similarity", 0.25), ("task_fusion", 2.0), ("difference", 4.0)] {
+            loss.set(name, value);
+        }
+        let Entry::Step(good) = step(1) else { unreachable!("it is a step") };
+        let entry = Entry::Step(StepEntry { loss, ..good });
+        written(&path, std::slice::from_ref(&entry));
+        let text = fs::read_to_string(&path).unwrap();
+        let expected = r#""loss":{"total":0.5,"task_fusion":2.0,"difference":4.0,"similarity":0.25},"#;
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(read(&path).unwrap(), [entry]);
     }
 
     #[test]

@@ -82,6 +82,19 @@ pub enum RunError {
         /// The name.
         name: &'static str,
     },
+    /// It holds a run of some epochs whose newest checkpoint is gone.
+    #[error(
+        "{path} holds an unfinished run, but its `{LAST}` is gone: put it back to continue; or begin it anew with \
+         `--overwrite`; or start another from its best epoch with `--set train.init={best}` and another `run.dir`",
+        path = path.display(),
+        best = best.display()
+    )]
+    NoLast {
+        /// The folder.
+        path: PathBuf,
+        /// The checkpoint of its best epoch.
+        best: PathBuf,
+    },
     /// It is not a run folder.
     #[error("{path} holds no run: it has no {MANIFEST}; name the run folder that `train` wrote", path = path.display())]
     NoRun {
@@ -292,7 +305,12 @@ impl RunFolder {
                 return Err(RunError::Occupied { path: path(), what: "an unfinished run" });
             }
             // Killed before its first checkpoint: nothing of it is lost by another start, whatever its config was.
-            State::Unfinished { can_resume: false } => return Ok(Decision::Start),
+            State::Unfinished { can_resume: false } if !self.best().exists() => return Ok(Decision::Start),
+            // Killed between the two checkpoints of its first epoch, which another start does again.
+            State::Unfinished { can_resume: false } if self.epochs_logged() < 2 => "an unfinished run",
+            State::Unfinished { can_resume: false } => {
+                return Err(RunError::NoLast { path: path(), best: self.best() });
+            }
             State::Unfinished { .. } => "an unfinished run",
             State::Finished(_) => "a finished run",
         };
@@ -307,8 +325,15 @@ impl RunFolder {
         }
         Ok(match state {
             State::Finished(result) => Decision::Show(result),
+            State::Unfinished { can_resume: false } => Decision::Start,
             _ => Decision::Resume,
         })
+    }
+
+    /// Epochs that the log tells of; none where it cannot be read.
+    fn epochs_logged(&self) -> usize {
+        let entries = log::read(&self.log()).unwrap_or_default();
+        entries.iter().filter(|entry| matches!(entry, log::Entry::Epoch(_))).count()
     }
 
     /// Makes sure, before any work is done, that the folder exists, that files can be written there, and that nobody
@@ -372,16 +397,20 @@ impl RunFolder {
     /// # Errors
     /// When the manifest cannot be written.
     pub fn finish(&self, _lock: &Lock, manifest: &mut Manifest, result: Value) -> Result<(), RunError> {
-        if let Ok(stored) = self.load_manifest()
-            && stored.test_uses.len() > manifest.test_uses.len()
-        {
-            // `eval` looked at the test split while the run was at work.
-            manifest.test_uses = stored.test_uses;
-        }
+        self.take_over_uses(manifest);
         manifest.finished = true;
         manifest.result = Some(result);
         manifest.end_session();
         Ok(manifest.save(&self.manifest())?)
+    }
+
+    /// Adds the uses of the test split that the stored manifest knows: `eval` may look at it while the run is at work.
+    pub fn take_over_uses(&self, manifest: &mut Manifest) {
+        for used in self.load_manifest().map(|stored| stored.test_uses).unwrap_or_default() {
+            if !manifest.test_uses.contains(&used) {
+                manifest.test_uses.push(used);
+            }
+        }
     }
 
     fn clear(&self) -> Result<(), FileError> {

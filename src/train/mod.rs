@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use burn::module::AutodiffModule;
+use burn::{backend::Autodiff, module::AutodiffModule};
 
 use crate::{
     checkpoint::{self, CheckpointError},
@@ -34,6 +34,7 @@ use crate::{
     eval::metrics::{Confusion, Headline},
     inference::{self, Pass, Probabilities},
     memory::{self, DeviceMemory},
+    model::AnySystem,
     ops::Ops,
     report::Event,
     run::{
@@ -46,13 +47,12 @@ use crate::{
 use group::{Meeting, Member};
 use replica::{Replica, StepPlan, Stepped};
 use setup::Material;
-use state::{Best, OPTIMIZER, State, loss_values};
+use state::{Best, OPTIMIZER, STATE, State, loss_values};
 
 /// Training met a number that is not finite (exit code 4).
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "training diverged at step {step} (epoch {epoch}): {what} is not finite; utterances: {}; the last good checkpoint \
-     is {}; a lower train.learning_rate, train.warmup_steps or train.clip_norm may help",
+    "training diverged at step {step} (epoch {epoch}): {what} is not finite; utterances: {}; {}; a lower train.learning_rate, train.warmup_steps or train.clip_norm may help",
     ids.join(", "),
     checkpoint
 )]
@@ -113,7 +113,7 @@ pub struct Start<'a> {
 pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnMut(&Event)) -> anyhow::Result<Outcome> {
     let [first, others @ ..] = devices else { anyhow::bail!("there is no device to train on") };
     if others.is_empty() {
-        let (replica, notes) = Replica::<B>::open(start.material, start.folder, start.is_resumed, first)?;
+        let (replica, notes) = Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first)?;
         return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
     }
     let meeting = Meeting::new(devices.len());
@@ -126,7 +126,7 @@ pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnM
             Ok(sender)
         });
         let led = orders.collect::<std::io::Result<Vec<_>>>().map_err(anyhow::Error::from).and_then(|others| {
-            let (mut replica, notes) = Replica::<B>::open(start.material, start.folder, start.is_resumed, first)?;
+            let (mut replica, notes) = Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first)?;
             replica.join(Member::join(0, devices.len(), Arc::clone(&meeting), first)?);
             Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
         });
@@ -144,7 +144,7 @@ fn serve<B: Ops>(
     orders: &Receiver<StepPlan>,
 ) {
     let work = || -> anyhow::Result<()> {
-        let (mut replica, _) = Replica::<B>::open(start.material, start.folder, start.is_resumed, device)?;
+        let (mut replica, _) = Replica::<B, _>::open(start.material, start.folder, start.is_resumed, device)?;
         replica.join(Member::join(rank, count, Arc::clone(&meeting), device)?);
         while let Ok(plan) = orders.recv() {
             replica.step(&plan)?;
@@ -161,7 +161,7 @@ fn serve<B: Ops>(
 /// The first device, and the way to the threads of the others.
 #[derive(Debug)]
 struct Team<B: Ops> {
-    replica: Replica<B>,
+    replica: Replica<B, AnySystem<Autodiff<B>>>,
     others: Vec<Sender<StepPlan>>,
 }
 
@@ -215,6 +215,12 @@ impl<'a, B: Ops> Trainer<'a, B> {
         } else {
             State::default()
         };
+        if state.best.is_some() && !folder.best().is_dir() {
+            let problem =
+                format!("the checkpoint of its best epoch, {}, is gone: put it back", folder.best().display());
+            return Err(CheckpointError::Damaged { path: folder.last().join(STATE), problem })
+                .with_context(|| not_resumable(folder));
+        }
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
         let events = Events::open(&folder.events(), state.step)?;
@@ -262,11 +268,15 @@ impl<'a, B: Ops> Trainer<'a, B> {
         let config = &self.material.config;
         let window = config.train.accumulation_steps;
         let plan = self.plan(self.state.epochs)?;
+        if self.state.batches > plan.len() {
+            let problem = format!("{} batches of an epoch of {} are done", self.state.batches, plan.len());
+            return Err(CheckpointError::Damaged { path: self.folder.last().join(STATE), problem })
+                .with_context(|| not_resumable(self.folder));
+        }
         let steps = plan.len().div_ceil(window);
         let rest = plan.get(self.state.batches..).unwrap_or_default().to_vec();
         let mut done = self.state.batches / window;
-        let mut loader =
-            Loader::new(&self.material.train, rest, self.material.tokenizer.pad_token(), config.run.workers)?;
+        let mut loader = Loader::new(&self.material.train, rest, self.material.pad_token(), config.run.workers)?;
         loop {
             let batches: Vec<Batch> = loader.by_ref().take(window).collect::<Result<_, _>>().context("data.train")?;
             if batches.is_empty() {
@@ -317,7 +327,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         Ok(StepEntry {
             epoch: self.state.epochs + 1,
             step: self.state.step,
-            loss: loss_values(&stepped.means),
+            loss: loss_values(stepped.terms, &stepped.means),
             learning_rate: train.learning_rate * schedule,
             gradient_norm: stepped.norms.total,
             gradient_norms: stepped.norms.groups,
@@ -332,7 +342,11 @@ impl<'a, B: Ops> Trainer<'a, B> {
 
     fn diverged(&self, what: String, batches: &[Batch]) -> Diverged {
         let last = self.folder.last();
-        let checkpoint = if last.is_dir() { last.display().to_string() } else { "not yet written".into() };
+        let checkpoint = if last.is_dir() {
+            format!("the last good checkpoint is {}", last.display())
+        } else {
+            "no checkpoint was written yet".into()
+        };
         Diverged {
             step: self.state.step + 1,
             epoch: self.state.epochs + 1,
@@ -362,10 +376,11 @@ impl<'a, B: Ops> Trainer<'a, B> {
             (Some(score), Some(best)) => best.weighted_f1.is_none_or(|best| score > best),
             _ => true,
         };
+        let loss = loss_values(self.material.model.terms(), &self.state.sums.mean());
         let entry = EpochEntry {
             epoch,
             step: self.state.step,
-            train: EpochScores { loss: Some(self.state.sums.mean()), ..EpochScores::default() },
+            train: EpochScores { loss: Some(loss), ..EpochScores::default() },
             dev,
             is_best,
             seconds: started.elapsed().as_secs_f64(),
@@ -383,8 +398,11 @@ impl<'a, B: Ops> Trainer<'a, B> {
         self.state.epochs = epoch;
         self.state.batches = 0;
         self.state.sums = state::LossSums::default();
-        self.write(&Entry::Epoch(Box::new(entry)))?;
-        (self.tell)(&Event::Epoch(&entry));
+        let entry = Entry::Epoch(Box::new(entry));
+        self.write(&entry)?;
+        if let Entry::Epoch(entry) = &entry {
+            (self.tell)(&Event::Epoch(entry));
+        }
         self.save_last()
     }
 
@@ -402,7 +420,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             batch_size: train.batch_size,
             batch_seconds: train.batch_seconds,
             workers: self.material.config.run.workers,
-            pad_token: self.material.tokenizer.pad_token(),
+            pad_token: self.material.pad_token(),
         };
         let (tell, is_stopped) = (&mut *self.tell, self.is_stopped);
         let of = Some(dataset.len());
@@ -430,7 +448,9 @@ impl<'a, B: Ops> Trainer<'a, B> {
         let material = self.material;
         replace_folder(target, |folder| -> Result<(), SaveError> {
             checkpoint::save(self.team.replica.model(), &material.checkpoint, folder)?;
-            material.tokenizer.save(folder)?;
+            if let Some(tokenizer) = &material.tokenizer {
+                tokenizer.save(folder)?;
+            }
             if is_resumable {
                 self.team.replica.optimizer().save(&folder.join(OPTIMIZER))?;
                 self.state.save(folder)?;
@@ -470,20 +490,20 @@ fn only_label(probabilities: &[Probabilities]) -> Option<usize> {
     (probabilities.len() > 1 && labels.all(|label| label == first)).then_some(first)
 }
 
-/// The scores of the three classifiers.
+/// The scores of the classifiers.
 fn scores(probabilities: &[Probabilities], truths: &[Option<usize>], labels: usize) -> anyhow::Result<EpochScores> {
-    let headline = |pick: fn(&Probabilities) -> &Vec<f32>| -> anyhow::Result<Headline> {
-        let pairs: Vec<(usize, usize)> = truths
-            .iter()
-            .zip(probabilities)
-            .filter_map(|(truth, probabilities)| Some(((*truth)?, inference::largest(pick(probabilities)))))
-            .collect();
-        Ok(Confusion::from_pairs(labels, &pairs)?.headline())
+    let headline = |pick: fn(&Probabilities) -> Option<&Vec<f32>>| -> anyhow::Result<Option<Headline>> {
+        let mut pairs: Vec<(usize, usize)> = Vec::new();
+        for (truth, probabilities) in truths.iter().zip(probabilities) {
+            let Some(picked) = pick(probabilities) else { return Ok(None) };
+            pairs.extend(truth.map(|truth| (truth, inference::largest(picked))));
+        }
+        Ok(Some(Confusion::from_pairs(labels, &pairs)?.headline()))
     };
     Ok(EpochScores {
         loss: None,
-        fusion: Some(headline(|probabilities| &probabilities.fusion)?),
-        text_only: Some(headline(|probabilities| &probabilities.text)?),
-        speech_only: Some(headline(|probabilities| &probabilities.speech)?),
+        fusion: headline(|probabilities| Some(&probabilities.fusion))?,
+        text_only: headline(|probabilities| probabilities.text.as_ref())?,
+        speech_only: headline(|probabilities| probabilities.speech.as_ref())?,
     })
 }

@@ -22,17 +22,17 @@ use crate::{
     config::{LossConfig, OptimizerKind, Precision},
     data::batch::Batch,
     inference,
-    loss::{Contrasted, LossTerms, Targets, losses_against},
+    loss::{Contrasted, Targets},
     memory::{self, Doing},
-    model::{Clasp, ClaspOutput},
+    method::{MOST_TERMS, Output, Terms},
+    model::{AnySystem, Clasp, ModelConfig, System},
     ops::{Mode, Ops, StepRandom},
     random::mix,
     run::RunFolder,
 };
 
-/// Names of the loss terms, in the order in which they are read.
-pub const TERMS: [&str; 8] =
-    ["total", "task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
+/// The sum of the terms and as many terms as a method may have; the places behind those that it has are 0.
+pub type Means = [f64; 1 + MOST_TERMS];
 
 /// A device's part of one batch of a window.
 #[derive(Clone, Debug)]
@@ -61,8 +61,10 @@ pub struct StepPlan {
 /// What a step came to; the same on every device.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stepped {
-    /// The terms of the window, in the order of [`TERMS`].
-    pub means: [f64; 8],
+    /// The names of the terms, without their sum.
+    pub terms: &'static [&'static str],
+    /// The sum of the terms, and each of them.
+    pub means: Means,
     /// Norms of the gradients, before any clipping.
     pub norms: GradientNorms,
 }
@@ -71,7 +73,9 @@ impl Stepped {
     /// What is not finite, if anything: a term of the loss, or the gradients. Then no update was made.
     #[must_use]
     pub fn culprit(&self) -> Option<String> {
-        let term = TERMS.iter().zip(self.means).find(|(_, mean)| !mean.is_finite());
+        // The sum last: it is not finite where any of the others is not.
+        let names = self.terms.iter().copied().zip(self.means.iter().skip(1));
+        let term = names.chain([("total", &self.means[0])]).find(|(_, mean)| !mean.is_finite());
         let term = term.map(|(name, _)| format!("the loss term {name}"));
         let part = || self.norms.groups.iter().find(|(_, norm)| !norm.is_finite()).map(|(name, _)| name);
         term.or_else(|| Some(format!("the gradient norm of {}", part()?)))
@@ -105,8 +109,8 @@ impl Objective {
             loss: config.loss.clone(),
             labels: material.labels.len(),
             label_weights: material.label_weights.clone(),
-            gather_negatives: config.train.gather_negatives,
-            hidden_size: material.model.architecture.hidden_size,
+            gather_negatives: config.train.gather_negatives && material.model.contrasted_size() > 0,
+            hidden_size: material.model.contrasted_size(),
             clip_norm: config.train.clip_norm,
             precision: config.run.precision,
         }
@@ -148,9 +152,9 @@ impl Objective {
 
 /// A copy of the model at work on one device.
 #[derive(Debug)]
-pub struct Replica<B: Ops> {
+pub struct Replica<B: Ops, M = Clasp<Autodiff<B>>> {
     device: B::Device,
-    model: Held<Clasp<Autodiff<B>>>,
+    model: Held<M>,
     optimizer: Optimizer<Autodiff<B>>,
     objective: Objective,
     member: Member<B>,
@@ -158,7 +162,7 @@ pub struct Replica<B: Ops> {
     last: PathBuf,
 }
 
-impl<B: Ops> Replica<B> {
+impl<B: Ops> Replica<B, AnySystem<Autodiff<B>>> {
     /// A copy that begins anew, or goes on from `last/` of a run. Returns what the weight files held beside.
     ///
     /// # Errors
@@ -171,7 +175,7 @@ impl<B: Ops> Replica<B> {
     ) -> anyhow::Result<(Self, Vec<String>)> {
         let mut optimizer = Optimizer::new(optimizer_config(material));
         let (model, notes) = if is_resumed {
-            let loaded = checkpoint::load::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
+            let loaded = checkpoint::load_any::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
             optimizer.load(&folder.last().join(OPTIMIZER), device).with_context(|| not_resumable(folder))?;
             (setup::freeze(parameters::trainable(loaded.model), &material.config), Vec::new())
         } else {
@@ -180,15 +184,12 @@ impl<B: Ops> Replica<B> {
         let replica = Self::new(model, optimizer, Objective::of(material), device);
         Ok((Self { last: folder.last(), ..replica }, notes))
     }
+}
 
+impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
     /// A copy of its own.
     #[must_use]
-    pub fn new(
-        model: Clasp<Autodiff<B>>,
-        optimizer: Optimizer<Autodiff<B>>,
-        objective: Objective,
-        device: &B::Device,
-    ) -> Self {
+    pub fn new(model: M, optimizer: Optimizer<Autodiff<B>>, objective: Objective, device: &B::Device) -> Self {
         let (model, member, last) = (Held::new(model), Member::alone(), PathBuf::new());
         Self { device: device.clone(), model, optimizer, objective, member, last }
     }
@@ -200,7 +201,7 @@ impl<B: Ops> Replica<B> {
 
     /// The model.
     #[must_use]
-    pub fn model(&self) -> &Clasp<Autodiff<B>> {
+    pub fn model(&self) -> &M {
         self.model.get()
     }
 
@@ -237,14 +238,15 @@ impl<B: Ops> Replica<B> {
     /// Another device stopped.
     pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Stepped), GroupError> {
         let mut window = GradientWindow::default();
-        let mut means = [0.0; 8];
+        let mut means = Means::default();
         for part in parts {
             self.add(part, &mut window, &mut means)?;
         }
         let model = self.model.get();
+        let terms = model.terms();
         if self.member.count() == 1 {
             let norms = window.norms();
-            return Ok((window, Stepped { means, norms }));
+            return Ok((window, Stepped { terms, means, norms }));
         }
         window.sum_over(&self.member, &parameters::shapes(model), &self.device)?;
         // The norms of the first device hold for all: each must scale its gradients by the same number.
@@ -253,18 +255,18 @@ impl<B: Ops> Replica<B> {
         numbers.push(own.total);
         numbers.extend(own.groups.values());
         let heard = self.member.exchange(Words { names: own.groups.keys().cloned().collect(), numbers })?;
-        let mut means = [0.0; 8];
+        let mut means = Means::default();
         for words in heard.iter() {
             means.iter_mut().zip(&words.numbers).for_each(|(mean, number)| *mean += number);
         }
         let (_, norms) = heard[0].numbers.split_at(means.len());
         let groups = heard[0].names.iter().cloned().zip(norms[1..].iter().copied()).collect();
-        Ok((window, Stepped { means, norms: GradientNorms { total: norms[0], groups } }))
+        Ok((window, Stepped { terms, means, norms: GradientNorms { total: norms[0], groups } }))
     }
 
     /// Adds the gradients and terms of a part of a batch.
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples are small")]
-    fn add(&self, part: &Part, window: &mut GradientWindow<B>, means: &mut [f64; 8]) -> Result<(), GroupError> {
+    fn add(&self, part: &Part, window: &mut GradientWindow<B>, means: &mut Means) -> Result<(), GroupError> {
         let (start, size) = part.place;
         let share = part.batch.len() as f64 / part.window as f64;
         let is_gathered = self.objective.gather_negatives && self.member.count() > 1 && size > 1;
@@ -281,9 +283,8 @@ impl<B: Ops> Replica<B> {
         let random = part.randomness.map(|(run, batch)| StepRandom::new(seed(run), batch));
         let mode =
             random.as_ref().map_or_else(Mode::evaluation, Mode::training).with_precision(self.objective.precision);
-        let output = self.model.get().forward(&inference::inputs(&part.batch), mode, &self.device);
-        let contrasted =
-            if is_gathered { self.gather(Some(&output), start, size)? } else { Some(Contrasted::from(&output)) };
+        let output = self.model.get().outputs(&inference::inputs(&part.batch), mode, &self.device);
+        let gathered = if is_gathered { self.gather(Some(&*output), start, size)? } else { None };
         let objective = &self.objective;
         let targets = Targets::new(
             &Objective::classes(&part.batch),
@@ -292,10 +293,10 @@ impl<B: Ops> Replica<B> {
             objective.loss.label_smoothing,
         );
         let targets = targets.part_of(part.window_weight, share);
-        let contrasted = contrasted.unwrap_or_else(|| Contrasted::from(&output));
-        let terms = losses_against(&output, contrasted, &targets, &objective.loss);
+        let terms = output.losses(gathered, &targets, &objective.loss);
+        drop(output);
         let contrast = if is_gathered { size as f64 / part.window as f64 } else { share };
-        let gradients = terms.objective(&objective.loss, share, contrast).backward();
+        let gradients = terms.objective(share, contrast).backward();
         means.iter_mut().zip(read(terms)).for_each(|(mean, value)| *mean += value * share);
         window.add::<Autodiff<B>, _>(self.model.get(), gradients);
         Ok(())
@@ -305,14 +306,13 @@ impl<B: Ops> Replica<B> {
     /// comes back where it has no examples and only takes part.
     fn gather(
         &self,
-        output: Option<&ClaspOutput<Autodiff<B>>>,
+        output: Option<&dyn Output<Autodiff<B>>>,
         start: usize,
         size: usize,
     ) -> Result<Option<Contrasted<Autodiff<B>>>, GroupError> {
         let width = self.objective.hidden_size;
         let device = &self.device;
-        let own = output.map(|output| {
-            let own = Contrasted::from(output);
+        let own = output.and_then(Output::contrasted).map(|own| {
             let four = [own.speech_invariant, own.text_invariant, own.speech_specific, own.text_specific];
             Tensor::cat(four.to_vec(), 1) // [own examples, 4 hidden]
         });
@@ -345,23 +345,30 @@ impl<B: Ops> Replica<B> {
 
 fn optimizer_config(material: &Material) -> OptimizerConfig {
     let train = &material.config.train;
+    let ModelConfig { text_encoder, speech_encoder, .. } = &material.model;
     OptimizerConfig {
         decoupled: train.optimizer == OptimizerKind::AdamW,
         weight_decay: train.weight_decay,
         learning_rate: train.learning_rate,
         encoder_learning_rate: train.encoder_learning_rate,
         layer_decay: train.layer_decay,
-        text_layers: material.model.text_encoder.num_hidden_layers,
-        speech_layers: material.model.speech_encoder.num_hidden_layers,
-        speech_norm_is_last: material.model.speech_encoder.do_stable_layer_norm,
+        text_layers: text_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
+        speech_layers: speech_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
+        speech_norm_is_last: speech_encoder.as_ref().is_some_and(|encoder| encoder.do_stable_layer_norm),
     }
 }
 
-/// The terms as numbers, in the order of [`TERMS`]: one transfer from the device.
-fn read<A: AutodiffBackend>(terms: LossTerms<A>) -> [f64; 8] {
-    let tensors: Vec<Tensor<A::InnerBackend, 1>> = terms.named().into_iter().map(|(_, term)| term.inner()).collect();
+/// The sum and the terms as numbers: one transfer from the device.
+fn read<A: AutodiffBackend>(terms: Terms<A>) -> Means {
+    let terms = std::iter::once(terms.total).chain(terms.named.into_iter().map(|(_, term)| term));
+    let tensors: Vec<Tensor<A::InnerBackend, 1>> = terms.map(Tensor::inner).collect();
     let data = Tensor::cat(tensors, 0).into_data().convert::<f64>();
-    data.as_slice::<f64>().ok().and_then(|values| values.try_into().ok()).unwrap_or([f64::NAN; 8])
+    let mut means = Means::default();
+    match data.as_slice::<f64>() {
+        Ok(values) => means.iter_mut().zip(values).for_each(|(mean, value)| *mean = *value),
+        Err(_) => means.fill(f64::NAN),
+    }
+    means
 }
 
 /// A value that is changed by consuming it, so that its tensors have one owner and are updated in place.

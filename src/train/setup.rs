@@ -15,7 +15,7 @@ use crate::{
         self, CheckpointConfig, parameters,
         published::{EncoderKind, load_encoder, read_config},
     },
-    config::{Config, DataSource, EncoderMap, EncoderSource, TokenizerSource, locate},
+    config::{Config, ConfigError, DataSource, EncoderMap, EncoderSource, Problem, TokenizerSource, locate},
     data::{
         DataError,
         dataset::{Dataset, Limits, Needs},
@@ -24,9 +24,10 @@ use crate::{
         text::Tokenizer,
     },
     demo::{self, DemoOptions},
-    encoder::{SpeechEncoder, TextEncoder},
+    encoder::{RobertaConfig, SpeechEncoder, TextEncoder},
     loss::class_weights,
-    model::{Clasp, ModelConfig},
+    method::{Method, Reads},
+    model::{AnySystem, ModelConfig},
     nn::Init,
     ops::Ops,
     predict::check_folder,
@@ -42,8 +43,8 @@ pub struct Material {
     pub checkpoint: CheckpointConfig,
     /// The typed form of it.
     pub model: ModelConfig,
-    /// The tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
+    /// The tokenizer, where text is read.
+    pub tokenizer: Option<Arc<Tokenizer>>,
     /// The labels.
     pub labels: Labels,
     /// Weights of the labels in the task terms; none where all are alike.
@@ -67,6 +68,14 @@ pub struct Splits {
     pub dev: Option<PathBuf>,
     /// What is scored in the end.
     pub test: Option<PathBuf>,
+}
+
+impl Material {
+    /// What a batch's texts are padded with.
+    #[must_use]
+    pub fn pad_token(&self) -> u32 {
+        self.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.pad_token())
+    }
 }
 
 impl Splits {
@@ -106,24 +115,28 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         check_folder(folder).context("train.init")?;
     }
     let initial = config.train.init.as_deref().map(CheckpointConfig::read).transpose().context("train.init")?;
+    if let Some(initial) = &initial {
+        check_same_method(config.model.method, initial)?;
+    }
+    let reads = config.model.method.reads();
     let labels = labels(config, &train_rows, initial.as_ref())?;
     if let Some(test) = &splits.test
         && config.run.test_at_end
     {
         // Not scored before the end, but what would fail there is told now.
-        check_test(test, &labels).context("data.test")?;
+        check_test(test, &labels, reads).context("data.test")?;
     }
     for (key, rows) in [("data.train", Some(&train_rows)), ("data.dev", dev_rows.as_ref())] {
-        check_audio(rows.map_or(&[], Vec::as_slice)).context(key)?;
+        check_audio(rows.map_or(&[], Vec::as_slice), reads).context(key)?;
     }
-    let tokenizer = Arc::new(tokenizer(config, &train_rows)?);
+    let tokenizer = tokenizer(config, &train_rows)?.map(Arc::new);
     let initial_encoder = |pick: fn(&CheckpointConfig) -> &Value| initial.as_ref().map(pick);
     let mut text_encoder =
         encoder_config(&config.text.source, "text.checkpoint", initial_encoder(|initial| &initial.text_encoder))?;
     let speech_encoder =
         encoder_config(&config.speech.source, "speech.checkpoint", initial_encoder(|initial| &initial.speech_encoder))?;
-    if matches!(config.text.source, EncoderSource::Fresh { .. }) {
-        fit_to_tokenizer(&mut text_encoder, &tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
+    if let (EncoderSource::Fresh { .. }, Some(tokenizer)) = (&config.text.source, &tokenizer) {
+        fit_to_tokenizer(&mut text_encoder, tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
     }
     let architecture = initial.as_ref().map(|initial| &initial.architecture);
     let (config, architecture) = config.settle(&text_encoder, &speech_encoder, architecture)?;
@@ -133,27 +146,29 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         labels: labels.names().to_vec(),
         architecture,
         loss: config.loss.clone(),
-        text_encoder: Value::Object(text_encoder),
-        speech_encoder: Value::Object(speech_encoder),
+        text_encoder: if reads.text() { Value::Object(text_encoder) } else { Value::Null },
+        speech_encoder: if reads.speech() { Value::Object(speech_encoder) } else { Value::Null },
         max_tokens: config.data.max_tokens,
         max_seconds: Some(config.data.max_seconds),
     };
     let model = checkpoint.model()?;
-    anyhow::ensure!(
-        tokenizer.vocab_size() <= model.text_encoder.vocab_size,
-        checkpoint::CheckpointError::from(crate::encoder::EncoderError::Invalid {
-            encoder: "text encoder",
-            problem: format!(
-                "vocab_size = {} is less than the tokenizer's {}",
-                model.text_encoder.vocab_size,
-                tokenizer.vocab_size()
-            ),
-        })
-    );
+    if let (Some(encoder), Some(tokenizer)) = (&model.text_encoder, &tokenizer) {
+        anyhow::ensure!(
+            tokenizer.vocab_size() <= encoder.vocab_size,
+            checkpoint::CheckpointError::from(crate::encoder::EncoderError::Invalid {
+                encoder: "text encoder",
+                problem: format!(
+                    "vocab_size = {} is less than the tokenizer's {}",
+                    encoder.vocab_size,
+                    tokenizer.vocab_size()
+                ),
+            })
+        );
+    }
     let limits = limits(&config, &model);
     let dataset = |rows: Vec<Row>| -> anyhow::Result<Arc<Dataset>> {
-        let needs = Needs { text: true, audio: true, label: true };
-        let dataset = Dataset::new(rows, Some(&tokenizer), Some(&labels), limits, needs)?;
+        let needs = Needs { text: reads.text(), audio: reads.speech(), label: true };
+        let dataset = Dataset::new(rows, tokenizer.as_ref(), Some(&labels), limits, needs)?;
         check_frames(&dataset, &model)?;
         Ok(Arc::new(dataset))
     };
@@ -164,15 +179,28 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
 }
 
-fn check_test(path: &Path, labels: &Labels) -> anyhow::Result<()> {
+/// A checkpoint to start from is of the method that is trained.
+fn check_same_method(method: Method, initial: &CheckpointConfig) -> Result<(), ConfigError> {
+    if method.word() == initial.method {
+        return Ok(());
+    }
+    let other = &initial.method;
+    let words = format!("is {method}, but the checkpoint of train.init has {other}: set it to {other}");
+    Err(ConfigError::invalid("config", vec![Problem::conflict("model.method", words)]))
+}
+
+fn check_test(path: &Path, labels: &Labels, reads: Reads) -> anyhow::Result<()> {
     let rows = manifest::read(path)?;
     manifest::require(&rows, false, false, true)?;
     DataError::check(rows.iter().filter_map(|row| labels.index_of_row(row).err()).collect())?;
-    Ok(check_audio(&rows)?)
+    Ok(check_audio(&rows, reads)?)
 }
 
 /// Files that are not there are told at once, and not when their batch comes.
-fn check_audio(rows: &[Row]) -> Result<(), DataError> {
+fn check_audio(rows: &[Row], reads: Reads) -> Result<(), DataError> {
+    if !reads.speech() {
+        return Ok(());
+    }
     let missing = |row: &Row| {
         let path = row.audio.as_deref().filter(|path| !path.exists())?;
         let problem = Box::new(DataError::file(path, &std::io::Error::from(std::io::ErrorKind::NotFound)));
@@ -186,8 +214,9 @@ fn check_audio(rows: &[Row]) -> Result<(), DataError> {
 /// # Errors
 /// Those that do not, all of them; lengths that cannot be known.
 pub fn check_frames(dataset: &Dataset, model: &ModelConfig) -> Result<(), DataError> {
+    let Some(encoder) = &model.speech_encoder else { return Ok(()) };
     let lengths = dataset.lengths()?;
-    let short = dataset.rows().iter().zip(lengths).filter(|(_, samples)| model.speech_encoder.frames(*samples) == 0);
+    let short = dataset.rows().iter().zip(lengths).filter(|(_, samples)| encoder.frames(*samples) == 0);
     DataError::check(
         short.map(|(row, samples)| DataError::NoFrame { id: row.id.clone(), line: row.line, samples }).collect(),
     )
@@ -203,7 +232,8 @@ fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {
 
 /// The limits on an utterance.
 fn limits(config: &Config, model: &ModelConfig) -> Limits {
-    let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(model.text_encoder.max_tokens());
+    let positions = model.text_encoder.as_ref().map_or(usize::MAX, RobertaConfig::max_tokens);
+    let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(positions);
     Limits { max_seconds: config.data.max_seconds, max_tokens }
 }
 
@@ -229,9 +259,9 @@ fn labels(config: &Config, train: &[Row], initial: Option<&CheckpointConfig>) ->
     let stated = config.data.labels.clone();
     Ok(match (stated, initial) {
         (Some(stated), Some(initial)) if stated != initial.labels => {
-            return Err(crate::config::ConfigError::invalid(
+            return Err(ConfigError::invalid(
                 "config",
-                vec![crate::config::Problem::conflict(
+                vec![Problem::conflict(
                     "data.labels",
                     format!("is {stated:?}, but the checkpoint of train.init has {:?}: remove the key", initial.labels),
                 )],
@@ -244,8 +274,8 @@ fn labels(config: &Config, train: &[Row], initial: Option<&CheckpointConfig>) ->
     })
 }
 
-fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Tokenizer> {
-    Ok(match &config.text.tokenizer {
+fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Option<Tokenizer>> {
+    Ok(Some(match &config.text.tokenizer {
         TokenizerSource::Folder(folder) => {
             // Where the two share a folder, the key that the config states is the one to name.
             if matches!(&config.text.source, EncoderSource::Checkpoint { folder: own, .. } if own == folder) {
@@ -262,7 +292,8 @@ fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Tokenizer> {
             let folder = config.train.init.as_deref().unwrap_or(Path::new("."));
             Tokenizer::load(folder).context("train.init")?
         }
-    })
+        TokenizerSource::Absent => return Ok(None),
+    }))
 }
 
 /// The Hugging Face config of an encoder, with what the config overrides.
@@ -274,6 +305,7 @@ fn encoder_config(source: &EncoderSource, key: &'static str, initial: Option<&Va
     };
     Ok(match source {
         EncoderSource::Fresh { config } => config.clone(),
+        EncoderSource::Absent => EncoderMap::new(),
         EncoderSource::Checkpoint { folder, overrides } => {
             locate::encoder(key, folder)?;
             with(&read_config(folder)?, overrides)
@@ -294,12 +326,12 @@ fn fit_to_tokenizer(config: &mut EncoderMap, tokenizer: &Tokenizer, is_trained: 
 ///
 /// # Errors
 /// Weights that are missing, damaged or of another shape.
-pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<(Clasp<Autodiff<B>>, Vec<String>)> {
+pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<(AnySystem<Autodiff<B>>, Vec<String>)> {
     let mut notes = Vec::new();
     let config = &material.config;
     let seed = config.train.seed;
     let model = if let Some(folder) = &config.train.init {
-        let empty = Clasp::<B>::new(&material.model, &mut Init::empty(device));
+        let empty = AnySystem::<B>::empty(&material.model, device);
         // SpecAugment may be switched on or off: its embedding then starts at zero or is left behind.
         let is_optional = |name: &str| name == "speech_encoder.masked_spec_embed";
         checkpoint::load_parameters_but(empty, &folder.join("model.safetensors"), is_optional).context("train.init")?
@@ -308,10 +340,12 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
             EncoderSource::Fresh { .. } => Init::<B>::fresh(mix(seed, stream), device),
             _ => Init::empty(device),
         };
-        let text_encoder = TextEncoder::new(&material.model.text_encoder, &mut init(&config.text.source, 1));
-        let speech_encoder = SpeechEncoder::new(&material.model.speech_encoder, &mut init(&config.speech.source, 2));
+        let ModelConfig { text_encoder, speech_encoder, .. } = &material.model;
+        let text = text_encoder.as_ref().map(|text| TextEncoder::new(text, &mut init(&config.text.source, 1)));
+        let speech =
+            speech_encoder.as_ref().map(|speech| SpeechEncoder::new(speech, &mut init(&config.speech.source, 2)));
         let heads = &mut Init::fresh(mix(seed, 3), device);
-        let mut model = Clasp::with_encoders(&material.model, text_encoder, speech_encoder, heads);
+        let mut model = AnySystem::with_encoders(&material.model, text, speech, heads);
         for (kind, source, key) in [
             (EncoderKind::Text, &config.text.source, "text.checkpoint"),
             (EncoderKind::Speech, &config.speech.source, "speech.checkpoint"),
@@ -336,19 +370,14 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
 
 /// Stops the gradients of what the config freezes.
 #[must_use]
-pub fn freeze<B: Ops>(mut model: Clasp<Autodiff<B>>, config: &Config) -> Clasp<Autodiff<B>> {
-    model.text_encoder = if config.text.freeze {
-        model.text_encoder.no_grad()
-    } else {
-        model.text_encoder.freeze_layers(config.text.freeze_layers)
+pub fn freeze<B: Ops>(model: AnySystem<Autodiff<B>>, config: &Config) -> AnySystem<Autodiff<B>> {
+    let text = |encoder: TextEncoder<Autodiff<B>>| {
+        if config.text.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.text.freeze_layers) }
     };
-    model.speech_encoder = if config.speech.freeze {
-        model.speech_encoder.no_grad()
-    } else {
-        model.speech_encoder.freeze_layers(config.speech.freeze_layers)
+    let speech = |encoder: SpeechEncoder<Autodiff<B>>| {
+        let encoder =
+            if config.speech.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.speech.freeze_layers) };
+        if config.speech.freeze_feature_encoder { encoder.freeze_feature_encoder() } else { encoder }
     };
-    if config.speech.freeze_feature_encoder {
-        model.speech_encoder = model.speech_encoder.freeze_feature_encoder();
-    }
-    model
+    model.map_encoders(text, speech)
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::replica::Means;
 use crate::{checkpoint::CheckpointError, run::log::LossValues};
 
 /// The file's name in a checkpoint folder.
@@ -43,15 +44,15 @@ pub struct Best {
 /// Sums of the loss terms over examples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossSums {
-    /// `total` and the seven terms, in the order of [`crate::loss::LossTerms::named`].
-    sums: [f64; 8],
+    /// Of the sum of the terms and of each of them.
+    sums: Means,
     examples: usize,
 }
 
 impl LossSums {
     /// Adds the mean terms of a batch.
     #[expect(clippy::cast_precision_loss, reason = "batches are small")]
-    pub fn add(&mut self, terms: &[f64; 8], examples: usize) {
+    pub fn add(&mut self, terms: &Means, examples: usize) {
         self.sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term * examples as f64);
         self.examples += examples;
     }
@@ -59,25 +60,18 @@ impl LossSums {
     /// The means over the examples.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples are far below 2^52")]
-    pub fn mean(&self) -> LossValues {
-        loss_values(&self.sums.map(|sum| sum / self.examples.max(1) as f64))
+    pub fn mean(&self) -> Means {
+        self.sums.map(|sum| sum / self.examples.max(1) as f64)
     }
 }
 
-/// The terms as the log has them.
+/// The terms as the log has them; `terms` are their names without that of the sum.
 #[must_use]
-pub fn loss_values(terms: &[f64; 8]) -> LossValues {
-    let [total, task_text, task_speech, task_fusion, semantic, modality, reconstruction, kl] = *terms;
-    LossValues {
-        total,
-        task_text: Some(task_text),
-        task_speech: Some(task_speech),
-        task_fusion: Some(task_fusion),
-        semantic: Some(semantic),
-        modality: Some(modality),
-        reconstruction: Some(reconstruction),
-        kl: Some(kl),
-    }
+pub fn loss_values(terms: &[&str], means: &Means) -> LossValues {
+    let [total, rest @ ..] = means;
+    let mut values = LossValues { total: *total, ..LossValues::default() };
+    terms.iter().zip(rest).for_each(|(name, mean)| values.set(name, *mean));
+    values
 }
 
 impl Default for State {

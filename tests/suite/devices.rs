@@ -207,6 +207,12 @@ fn a_run_on_two_devices_is_one_on_one() {
             assert!((found - expected).abs() < 1e-4 * expected.abs().max(0.1), "{term}: {found} for {expected}");
         }
     }
+    // More than two are added up in one order, whoever comes first.
+    let weights = ["three", "three-again"].map(|run| {
+        train(&["--set", &format!("run.dir={run}"), "--device", "cpu,cpu,cpu"]).good();
+        fs::read(at.join(run).join("last/model.safetensors")).unwrap()
+    });
+    assert!(weights[0] == weights[1], "three devices gave two results");
     // Stopped in the middle, and continued: the same to the bit.
     let stop = ["--set", "run.dir=stopped", "--set", "train.save_every_steps=2", "--device", "cpu,cpu"];
     let mut child = program(at).args(STILL).args(stop).stderr(std::process::Stdio::null()).spawn().unwrap();

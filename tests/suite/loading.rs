@@ -466,7 +466,8 @@ fn a_checkpoint_that_asks_for_what_we_do_not_have_is_refused() {
     for (pointer, value, part) in [
         ("/format", json!("clasp-2"), "format is \"clasp-2\"; this program reads \"clasp-1\""),
         ("/format", json!(null), "no `format`"),
-        ("/method", json!("lmf"), "method \"lmf\""),
+        ("/method", json!("lmf"), "lmf: missing field `speech_size`"),
+        ("/method", json!("mlf"), "mlf"),
         ("/labels", json!([]), "labels is empty"),
         ("/hidden_size", json!("24"), "expected usize"),
         ("/fusion/split_heads", json!(5), "fusion.split_heads = 5 must divide hidden_size = 24"),

@@ -20,6 +20,7 @@ mod hub;
 mod invariance;
 mod loading;
 mod memory;
+mod methods;
 mod models;
 mod parity;
 mod predict;

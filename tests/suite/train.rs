@@ -247,7 +247,7 @@ fn patience_ends_a_run_that_gets_no_better() {
 }
 
 /// Twelve batches of two in windows of five, five and two: three steps an epoch. Dropout and `SpecAugment` are on.
-const LONG: [&str; 12] = [
+pub const LONG: [&str; 12] = [
     "train",
     "--config",
     "tiny.toml",
@@ -283,7 +283,8 @@ fn parts(path: &Path) -> (Value, Vec<u8>) {
     (serde_json::from_slice(&head[8..]).unwrap(), data)
 }
 
-fn assert_same(run: &Path, other: &Path) {
+/// Two runs have the same log, weights, moments and state.
+pub fn assert_same(run: &Path, other: &Path) {
     assert_eq!(timeless(&run.join("log.jsonl")), timeless(&other.join("log.jsonl")));
     let optimizer = "last/optimizer.safetensors";
     assert!(parts(&run.join(optimizer)) == parts(&other.join(optimizer)), "{optimizer} differs");
@@ -293,7 +294,7 @@ fn assert_same(run: &Path, other: &Path) {
 }
 
 /// Starts [`LONG`] with further flags, and sends it a signal when the log has as many steps.
-fn stopped(folder: &Path, flags: &[&str], steps: usize, signal: &str) -> Said {
+pub fn stopped(folder: &Path, flags: &[&str], steps: usize, signal: &str) -> Said {
     let child = program(folder).args(LONG).args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let log = folder.join("run/log.jsonl");
     let started = Instant::now();
@@ -392,6 +393,27 @@ fn a_disk_that_is_full_fails_the_run_and_takes_no_checkpoint_away() {
     assert!(names(&at.join("run")).iter().all(|name| !name.starts_with(".clasp-")));
     clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
     assert_same(&at.join("run"), alone());
+}
+
+/// The newest checkpoint is not where it should be: nothing of the run may be removed for that.
+#[test]
+fn a_run_whose_newest_checkpoint_is_gone_is_left_alone() {
+    let folder = folder();
+    let at = folder.path();
+    stopped(at, &[], 8, "INT");
+    let run = at.join("run");
+    let before = (fs::read(run.join("log.jsonl")).unwrap(), tensors(&run.join("best")));
+    fs::rename(run.join("last"), at.join("elsewhere")).unwrap();
+    let resume = || clasp(at, &[&LONG[..], &["--resume"]].concat());
+    resume().bad_line(2, &["its `last` is gone", "--overwrite", "--set train.init="]);
+    assert!(before == (fs::read(run.join("log.jsonl")).unwrap(), tensors(&run.join("best"))));
+    // As a kill leaves it where the file system cannot exchange folders: it is put back.
+    fs::rename(at.join("elsewhere"), run.join(".clasp-moved-last")).unwrap();
+    fs::rename(run.join("best"), at.join("best")).unwrap();
+    resume().bad_line(2, &["the run cannot go on", "the checkpoint of its best epoch", "is gone"]);
+    fs::rename(at.join("best"), run.join("best")).unwrap();
+    resume().good();
+    assert_same(&run, alone());
 }
 
 #[test]

@@ -16,6 +16,18 @@ enum Modality {
     Speech,
 }
 
+/// `[text]` of a method that reads no text.
+pub(super) fn no_text() -> TextConfig {
+    let (source, tokenizer) = (EncoderSource::Absent, TokenizerSource::Absent);
+    TextConfig { source, tokenizer, pooling: None, freeze: false, freeze_layers: 0 }
+}
+
+/// `[speech]` of a method that reads no speech.
+pub(super) fn no_speech() -> SpeechConfig {
+    let source = EncoderSource::Absent;
+    SpeechConfig { source, pooling: None, freeze: false, freeze_layers: 0, freeze_feature_encoder: false }
+}
+
 impl Resolver<'_> {
     pub(super) fn text_encoder(&mut self, has_init: bool, dropout: Option<f64>) -> TextConfig {
         let source = self.encoder(Modality::Text, has_init, dropout);
@@ -154,6 +166,7 @@ impl Resolver<'_> {
         }
         let vocab_size = vocab_size.unwrap_or(1000);
         match source {
+            EncoderSource::Absent => TokenizerSource::Absent,
             EncoderSource::Initial { .. } => {
                 if stated.is_some() {
                     self.conflict("text.tokenizer", "is decided by the checkpoint of train.init: remove one of them");
@@ -191,7 +204,7 @@ impl Resolver<'_> {
 }
 
 /// A value of an encoder's config as JSON; numbers that may be fractions always are, so that a round trip is exact.
-fn json(value: &Value, kind: Kind) -> Json {
+pub(super) fn json(value: &Value, kind: Kind) -> Json {
     match value {
         Value::Integer(_) if matches!(kind, Kind::Number(_)) => validate::number(value).map_or(Json::Null, Json::from),
         Value::Integer(number) => (*number).into(),

@@ -121,9 +121,4 @@ impl<'a> Resolver<'a> {
             });
         }
     }
-
-    pub(super) fn unavailable(&mut self, key: &str, found: &str, available: &str) {
-        let fault = Fault::Unavailable { found: format!("{found:?}"), available: available.to_owned() };
-        self.complain(key, fault);
-    }
 }

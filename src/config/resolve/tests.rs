@@ -98,8 +98,12 @@ fn the_demo_is_fresh_and_settled() {
 fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
     let text = "[data]\ntrian = 'a'\nmax_seconds = -1\n[train]\nepochs = 0\nschedule = 'cosin'\nlearning_rate = nan\n\
                 [loss]\nkl = '0.1'\n[modle]\nmethod = 'clasp'\n";
+    let method = format!(
+        "  --set model.method=mise: `model.method` must be one of {}, found \"mise\"; did you mean \"misa\"?",
+        Method::WORDS.join(", ")
+    );
     assert_eq!(
-        lines(load(text, &["train.epoch=3", "run.device=gpu", "oops", "model.method=misa"])),
+        lines(load(text, &["train.epoch=3", "run.device=gpu", "oops", "model.method=mise"])),
         [
             "x.toml has 14 problems:",
             "  x.toml:2: unknown key `data.trian`; did you mean `data.train`?",
@@ -109,7 +113,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
             "  x.toml:7: `train.learning_rate` must be a number above 0, found nan",
             "  x.toml:9: `loss.kl` must be a number of 0 or more, found \"0.1\"",
             "  x.toml:10: unknown key `modle`; did you mean `model`?",
-            "  --set model.method=misa: `model.method` = \"misa\" is not available in this version; available: clasp",
+            method.as_str(),
             "  --set oops: expected key.path=value, as in --set train.epochs=3",
             "  --set run.device=gpu: `run.device` must be one of auto, cpu, cuda, cuda:N, or several as in cuda:0,1, found \"gpu\"",
             "  --set train.epoch=3: unknown key `train.epoch`; did you mean `train.epochs`?",
@@ -133,12 +137,6 @@ fn one_problem_is_one_line() {
         &format!("{LOADED}[run]\nprecision = 'f16'\n"),
         &[],
         "x.toml:10: `run.precision` must be one of f32, bf16, found \"f16\"; did you mean \"bf16\"?",
-    );
-    one_problem(
-        LOADED,
-        &["model.ablation=raw-only"],
-        "--set model.ablation=raw-only: `model.ablation` = \"raw-only\" is not available in this version; available: none, \
-         no-semantic, no-modality, no-contrastive, no-reconstruction, no-kl, no-multi-head",
     );
 }
 
@@ -321,6 +319,7 @@ fn ablations_are_loss_weights_and_fusion_kinds() {
     assert_eq!(weights("no-reconstruction"), [true, true, false, true]);
     assert_eq!(weights("no-kl"), [true, true, true, false]);
     assert_eq!(weights("no-multi-head"), [true; 4]);
+    assert_eq!(weights("raw-only"), [false, false, false, true]);
     let demo = load(BUILT_IN.first().unwrap().text, &["model.ablation=no-multi-head"]).unwrap().model.fusion;
     let expected = FusionConfig {
         kind: Some(FusionKind::Attention),
@@ -333,6 +332,78 @@ fn ablations_are_loss_weights_and_fusion_kinds() {
         slot_embeddings: Some(false),
     };
     assert_eq!(demo, expected);
+}
+
+const TEXT: &str = "[data]\ntrain = 'train.jsonl'\n[text]\ncheckpoint = 'models/roberta'\n[model]\nmethod = 'text'\n";
+const SPEECH: &str =
+    "[data]\ntrain = 'train.jsonl'\n[speech]\ncheckpoint = 'models/wav2vec2'\n[model]\nmethod = 'speech'\n";
+
+#[test]
+fn a_method_needs_the_encoders_that_it_reads_and_leaves_the_other_alone() {
+    let text = load(TEXT, &[]).unwrap();
+    assert_eq!((&text.speech.source, text.speech.freeze_feature_encoder), (&EncoderSource::Absent, false));
+    let speech = load(SPEECH, &[]).unwrap();
+    assert_eq!((&speech.text.source, &speech.text.tokenizer), (&EncoderSource::Absent, &TokenizerSource::Absent));
+    // A file for both modalities serves methods that read one.
+    for (method, section) in [("text", "[speech"), ("speech", "[text")] {
+        let config = load(FRESH, &[&format!("model.method={method}")]).unwrap();
+        assert!(!config.to_toml().contains(section), "{}", config.to_toml());
+        assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
+        assert_eq!(config.model.hidden_size, Some(768));
+        assert_eq!(config.data.max_tokens.is_some(), method == "text");
+    }
+    one_problem(
+        &SPEECH.replace("'speech'", "'misa'"),
+        &[],
+        "x.toml: `text.checkpoint` is missing: a folder or a hub id (or a [text.config] table: fresh weights; or train.init)",
+    );
+}
+
+#[test]
+fn a_method_has_its_own_options_as_published() {
+    let options = |method: &str, more: &[&str]| {
+        let config = load(FRESH, &[&[format!("model.method={method}").as_str()], more].concat()).unwrap();
+        assert_eq!(load(&config.to_toml(), &[]).unwrap(), config, "{}", config.to_toml());
+        assert!(!config.to_toml().contains("[model.fusion]") && !config.to_toml().contains("semantic"));
+        serde_json::Value::Object(config.model.options)
+    };
+    // Every default of the table of keys is the published value; those that are open follow the text encoder.
+    for method in Method::ALL {
+        let settled = if *method == Method::Clasp { continue } else { options(method.word(), &[]) };
+        for key in method.keys() {
+            let found = settled.get(key.split().1).unwrap_or_else(|| panic!("{}", key.path));
+            match key.preset {
+                Preset::Value(value) => assert_eq!(found.to_string(), value, "{}", key.path),
+                Preset::Depends(_) => assert_eq!(*found, 12, "{}", key.path),
+            }
+        }
+        assert_eq!(settled.as_object().unwrap().len(), method.keys().len(), "{method} has an option without a key");
+    }
+    let misa = options("misa", &["model.misa.size=64", "model.misa.difference=1"]);
+    assert_eq!((&misa["size"], &misa["difference"], &misa["similarity"]), (&64.into(), &1.0.into(), &1.0.into()));
+    let without = options("lfmim", &["model.dropout=0"]);
+    for name in ["input_dropout", "attention_dropout", "feed_forward_dropout"] {
+        assert_eq!(without[name], 0.0, "{name}");
+    }
+}
+
+#[test]
+fn options_of_another_method_are_left_alone_in_a_file_and_refused_as_a_flag() {
+    let text = format!("{FRESH}[model.misa]\nsize = 64\n[model.fusion]\nlayers = 2\n[loss]\nsemantic = 0.5\n");
+    assert_eq!(load(&text, &["model.method=lmf"]).unwrap(), load(FRESH, &["model.method=lmf"]).unwrap());
+    for (flags, part) in [
+        (&["model.misa.size=64"][..], "`model.misa.size` is an option of misa, but model.method is clasp"),
+        (&["model.method=lmf", "model.fusion.layers=2"], "`model.fusion.layers` is an option of clasp"),
+        (&["model.method=lmf", "loss.kl=0.1"], "`loss.kl` is an option of clasp, but model.method is lmf"),
+        (&["model.method=lmf", "model.ablation=no-kl"], "`model.ablation` leaves something out of the paper's system"),
+        (&["model.method=misa", "model.misa.attention_heads=3"], "is 3, which does not divide model.misa.size, 128"),
+        (&["model.method=lfmim", "model.lfmim.attention_heads=5"], "does not divide the model's hidden_size, 768"),
+    ] {
+        let lines = lines(load(FRESH, flags));
+        assert!(lines.len() == 1 && lines[0].contains(part), "{lines:?}");
+    }
+    let config = load(FRESH, &["model.method=lmf", "loss.label_smoothing=0.1"]).unwrap();
+    assert_eq!(config.loss, LossConfig { label_smoothing: 0.1, ..LossConfig::default() });
 }
 
 #[test]
@@ -392,10 +463,11 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
         "train.init" => INITIAL,
         _ => FRESH,
     };
+    let of_method = Method::ALL.iter().find(|method| method.keys().iter().any(|own| own.path == key.path));
+    let text = of_method.map_or(text.to_owned(), |method| format!("{FRESH}[model]\nmethod = '{method}'\n"));
     let overrides = match (key.path, key.kind) {
         (
-            "model.method"
-            | "text.config.hidden_act"
+            "text.config.hidden_act"
             | "speech.config.hidden_act"
             | "speech.config.feat_extract_activation"
             | "speech.pooling"
@@ -409,6 +481,7 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
         ("text.config.vocab_size", _) => with("text.tokenizer=folder", "300"),
         ("model.fusion.hidden_size" | "text.config.hidden_size" | "speech.config.hidden_size", _) => only("96"),
         ("model.hidden_size", _) => only("480"),
+        ("model.misa.attention_heads", _) => only("4"),
         (path, _) if path.ends_with("heads") || path.ends_with("groups") => only("6"),
         ("text.config.max_position_embeddings", _) => only("300"),
         (_, Kind::Boolean) => {
@@ -418,15 +491,13 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
         (_, Kind::Integer(minimum)) => only(&(minimum + 5).to_string()),
         (_, Kind::Seed) => only("7"),
         (_, Kind::Number(_)) => only("0.75"),
-        (_, Kind::Choice(words)) => {
-            only(words.iter().rev().find(|word| **word != "raw-only" && !key.is_default(word))?)
-        }
+        (_, Kind::Choice(words)) => only(words.iter().rev().find(|word| !key.is_default(word))?),
         (_, Kind::Path) => only("somewhere/else"),
         (_, Kind::Devices) => only("cuda:3"),
         (_, Kind::Labels) => only("['b', 'a']"),
         (_, Kind::Integers) => None,
     };
-    overrides.map(|overrides| (text.to_owned(), overrides))
+    overrides.map(|overrides| (text, overrides))
 }
 
 impl keys::Key {

@@ -31,7 +31,7 @@ impl Frozen {
         } else if config.speech.freeze_layers > 0 {
             let front = ["feature_extractor.", "feature_projection.", "masked_spec_embed", "encoder.pos_conv_embed."];
             prefixes.extend(front.map(|name| format!("speech_encoder.{name}")));
-            if !model.speech_encoder.do_stable_layer_norm {
+            if model.speech_encoder.as_ref().is_some_and(|encoder| !encoder.do_stable_layer_norm) {
                 prefixes.push("speech_encoder.encoder.layer_norm.".to_owned());
             }
             let layers = 0..config.speech.freeze_layers;

@@ -14,10 +14,10 @@ use burn::backend::{Flex, flex::FlexDevice};
 
 use crate::{
     checkpoint::parameters,
-    config::Config,
+    config::{Config, Precision},
     device::Chosen,
-    model::{Clasp, ModelConfig},
-    nn::Init,
+    encoder::Wav2Vec2Config,
+    model::{AnySystem, ModelConfig},
 };
 
 pub use frozen::Frozen;
@@ -72,6 +72,8 @@ pub struct Footprint {
     frozen: Frozen,
     chosen: Chosen,
     threads: usize,
+    /// Of training; what only scores does so in f32.
+    precision: Precision,
     /// Whether gradients of several batches are added up.
     accumulates: bool,
     /// Batches that are decoded and wait.
@@ -84,10 +86,26 @@ impl Footprint {
     /// Of a model by itself that trains on a device, one batch a step, with no batches decoded ahead.
     #[must_use]
     pub fn new(model: &ModelConfig, frozen: Frozen, chosen: Chosen, threads: usize) -> Self {
-        let empty = Clasp::<Flex>::new(model, &mut Init::empty(&FlexDevice));
+        let empty = AnySystem::<Flex>::empty(model, &FlexDevice);
         let shapes = parameters::shapes(&empty);
         let parameters = shapes.into_iter().map(|(name, shape)| (name, shape.iter().product())).collect();
-        Self { model: model.clone(), parameters, frozen, chosen, threads, accumulates: false, waiting: 0, samples: 0 }
+        Self {
+            model: model.clone(),
+            parameters,
+            frozen,
+            chosen,
+            threads,
+            precision: Precision::F32,
+            accumulates: false,
+            waiting: 0,
+            samples: 0,
+        }
+    }
+
+    /// The same with training in another number format.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Of a run on so many samples of audio in all.
@@ -95,8 +113,10 @@ impl Footprint {
     pub fn of_run(model: &ModelConfig, config: &Config, samples: usize, chosen: Chosen, threads: usize) -> Self {
         let frozen = Frozen::of(config, model);
         let window = config.train.accumulation_steps;
-        let waiting = BATCHES_A_WORKER * config.run.workers + window - 1;
-        Self { accumulates: window > 1, waiting, samples, ..Self::new(model, frozen, chosen, threads) }
+        // The batches of a window, twice: whole, and as the parts that the devices get.
+        let waiting = BATCHES_A_WORKER * config.run.workers + 2 * window - 1;
+        let alone = Self::new(model, frozen, chosen, threads).with_precision(config.run.precision);
+        Self { accumulates: window > 1, waiting, samples, ..alone }
     }
 
     /// A step of training.
@@ -213,24 +233,45 @@ impl Footprint {
 
     fn stages(&self, shape: Shape, trains: bool) -> Stages {
         let forms = if self.chosen == Chosen::Cpu { Forms::Fast } else { Forms::Plain };
-        let place = stages::Place { shape, forms, threads: self.threads, trains };
+        let precision = if trains { self.precision } else { Precision::F32 };
+        let place = stages::Place { shape, forms, threads: self.threads, precision, trains };
         let (frozen, model) = (&self.frozen, &self.model);
         let with = |stage: Stage, prefix: &str| Stage { gradients: self.gradients(prefix), ..stage };
 
-        let text = &model.text_encoder;
-        let embeddings = place.text_embeddings(text, !frozen.holds("text_encoder.embeddings."));
-        let mut text_stages = vec![with(embeddings, "text_encoder.embeddings.")];
-        for layer in 0..text.num_hidden_layers {
-            let prefix = format!("text_encoder.encoder.layer.{layer}.");
-            let stage = place.layer(&text.layer(), shape.tokens, !frozen.holds(&prefix));
-            text_stages.push(with(stage, &prefix));
+        let mut text_stages = Vec::new();
+        if let Some(text) = &model.text_encoder {
+            let embeddings = place.text_embeddings(text, !frozen.holds("text_encoder.embeddings."));
+            text_stages.push(with(embeddings, "text_encoder.embeddings."));
+            for layer in 0..text.num_hidden_layers {
+                let prefix = format!("text_encoder.encoder.layer.{layer}.");
+                let stage = place.layer(&text.layer(), shape.tokens, !frozen.holds(&prefix));
+                text_stages.push(with(stage, &prefix));
+            }
         }
+        let (speech_stages, largest) =
+            model.speech_encoder.as_ref().map_or_else(Default::default, |speech| self.speech_stages(speech, place));
 
-        let speech = &model.speech_encoder;
-        let frames = speech.frames(shape.samples);
+        let is_head = |name: &str| !name.starts_with("text_encoder.") && !name.starts_with("speech_encoder.");
+        let is_layer = |name: &str| name.starts_with("fusion.layers.");
+        let fusion = &model.architecture.fusion;
+        let gradients = self.blocks(|name| is_head(name) && !is_layer(name));
+        let mut head_stages = vec![Stage { gradients, ..place.heads(&model.architecture) }];
+        // Another method's head counts as the paper's without its fusion: either is small beside the encoders.
+        let layers = if model.head().is_none() { fusion.layers } else { 0 };
+        for layer in 0..layers {
+            let stage = place.layer(&fusion.layer(), fusion.tokens(), true);
+            head_stages.push(with(stage, &format!("fusion.layers.{layer}.")));
+        }
+        Stages { text: text_stages, speech: speech_stages, heads: head_stages, largest }
+    }
+
+    /// Those of the speech encoder, and the two largest tensors of its feature encoder.
+    fn speech_stages(&self, speech: &Wav2Vec2Config, place: stages::Place) -> (Vec<Stage>, Blocks) {
+        let frozen = &self.frozen;
+        let frames = speech.frames(place.shape.samples);
         let features = "speech_encoder.feature_extractor.";
-        let (mut speech_stages, largest) = place.feature_encoder(speech, !frozen.holds(features));
-        for (index, stage) in speech_stages.iter_mut().enumerate() {
+        let (mut found, largest) = place.feature_encoder(speech, !frozen.holds(features));
+        for (index, stage) in found.iter_mut().enumerate() {
             stage.gradients = self.gradients(&format!("{features}conv_layers.{index}."));
         }
         let front = place.speech_front(speech, frames, !frozen.holds("speech_encoder.encoder.pos_conv_embed."));
@@ -238,23 +279,13 @@ impl Footprint {
             + self.gradients("speech_encoder.masked_spec_embed")
             + self.gradients("speech_encoder.encoder.pos_conv_embed.")
             + self.gradients("speech_encoder.encoder.layer_norm.");
-        speech_stages.push(Stage { gradients: others, ..front });
+        found.push(Stage { gradients: others, ..front });
         for layer in 0..speech.num_hidden_layers {
             let prefix = format!("speech_encoder.encoder.layers.{layer}.");
             let stage = place.layer(&speech.layer(), frames, !frozen.holds(&prefix));
-            speech_stages.push(with(stage, &prefix));
+            found.push(Stage { gradients: self.gradients(&prefix), ..stage });
         }
-
-        let is_head = |name: &str| !name.starts_with("text_encoder.") && !name.starts_with("speech_encoder.");
-        let is_layer = |name: &str| name.starts_with("fusion.layers.");
-        let fusion = &model.architecture.fusion;
-        let gradients = self.blocks(|name| is_head(name) && !is_layer(name));
-        let mut head_stages = vec![Stage { gradients, ..place.heads(&model.architecture) }];
-        for layer in 0..fusion.layers {
-            let stage = place.layer(&fusion.layer(), fusion.tokens(), true);
-            head_stages.push(with(stage, &format!("fusion.layers.{layer}.")));
-        }
-        Stages { text: text_stages, speech: speech_stages, heads: head_stages, largest }
+        (found, largest)
     }
 }
 

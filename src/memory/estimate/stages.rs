@@ -7,7 +7,7 @@ use std::ops::{Add, Sub};
 
 use super::Shape;
 use crate::{
-    config::Architecture,
+    config::{Architecture, Precision},
     encoder::{
         RobertaConfig, Wav2Vec2Config,
         layer::{Activation, LayerConfig},
@@ -29,7 +29,15 @@ pub struct Blocks {
 impl Blocks {
     /// As many f32 tensors of so many elements each.
     pub fn tensors(count: usize, elements: usize) -> Self {
-        let bytes = (elements as u64).saturating_mul(4);
+        Self::of(count, (elements as u64).saturating_mul(4))
+    }
+
+    /// The same of bf16.
+    pub fn halves(count: usize, elements: usize) -> Self {
+        Self::of(count, (elements as u64).saturating_mul(2))
+    }
+
+    fn of(count: usize, bytes: u64) -> Self {
         let all = bytes.saturating_mul(count as u64);
         if bytes > LARGE { Self { small: 0, large: all } } else { Self { small: all, large: 0 } }
     }
@@ -95,6 +103,8 @@ pub struct Place {
     pub shape: Shape,
     pub forms: Forms,
     pub threads: usize,
+    /// Of the products, convolutions and attention.
+    pub precision: Precision,
     /// Whether dropouts are on.
     pub trains: bool,
 }
@@ -119,10 +129,13 @@ impl Place {
         let wide = |count: usize| Blocks::tensors(count, rows * config.feed_forward);
         let [hidden, inner, scores] = [config.hidden_dropout, config.activation_dropout, config.attention_dropout]
             .map(|probability| self.dropout(probability));
+        let operands = self.operands(config);
         match self.forms {
             Forms::Fast => {
-                // Input, query, key, value, attended; input and output of the middle norm, input of the last; masks.
-                let kept = narrow(8 + 2 * hidden) + wide(2 + inner);
+                // Input, query, key, value, attended; input and output of the middle norm, input of the last; masks. In
+                // bf16 the input is rounded for each of three maps.
+                let rounded = if self.precision == Precision::Bf16 { 2 } else { 0 };
+                let kept = narrow(8 + 2 * hidden + rounded) + wide(2 + inner) + operands;
                 // A score for every two positions, of the heads at work.
                 let heads = self.threads.min(self.shape.batch * config.heads);
                 let weights = |count: usize| Blocks::tensors(heads * count, time * time);
@@ -131,15 +144,36 @@ impl Place {
                 self.stage(is_trained, kept, forward, backward)
             }
             Forms::Plain => {
-                let weights = |count: usize| Blocks::tensors(count, self.shape.batch * config.heads * time * time);
-                // The norms keep two tensors each, the non-linearity its input, the error function's and a factor.
-                let activated = if config.activation == Activation::Gelu { 4 } else { 2 };
-                let kept = narrow(10 + 2 * hidden) + wide(activated + inner) + weights(2 + scores);
+                let elements = self.shape.batch * config.heads * time * time;
+                let weights = |count: usize| Blocks::tensors(count, elements);
+                // The norms keep two tensors each, the non-linearity its input, the error function's and a factor. The
+                // attention keeps the exponentials, and a mask, and what the values are multiplied by.
+                let activated = if config.activation == Activation::Gelu { 3 } else { 1 };
+                let own = narrow(4 + 2 * hidden) + wide(activated + inner) + weights(1 + scores);
+                let kept =
+                    own + match self.precision {
+                        Precision::F32 => narrow(6) + wide(1) + weights(1),
+                        Precision::Bf16 => {
+                            let rows = self.shape.batch * time;
+                            let narrow = Blocks::halves(8, rows * config.width);
+                            narrow + Blocks::halves(1, rows * config.feed_forward) + Blocks::halves(1, elements)
+                        }
+                    } + operands;
                 let forward = (narrow(5) + weights(3)).or(narrow(1) + wide(4));
                 let backward = (narrow(5) + weights(3)).or(narrow(1) + wide(3));
                 self.stage(is_trained, kept, forward, backward)
             }
         }
+    }
+
+    /// A layer's matrices in bf16, which each product has its own copy of.
+    fn operands(self, config: &LayerConfig) -> Blocks {
+        let copies = |count: usize, elements: usize| match (self.precision, self.forms) {
+            (Precision::F32, _) => Blocks::default(),
+            (Precision::Bf16, Forms::Fast) => Blocks::tensors(count, elements),
+            (Precision::Bf16, Forms::Plain) => Blocks::halves(count, elements),
+        };
+        copies(4, config.width * config.width) + copies(2, config.width * config.feed_forward)
     }
 
     /// The sum of a token's three vectors, and its norm.

@@ -8,7 +8,10 @@ use burn::{
 
 use super::*;
 use crate::{
-    config::{self, Architecture, Fusion, FusionKind, SpeechPooling, TextPooling, resolve::Surroundings},
+    config::{
+        self, Architecture, Fusion, FusionKind, FusionVectors, Method, SpeechPooling, TextPooling,
+        resolve::Surroundings,
+    },
     encoder::{RobertaConfig, Wav2Vec2Config, layer::LayerConfig},
     train::setup,
 };
@@ -56,6 +59,7 @@ fn model(is_base: bool) -> ModelConfig {
         feed_forward,
         dropout: 0.1,
         slot_embeddings: false,
+        vectors: FusionVectors::All,
     };
     let architecture = Architecture {
         hidden_size,
@@ -63,9 +67,16 @@ fn model(is_base: bool) -> ModelConfig {
         speech_pooling: SpeechPooling::Mean,
         classifier_dropout: 0.1,
         fusion,
+        options: None,
     };
     let labels = ["a", "b", "c", "d"].map(String::from).to_vec();
-    ModelConfig { labels, architecture, text_encoder, speech_encoder }
+    ModelConfig {
+        method: Method::Clasp,
+        labels,
+        architecture,
+        text_encoder: Some(text_encoder),
+        speech_encoder: Some(speech_encoder),
+    }
 }
 
 fn footprint(is_base: bool) -> Footprint {
@@ -146,7 +157,8 @@ fn a_layer_keeps_ten_narrow_and_three_wide_tensors() {
         activation_dropout: 0.1,
         epsilon: 1e-5,
     };
-    let place = stages::Place { shape: shape(2, 1), forms: Forms::Fast, threads: 2, trains: true };
+    let precision = Precision::F32;
+    let place = stages::Place { shape: shape(2, 1), forms: Forms::Fast, threads: 2, precision, trains: true };
     let (narrow, wide) = (2 * 3 * 4 * 4, 2 * 3 * 8 * 4);
     let stage = place.layer(&config, 3, true);
     assert_eq!(stage.kept.all(), 10 * narrow + 3 * wide);
@@ -155,7 +167,16 @@ fn a_layer_keeps_ten_narrow_and_three_wide_tensors() {
     assert_eq!(place.layer(&config, 3, false).kept, Blocks::default());
     // The plain forms keep the scores too: the exponentials, the mask, and the product of the two.
     let plain = stages::Place { forms: Forms::Plain, ..place };
-    assert_eq!(plain.layer(&config, 3, true).kept.all(), 12 * narrow + 5 * wide + 3 * (2 * 2 * 3 * 3 * 4));
+    let scores = 2 * 2 * 3 * 3 * 4;
+    assert_eq!(plain.layer(&config, 3, true).kept.all(), 12 * narrow + 5 * wide + 3 * scores);
+    // In bf16 each product has its own copy of its operands: of f32 where bf16 is emulated, else of half the size. The
+    // norms, the masks and the exponentials stay f32.
+    let matrices = (4 * 4 * 4 + 2 * 4 * 8) * 4;
+    let rounded = stages::Place { precision: Precision::Bf16, ..place };
+    assert_eq!(rounded.layer(&config, 3, true).kept.all(), 12 * narrow + 3 * wide + matrices);
+    let halved = stages::Place { precision: Precision::Bf16, ..plain };
+    let expected = (4 + 2) * narrow + 8 * narrow / 2 + (3 + 1) * wide + wide / 2 + 2 * scores + scores / 2;
+    assert_eq!(halved.layer(&config, 3, true).kept.all(), expected + matrices / 2);
 }
 
 #[test]
@@ -206,7 +227,7 @@ fn what_is_frozen_here_is_frozen_in_the_model() {
     let surroundings = Surroundings::of(&config::builtin::find("demo").unwrap());
     for stable in [false, true] {
         let mut model_config = model(false);
-        model_config.speech_encoder.do_stable_layer_norm = stable;
+        model_config.speech_encoder.as_mut().unwrap().do_stable_layer_norm = stable;
         for (text_keys, speech_keys) in [
             ("", "freeze_feature_encoder = false"),
             ("", "freeze_feature_encoder = true"),
@@ -219,8 +240,8 @@ fn what_is_frozen_here_is_frozen_in_the_model() {
                  [speech.config]\n"
             );
             let config = config::parse("test", &text, &[], &surroundings).unwrap();
-            let fresh = Clasp::<Flex>::new(&model_config, &mut Init::empty(&FlexDevice));
-            let trainable = parameters::trainable::<Training, Clasp<Training>>(fresh);
+            let fresh = AnySystem::<Flex>::empty(&model_config, &FlexDevice);
+            let trainable = parameters::trainable::<Training, AnySystem<Training>>(fresh);
             let mut trained = BTreeSet::new();
             let mut visitor = Trained(parameters::Path::default(), &mut trained);
             setup::freeze(trainable, &config).visit(&mut visitor);

@@ -1,0 +1,196 @@
+//! The list of the methods. A method is added by one line at the end of this file (and by its `mod` in `mod.rs`).
+#![expect(clippy::large_enum_variant, reason = "there is one head in a process")]
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, backend::Backend},
+};
+use serde_json::{Map, Value};
+
+use super::{Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes, raw_fusion};
+use crate::{
+    config::{Fusion, keys::Key, types::choices},
+    nn::Init,
+    ops::{Mode, Ops},
+};
+
+/// Declares everything that goes by method: the words of `model.method`, the options and the heads.
+macro_rules! methods {
+    ($($(#[doc = $about:literal])+ $name:ident = $word:literal, $file:ident with $options:ident;)+) => {
+        choices! {
+            /// The system that is trained: the paper's, or one of those it is compared with.
+            Method {
+                $($(#[doc = $about])+ $name = $word,)+
+                /// The paper's system.
+                Clasp = "clasp",
+            }
+        }
+
+        impl Method {
+            /// What it reads.
+            #[must_use]
+            pub const fn reads(self) -> Reads {
+                match self {
+                    $(Self::$name => <super::$file::$options as Options>::READS,)+
+                    Self::Clasp => Reads::Both,
+                }
+            }
+
+            /// The keys of its options.
+            #[must_use]
+            pub const fn keys(self) -> &'static [Key] {
+                match self {
+                    $(Self::$name => <super::$file::$options as Options>::KEYS,)+
+                    Self::Clasp => &[],
+                }
+            }
+
+            /// Its options where these are stated and the others as published; none of the paper's system, whose are
+            /// not all its own. `heads` are the text encoder's attention heads.
+            ///
+            /// # Errors
+            /// A value of the wrong type.
+            pub fn options(
+                self,
+                stated: &Map<String, Value>,
+                heads: usize,
+            ) -> Result<Option<HeadOptions>, serde_json::Error> {
+                match self {
+                    $(Self::$name => {
+                        <super::$file::$options as Options>::stated(stated, heads).map(|own| Some(HeadOptions::$name(own)))
+                    })+
+                    Self::Clasp => Ok(None),
+                }
+            }
+
+            /// Its options as a checkpoint states them.
+            ///
+            /// # Errors
+            /// An option that is missing or of the wrong type.
+            pub fn options_from(self, json: Value) -> Result<Option<HeadOptions>, serde_json::Error> {
+                match self {
+                    $(Self::$name => serde_json::from_value(json).map(|own| Some(HeadOptions::$name(own))),)+
+                    Self::Clasp => Ok(None),
+                }
+            }
+        }
+
+        /// The options of a head.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum HeadOptions {
+            $($(#[doc = $about])+ $name(super::$file::$options),)+
+            /// The paper's fusion of the two encoders' vectors alone: the ablation `raw-only`.
+            RawFusion(Fusion),
+        }
+
+        impl HeadOptions {
+            /// As a checkpoint states them; an empty object where there are none.
+            #[must_use]
+            pub fn to_json(&self) -> Value {
+                let json = match self {
+                    $(Self::$name(options) => serde_json::to_value(options),)+
+                    Self::RawFusion(fusion) => serde_json::to_value(fusion),
+                };
+                json.unwrap_or_default()
+            }
+
+            /// Checks the options against each other and the model's width.
+            ///
+            /// # Errors
+            /// The option that does not fit.
+            pub fn check(&self, hidden: usize) -> Result<(), Misfit> {
+                match self {
+                    $(Self::$name(options) => options.check(hidden),)+
+                    Self::RawFusion(fusion) => Options::check(fusion, hidden),
+                }
+            }
+
+            /// The names of the loss terms, without their sum.
+            #[must_use]
+            pub fn terms(&self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$name(_) => <super::$file::$options as Options>::TERMS,)+
+                    Self::RawFusion(_) => <Fusion as Options>::TERMS,
+                }
+            }
+
+            /// Whether the utterance vectors are read, and not only the encoders' states.
+            #[must_use]
+            pub fn reads_vectors(&self) -> bool {
+                match self {
+                    $(Self::$name(_) => <super::$file::$options as Options>::READS_VECTORS,)+
+                    Self::RawFusion(_) => <Fusion as Options>::READS_VECTORS,
+                }
+            }
+
+            /// Width of the vectors whose examples are compared; 0 where none are.
+            #[must_use]
+            pub fn contrasted_size(&self) -> usize {
+                match self {
+                    $(Self::$name(options) => options.contrasted_size(),)+
+                    Self::RawFusion(fusion) => fusion.contrasted_size(),
+                }
+            }
+        }
+
+        /// What stands on the encoders, for every method but the paper's.
+        #[derive(Module, Debug)]
+        pub enum Head<B: Backend> {
+            $($(#[doc = $about])+ $name(super::$file::$name<B>),)+
+            /// The paper's fusion of the two encoders' vectors alone: the ablation `raw-only`.
+            RawFusion(raw_fusion::RawFusion<B>),
+        }
+
+        impl<B: Ops> Head<B> {
+            /// A head of these options.
+            pub fn new(options: &HeadOptions, sizes: &Sizes, init: &mut Init<'_, B>) -> Self {
+                match options {
+                    $(HeadOptions::$name(options) => Self::$name(HeadMethod::new(options, sizes, init)),)+
+                    HeadOptions::RawFusion(fusion) => Self::RawFusion(HeadMethod::new(fusion, sizes, init)),
+                }
+            }
+
+            /// See [`HeadMethod::forward`].
+            pub fn forward(&self, encoded: &Encoded<B>, mode: Mode<'_>) -> Box<dyn Output<B>> {
+                match self {
+                    $(Self::$name(head) => Box::new(head.forward(encoded, mode)),)+
+                    Self::RawFusion(head) => Box::new(head.forward(encoded, mode)),
+                }
+            }
+
+            /// See [`HeadMethod::classify_text`].
+            pub fn classify_text(&self, text: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
+                match self {
+                    $(Self::$name(head) => head.classify_text(text, mode),)+
+                    Self::RawFusion(head) => head.classify_text(text, mode),
+                }
+            }
+
+            /// See [`HeadMethod::classify_speech`].
+            pub fn classify_speech(&self, speech: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
+                match self {
+                    $(Self::$name(head) => head.classify_speech(speech, mode),)+
+                    Self::RawFusion(head) => head.classify_speech(speech, mode),
+                }
+            }
+        }
+    };
+}
+
+// A variant, the word of `model.method`, and the file with the head of the variant's name and its options.
+methods! {
+    /// The text encoder alone.
+    Text = "text", text with TextOptions;
+    /// The speech encoder alone.
+    Speech = "speech", speech with SpeechOptions;
+    /// The mean of the two single systems' probabilities.
+    LateFusion = "late-fusion", late_fusion with LateFusionOptions;
+    /// The two vectors side by side.
+    Concat = "concat", concat with ConcatOptions;
+    /// Low-rank multimodal fusion.
+    Lmf = "lmf", lmf with LmfOptions;
+    /// Modality-invariant and -specific representations.
+    Misa = "misa", misa with MisaOptions;
+    /// Layer-wise fusion with modality independence modelling.
+    Lfmim = "lfmim", lfmim with LfmimOptions;
+}

@@ -1,0 +1,157 @@
+//! The methods: what stands on the two encoders, and its losses, each in a file of its own and a line of [`list`].
+//! `scripts/baselines_torch.py` states those that the paper's system is compared with in `PyTorch`; the paper's own is
+//! in [`crate::model`].
+
+pub mod concat;
+#[cfg(test)]
+mod fixtures;
+pub mod late_fusion;
+pub mod lfmim;
+mod list;
+pub mod lmf;
+pub mod misa;
+pub mod moments;
+pub mod options;
+pub mod raw_fusion;
+pub mod speech;
+pub mod terms;
+pub mod text;
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::{
+    loss::{Contrasted, LossConfig, Targets},
+    nn::Init,
+    ops::{Lengths, Mode, Ops},
+};
+
+pub use list::{Head, HeadOptions, Method};
+pub use options::{Misfit, Options, Reads};
+pub use terms::{MOST_TERMS, Term, Terms};
+
+/// What a head is told of the encoders and the task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sizes {
+    /// Labels.
+    pub labels: usize,
+    /// Width of the two utterance vectors.
+    pub hidden: usize,
+    /// Width of the text encoder's states; 0 where text is not read.
+    pub text: usize,
+    /// Width of the speech encoder's states; 0 where speech is not read.
+    pub speech: usize,
+    /// Dropout before each linear classifier.
+    pub classifier_dropout: f64,
+}
+
+/// What an encoder gives of a batch.
+#[derive(Clone, Debug)]
+pub struct Sequence<B: Backend> {
+    /// [batch * time, the encoder's width]; padded positions hold some finite value.
+    pub states: Tensor<B, 2>,
+    /// The valid positions of each example.
+    pub lengths: Lengths,
+    /// The utterance vectors [batch, hidden].
+    pub vector: Tensor<B, 2>,
+}
+
+/// What both encoders give; the one that a method does not read is not there.
+#[derive(Clone, Debug)]
+pub struct Encoded<B: Backend> {
+    /// The text's.
+    pub text: Option<Sequence<B>>,
+    /// The speech's.
+    pub speech: Option<Sequence<B>>,
+}
+
+impl<B: Backend> Encoded<B> {
+    /// The text's; only for methods that read it.
+    #[must_use]
+    pub fn text(&self) -> &Sequence<B> {
+        self.text.as_ref().unwrap_or_else(|| unreachable!("a method that reads text is given text"))
+    }
+
+    /// The speech's; only for methods that read it.
+    #[must_use]
+    pub fn speech(&self) -> &Sequence<B> {
+        self.speech.as_ref().unwrap_or_else(|| unreachable!("a method that reads speech is given speech"))
+    }
+}
+
+/// The logits of a method's classifiers, each [batch, labels].
+#[derive(Clone, Debug)]
+pub struct Logits<B: Backend> {
+    /// What the prediction's are called where everything is written out: `logits_fusion`, or of a method that reads one
+    /// modality `logits_text` or `logits_speech`.
+    pub name: &'static str,
+    /// The prediction's.
+    pub main: Tensor<B, 2>,
+    /// Those of a classifier on the text alone beside it.
+    pub text: Option<Tensor<B, 2>>,
+    /// Those of a classifier on the speech alone beside it.
+    pub speech: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Logits<B> {
+    /// The prediction's alone.
+    #[must_use]
+    pub fn only(name: &'static str, main: Tensor<B, 2>) -> Self {
+        Self { name, main, text: None, speech: None }
+    }
+}
+
+/// What a method makes of a batch: all that is predicted, shown and trained on.
+pub trait Output<B: Backend> {
+    /// The logits of its classifiers.
+    fn logits(&self) -> Logits<B>;
+
+    /// Its vectors by name, each [batch, size].
+    fn representations(&self) -> Vec<(&'static str, Tensor<B, 2>)>;
+
+    /// The vectors of which terms compare different examples; none where every term is a mean over the examples.
+    fn contrasted(&self) -> Option<Contrasted<B>> {
+        None
+    }
+
+    /// Its losses, in the order of [`Options::TERMS`]. Where several devices share a batch, `contrasted` has the vectors
+    /// of all of them; else the output's own count. `loss` has the weights of the paper's terms.
+    fn losses(&self, contrasted: Option<Contrasted<B>>, targets: &Targets, loss: &LossConfig) -> Terms<B>;
+}
+
+/// Everything that an output has, by name: its vectors, then its logits.
+#[must_use]
+pub fn tensors<B: Backend>(output: &dyn Output<B>) -> Vec<(&'static str, Tensor<B, 2>)> {
+    let mut named = output.representations();
+    let logits = output.logits();
+    named.extend(logits.text.map(|text| ("logits_text", text)));
+    named.extend(logits.speech.map(|speech| ("logits_speech", speech)));
+    named.push((logits.name, logits.main));
+    named
+}
+
+/// What stands on the encoders. Every parameter lies under the method's name in a checkpoint, but for those of a field
+/// `classifier`, which stay there.
+pub trait HeadMethod<B: Ops>: Sized {
+    /// Its options.
+    type Options: Options;
+    /// What it makes of a batch.
+    type Output: Output<B>;
+
+    /// Fresh parameters, or empty ones to be filled from a checkpoint.
+    fn new(options: &Self::Options, sizes: &Sizes, init: &mut Init<'_, B>) -> Self;
+
+    /// All that follows from what the encoders give.
+    fn forward(&self, encoded: &Encoded<B>, mode: Mode<'_>) -> Self::Output;
+
+    /// Logits [batch, labels] where there is only text; none where the method has no classifier for it.
+    fn classify_text(&self, text: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
+        let _ = (text, mode);
+        None
+    }
+
+    /// Logits [batch, labels] where there is only speech; none where the method has no classifier for it.
+    fn classify_speech(&self, speech: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
+        let _ = (speech, mode);
+        None
+    }
+}

@@ -1,0 +1,125 @@
+//! What a method says of itself without a tensor in sight: what it reads, its terms, and its options.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::config::keys::Key;
+
+/// Which modalities a method reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Only the text.
+    Text,
+    /// Only the speech.
+    Speech,
+    /// Both.
+    Both,
+}
+
+impl Reads {
+    /// Whether the text is read.
+    #[must_use]
+    pub const fn text(self) -> bool {
+        matches!(self, Self::Text | Self::Both)
+    }
+
+    /// Whether the speech is read.
+    #[must_use]
+    pub const fn speech(self) -> bool {
+        matches!(self, Self::Speech | Self::Both)
+    }
+}
+
+/// A method's own options: the table `[model.<method>]` of the config and `<method>` of a checkpoint's `config.json`,
+/// with every value stated.
+pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned {
+    /// What is read.
+    const READS: Reads;
+    /// The names of its loss terms, without their sum; at most [`super::MOST_TERMS`].
+    const TERMS: &'static [&'static str];
+    /// The keys of its options; a default that is fixed is that of [`Options::published`].
+    const KEYS: &'static [Key] = &[];
+    /// Whether the utterance vectors are read, and not only the encoders' states.
+    const READS_VECTORS: bool = true;
+
+    /// The published values; `heads` are the text encoder's attention heads.
+    fn published(heads: usize) -> Self;
+
+    /// Checks the options against each other and the model's width.
+    ///
+    /// # Errors
+    /// The option that does not fit.
+    fn check(&self, hidden: usize) -> Result<(), Misfit> {
+        let _ = hidden;
+        Ok(())
+    }
+
+    /// Width of the vectors whose examples are compared; 0 where none are.
+    fn contrasted_size(&self) -> usize {
+        0
+    }
+
+    /// The published values but for those that are stated.
+    ///
+    /// # Errors
+    /// A value of the wrong type; the table of keys lets none through.
+    fn stated(stated: &Map<String, Value>, heads: usize) -> Result<Self, serde_json::Error> {
+        let mut values = serde_json::to_value(Self::published(heads))?;
+        if let Value::Object(values) = &mut values {
+            values.extend(stated.clone());
+        }
+        serde_json::from_value(values)
+    }
+}
+
+/// An option whose value does not fit the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The option's name.
+    pub option: &'static str,
+    /// What is wrong, following the name: "is 3, which does not divide ...".
+    pub problem: String,
+}
+
+impl Misfit {
+    /// Checks that heads divide a width.
+    ///
+    /// # Errors
+    /// They do not, or one of them is 0.
+    pub fn unless_divides(option: &'static str, heads: usize, what: &str, width: usize) -> Result<(), Self> {
+        if width > 0 && heads > 0 && width.is_multiple_of(heads) {
+            return Ok(());
+        }
+        Err(Self { option, problem: format!("is {heads}, which does not divide {what}, {width}") })
+    }
+
+    /// Checks that sizes are above zero.
+    ///
+    /// # Errors
+    /// The first that is 0.
+    pub fn unless_positive(sizes: &[(&'static str, usize)]) -> Result<(), Self> {
+        match sizes.iter().find(|(_, size)| *size == 0) {
+            Some(&(option, _)) => Err(Self { option, problem: "is 0: it must be 1 or more".into() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Declares the options of a method that has none.
+macro_rules! no_options {
+    ($(#[$about:meta])* $name:ident, $reads:expr, $terms:expr) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        pub struct $name {}
+
+        impl $crate::method::Options for $name {
+            const READS: $crate::method::Reads = $reads;
+            const TERMS: &'static [&'static str] = $terms;
+
+            fn published(_: usize) -> Self {
+                Self {}
+            }
+        }
+    };
+}
+pub(super) use no_options;
