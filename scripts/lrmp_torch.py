@@ -222,11 +222,11 @@ def export(args) -> None:
         "features": f32(torch.cat(rows)),
         **{f"output.{k}": f32(v) for k, v in out.items()},
         "loss.task_fusion": f32(task)[None],
-        **{f"grad.lrmp-arch.{k}": f32(p.grad) for k, p in net.named_parameters() if p.grad is not None},
+        **{f"grad.lrmp_arch.{k}": f32(p.grad) for k, p in net.named_parameters() if p.grad is not None},
     }  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
     save_file(expected, args.output / "expected.safetensors")
-    parameters = {f"lrmp-arch.{k}": f32(p) for k, p in net.named_parameters()}
+    parameters = {f"lrmp_arch.{k}": f32(p) for k, p in net.named_parameters()}
     save_file(parameters, args.output / "model.safetensors", metadata={"format": "pt"})
     config = {"method": "lrmp-arch", "labels": labels, "options": OPTIONS}
     (args.output / "config.json").write_text(json.dumps(config, indent=1) + "\n")

@@ -35,7 +35,6 @@ pub mod random;
 pub mod device;
 pub mod encoder;
 pub mod loss;
-pub mod lrmp;
 pub mod memory;
 pub mod method;
 pub mod model;

@@ -20,7 +20,6 @@ use crate::{
         manifest::Row,
         text::Tokenizer,
     },
-    encoder::RobertaConfig,
     eval::predictions::{Classification, Extra, Failure, Prediction, Provenance, Provenances, Row as Output},
     eval::report::InputCounts,
     inference::{self, Probabilities, rows},
@@ -128,7 +127,7 @@ impl<B: Ops> Predictor<B> {
         let checkpoint = checkpoint::load_any::<B>(&folder, device)?;
         let load = || Tokenizer::load(&folder).map(Arc::new).map_err(|problem| unusable_tokenizer(&folder, problem));
         let tokenizer = checkpoint.model_config.method.reads().text().then(load).transpose()?;
-        let positions = checkpoint.model_config.text_encoder.as_ref().map_or(usize::MAX, RobertaConfig::max_tokens);
+        let positions = checkpoint.model_config.max_tokens();
         let labels = Labels::new(checkpoint.config.labels.clone())?;
         let limits = Limits {
             max_seconds: checkpoint.config.max_seconds.unwrap_or(MAX_SECONDS),

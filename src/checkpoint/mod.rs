@@ -211,8 +211,8 @@ impl CheckpointConfig {
             return Err(problem(format!("method {:?} is not in this version, which has {known}", config.method)));
         };
         for (key, is_needed) in [
-            ("text_encoder", method.reads().text()),
-            ("speech_encoder", method.reads().speech()),
+            ("text_encoder", method.has_encoders() && method.reads().text()),
+            ("speech_encoder", method.has_encoders() && method.reads().speech()),
             ("fusion", method == Method::Clasp),
         ] {
             if is_needed && json.get(key).is_none() {
@@ -236,13 +236,14 @@ impl CheckpointConfig {
     /// An encoder or a fusion that cannot be built.
     pub fn model(&self) -> Result<ModelConfig, EncoderError> {
         let method = Method::from_word(&self.method).unwrap_or(Method::Clasp);
-        let reads = method.reads();
+        let (reads, encodes) = (method.reads(), method.has_encoders());
+        let (text, speech) = (encodes && reads.text(), encodes && reads.speech());
         let config = ModelConfig {
             method,
             labels: self.labels.clone(),
             architecture: self.architecture.clone(),
-            text_encoder: reads.text().then(|| RobertaConfig::from_json(&self.text_encoder)).transpose()?,
-            speech_encoder: reads.speech().then(|| Wav2Vec2Config::from_json(&self.speech_encoder)).transpose()?,
+            text_encoder: text.then(|| RobertaConfig::from_json(&self.text_encoder)).transpose()?,
+            speech_encoder: speech.then(|| Wav2Vec2Config::from_json(&self.speech_encoder)).transpose()?,
         };
         config.check()?;
         Ok(config)

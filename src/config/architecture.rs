@@ -10,7 +10,7 @@ use super::problem::{ConfigError, Problem};
 use super::types::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
 use super::{Config, EncoderMap};
 use crate::config::keys::Kind;
-use crate::method::HeadOptions;
+use crate::method::{HeadOptions, TextSizes};
 
 /// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +96,8 @@ pub(super) const fn fusion_depth(kind: FusionKind) -> (usize, usize) {
 pub(super) const FEED_FORWARD: usize = 2048;
 pub(super) const DROPOUT: f64 = 0.1;
 const MAX_TOKENS: usize = 512;
+/// Tokens of `RoBERTa`'s vocabulary.
+const VOCABULARY: usize = 50_265;
 
 impl Config {
     /// Fills in what the encoders decide, and checks what must fit together.
@@ -117,7 +119,7 @@ impl Config {
             None => self.beside(text_encoder, speech_encoder, &mut problems),
         };
         self.check_method(&architecture, &mut problems);
-        let max_tokens = self.check_encoders(text_encoder, speech_encoder, &mut problems);
+        let max_tokens = self.check_encoders(text_encoder, speech_encoder, &architecture, &mut problems);
         if problems.is_empty() {
             Ok((self.stating(&architecture, max_tokens), architecture))
         } else {
@@ -136,12 +138,16 @@ impl Config {
             FusionKind::MultiHead => whole(text_encoder, "num_attention_heads", 12),
             FusionKind::Attention => 1,
         };
+        let text_sizes = TextSizes {
+            attention_heads: whole(text_encoder, "num_attention_heads", 12),
+            vocabulary: whole(text_encoder, "vocab_size", VOCABULARY),
+        };
         Architecture {
             hidden_size,
             text_pooling: self.text.pooling.unwrap_or(TextPooling::Cls),
             speech_pooling: self.speech.pooling.unwrap_or(SpeechPooling::Mean),
             classifier_dropout: self.model.classifier_dropout.unwrap_or(DROPOUT),
-            options: self.options(whole(text_encoder, "num_attention_heads", 12), problems),
+            options: self.options(text_sizes, problems),
             fusion: Fusion {
                 kind,
                 vectors: self.vectors(),
@@ -161,9 +167,9 @@ impl Config {
     }
 
     /// The method's options: the published ones but for those that are stated.
-    fn options(&self, heads: usize, problems: &mut Vec<Problem>) -> Option<HeadOptions> {
+    fn options(&self, text: TextSizes, problems: &mut Vec<Problem>) -> Option<HeadOptions> {
         let model = &self.model;
-        model.method.options(&model.options, heads).unwrap_or_else(|problem| {
+        model.method.options(&model.options, text).unwrap_or_else(|problem| {
             problems.push(Problem::conflict(&format!("model.{}", model.method), format!("does not fit: {problem}")));
             None
         })
@@ -229,7 +235,13 @@ impl Config {
     }
 
     /// Checks what the encoders limit; returns `data.max_tokens`, none where text is not read.
-    fn check_encoders(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> Option<usize> {
+    fn check_encoders(
+        &self,
+        text: &EncoderMap,
+        speech: &EncoderMap,
+        architecture: &Architecture,
+        problems: &mut Vec<Problem>,
+    ) -> Option<usize> {
         for (key, wanted, encoder) in [
             ("text.freeze_layers", self.text.freeze_layers, text),
             ("speech.freeze_layers", self.speech.freeze_layers, speech),
@@ -244,10 +256,12 @@ impl Config {
         }
         // RoBERTa numbers its positions from pad_token_id + 1.
         let unused = whole(text, "pad_token_id", 1).saturating_add(1);
-        let limit = whole(text, "max_position_embeddings", 512).saturating_sub(unused);
+        let of_encoder = whole(text, "max_position_embeddings", 512).saturating_sub(unused);
+        let of_method = architecture.options.as_ref().map_or(usize::MAX, HeadOptions::max_tokens);
+        let limit = if self.model.method.has_encoders() { of_encoder.min(of_method) } else { of_method };
         if let Some(wanted) = self.data.max_tokens.filter(|wanted| *wanted > limit) {
-            let reason =
-                format!("is {wanted}, but the text encoder has positions for {limit} tokens: set it to {limit}");
+            let whose = if limit == of_method { self.model.method.word() } else { "the text encoder" };
+            let reason = format!("is {wanted}, but {whose} has positions for {limit} tokens: set it to {limit}");
             problems.push(Problem::conflict("data.max_tokens", reason));
         }
         Some(self.data.max_tokens.unwrap_or(MAX_TOKENS.min(limit)))

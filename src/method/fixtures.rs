@@ -11,7 +11,7 @@ use burn::{
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use super::{Encoded, HeadMethod, MOST_TERMS, Options, Output, Sequence, Sizes};
+use super::{Encoded, HeadMethod, MOST_TERMS, Options, Output, Sequence, Sizes, TextSizes};
 use crate::{
     checkpoint::parameters,
     loss::{LossConfig, Targets},
@@ -129,7 +129,11 @@ impl Fixture {
 
     /// The inputs.
     pub(super) fn encoded(&self) -> Encoded<Train> {
-        Encoded { text: self.sequence("text", "text_states"), speech: self.sequence("speech", "speech_states") }
+        Encoded {
+            text: self.sequence("text", "text_states"),
+            speech: self.sequence("speech", "speech_states"),
+            inputs: None,
+        }
     }
 }
 
@@ -191,7 +195,7 @@ pub(super) fn holds<M: HeadMethod<Train> + AutodiffModule<Train>>(name: &str) {
 /// options.
 pub(super) fn stays_finite<M: HeadMethod<Train> + AutodiffModule<Train>>() {
     let sizes = Sizes { labels: 3, hidden: 8, text: 8, speech: 8, classifier_dropout: 0.1 };
-    let options = M::Options::published(2);
+    let options = M::Options::published(TextSizes { attention_heads: 2, vocabulary: 11 });
     options.check(sizes.hidden).unwrap();
     let method = M::new(&options, &sizes, &mut Init::fresh(7, &FlexDevice));
     let time = 3;
@@ -201,7 +205,7 @@ pub(super) fn stays_finite<M: HeadMethod<Train> + AutodiffModule<Train>>() {
             let vector = Tensor::<Train, 2>::full([batch, 8], value, &FlexDevice).require_grad();
             let lengths = Lengths::new((0..batch).map(|example| 1 + example % time).collect(), time);
             let sequence = Sequence { states: states.clone(), lengths, vector: vector.clone() };
-            let encoded = Encoded { text: Some(sequence.clone()), speech: Some(sequence) };
+            let encoded = Encoded { text: Some(sequence.clone()), speech: Some(sequence), inputs: None };
             let output = method.forward(&encoded, Mode::evaluation());
             let targets = Targets::new(&[2, 0, 1, 2][..batch], 3, &[], 0.0);
             let terms = output.losses(None, &targets, &LossConfig::default());

@@ -16,14 +16,15 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms};
+use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes};
 use crate::{
     config::keys::{DROPOUT, Key, Kind},
+    encoder::layer::{Activation, LayerConfig},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},
 };
-use stream::Stream;
+use stream::{EPSILON, EXPANSION, Stream};
 
 /// Learned tokens in front of the joint sequence.
 const JOINT_TOKENS: usize = 4;
@@ -75,10 +76,10 @@ impl Options for LfmimOptions {
         Key::fixed("model.lfmim.padding_mask", Kind::Boolean, "true", "leave padding out of attention and readout"),
     ];
 
-    fn published(heads: usize) -> Self {
+    fn published(text: TextSizes) -> Self {
         Self {
             stages: 4,
-            attention_heads: heads,
+            attention_heads: text.attention_heads,
             text_positions: 80,
             speech_positions: 50,
             unimodal_head: 32,
@@ -88,6 +89,23 @@ impl Options for LfmimOptions {
             feed_forward_dropout: 0.1,
             padding_mask: true,
         }
+    }
+
+    fn layers(&self, hidden: usize, _: usize, _: usize) -> Vec<(LayerConfig, usize)> {
+        let layer = LayerConfig {
+            width: hidden,
+            heads: self.attention_heads,
+            feed_forward: EXPANSION * hidden,
+            norm_first: true,
+            activation: Activation::Relu,
+            attention_dropout: self.attention_dropout,
+            hidden_dropout: 0.0,
+            activation_dropout: self.feed_forward_dropout,
+            epsilon: EPSILON,
+        };
+        let (text, speech) = (self.text_positions + 1, self.speech_positions + 1);
+        let of_stage = [text, speech, JOINT_TOKENS + speech + text].map(|positions| (layer.clone(), positions));
+        (0..self.stages).flat_map(|_| of_stage.clone()).collect()
     }
 
     fn check(&self, hidden: usize) -> Result<(), Misfit> {

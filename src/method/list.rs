@@ -7,9 +7,10 @@ use burn::{
 };
 use serde_json::{Map, Value};
 
-use super::{Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes, raw_fusion};
+use super::{Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes, TextSizes, raw_fusion};
 use crate::{
     config::{Fusion, keys::Key, types::choices},
+    encoder::layer::LayerConfig,
     nn::Init,
     ops::{Mode, Ops},
 };
@@ -36,6 +37,15 @@ macro_rules! methods {
                 }
             }
 
+            /// Whether it stands on the two encoders, or on those of what it reads.
+            #[must_use]
+            pub const fn has_encoders(self) -> bool {
+                match self {
+                    $(Self::$name => <super::$file::$options as Options>::ENCODERS,)+
+                    Self::Clasp => true,
+                }
+            }
+
             /// The keys of its options.
             #[must_use]
             pub const fn keys(self) -> &'static [Key] {
@@ -46,18 +56,18 @@ macro_rules! methods {
             }
 
             /// Its options where these are stated and the others as published; none of the paper's system, whose are
-            /// not all its own. `heads` are the text encoder's attention heads.
+            /// not all its own.
             ///
             /// # Errors
             /// A value of the wrong type.
             pub fn options(
                 self,
                 stated: &Map<String, Value>,
-                heads: usize,
+                text: TextSizes,
             ) -> Result<Option<HeadOptions>, serde_json::Error> {
                 match self {
                     $(Self::$name => {
-                        <super::$file::$options as Options>::stated(stated, heads).map(|own| Some(HeadOptions::$name(own)))
+                        <super::$file::$options as Options>::stated(stated, text).map(|own| Some(HeadOptions::$name(own)))
                     })+
                     Self::Clasp => Ok(None),
                 }
@@ -120,6 +130,33 @@ macro_rules! methods {
                 match self {
                     $(Self::$name(_) => <super::$file::$options as Options>::READS_VECTORS,)+
                     Self::RawFusion(_) => <Fusion as Options>::READS_VECTORS,
+                }
+            }
+
+            /// See [`Options::vocabulary`].
+            #[must_use]
+            pub fn vocabulary(&self) -> Option<usize> {
+                match self {
+                    $(Self::$name(options) => options.vocabulary(),)+
+                    Self::RawFusion(fusion) => fusion.vocabulary(),
+                }
+            }
+
+            /// See [`Options::max_tokens`].
+            #[must_use]
+            pub fn max_tokens(&self) -> usize {
+                match self {
+                    $(Self::$name(options) => options.max_tokens(),)+
+                    Self::RawFusion(fusion) => fusion.max_tokens(),
+                }
+            }
+
+            /// See [`Options::layers`].
+            #[must_use]
+            pub fn layers(&self, hidden: usize, tokens: usize, samples: usize) -> Vec<(LayerConfig, usize)> {
+                match self {
+                    $(Self::$name(options) => options.layers(hidden, tokens, samples),)+
+                    Self::RawFusion(fusion) => fusion.layers(hidden, tokens, samples),
                 }
             }
 
@@ -193,4 +230,6 @@ methods! {
     Misa = "misa", misa with MisaOptions;
     /// Layer-wise fusion with modality independence modelling.
     Lfmim = "lfmim", lfmim with LfmimOptions;
+    /// The network of LRMP without its pre-training.
+    LrmpArch = "lrmp-arch", lrmp_arch with LrmpOptions;
 }

@@ -10,7 +10,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms};
+use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
 use crate::{
     config::keys::{DROPOUT, Key, Kind},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
@@ -47,7 +47,7 @@ impl Options for LmfOptions {
         Key::fixed("model.lmf.text_dropout", DROPOUT, "0.1", "dropout on the text vector"),
     ];
 
-    fn published(_: usize) -> Self {
+    fn published(_: TextSizes) -> Self {
         Self { speech_size: 32, text_size: 64, rank: 4, speech_dropout: 0.1, text_dropout: 0.1 }
     }
 

@@ -8,7 +8,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms,
+    Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes,
     moments::{central_moment_discrepancy, difference},
 };
 use crate::{
@@ -61,7 +61,7 @@ impl Options for MisaOptions {
         Key::fixed("model.misa.reconstruction", WEIGHT, "1.0", "weight of the reconstruction term"),
     ];
 
-    fn published(_: usize) -> Self {
+    fn published(_: TextSizes) -> Self {
         Self {
             size: 128,
             attention_heads: 2,
@@ -78,9 +78,30 @@ impl Options for MisaOptions {
         self.size
     }
 
+    fn layers(&self, _: usize, _: usize, _: usize) -> Vec<(LayerConfig, usize)> {
+        vec![(self.layer(), TOKENS)]
+    }
+
     fn check(&self, _: usize) -> Result<(), Misfit> {
         Misfit::unless_positive(&[("feed_forward", self.feed_forward)])?;
         Misfit::unless_divides("attention_heads", self.attention_heads, "model.misa.size", self.size)
+    }
+}
+
+impl MisaOptions {
+    /// The shape of its Transformer layer.
+    fn layer(&self) -> LayerConfig {
+        LayerConfig {
+            width: self.size,
+            heads: self.attention_heads,
+            feed_forward: self.feed_forward,
+            norm_first: false,
+            activation: Activation::Relu,
+            attention_dropout: self.fusion_dropout,
+            hidden_dropout: self.fusion_dropout,
+            activation_dropout: self.fusion_dropout,
+            epsilon: EPSILON,
+        }
     }
 }
 
@@ -174,22 +195,11 @@ impl<B: Ops> HeadMethod<B> for Misa<B> {
 
     fn new(options: &MisaOptions, sizes: &Sizes, init: &mut Init<'_, B>) -> Self {
         let size = options.size;
-        let layer = LayerConfig {
-            width: size,
-            heads: options.attention_heads,
-            feed_forward: options.feed_forward,
-            norm_first: false,
-            activation: Activation::Relu,
-            attention_dropout: options.fusion_dropout,
-            hidden_dropout: options.fusion_dropout,
-            activation_dropout: options.fusion_dropout,
-            epsilon: EPSILON,
-        };
         Self {
             text: Modality::new(sizes.hidden, size, init),
             speech: Modality::new(sizes.hidden, size, init),
             invariant: Linear::uniform(size, size, init),
-            fusion: TransformerLayer::new(&layer, LayerInit::Uniform, init),
+            fusion: TransformerLayer::new(&options.layer(), LayerInit::Uniform, init),
             hidden: Linear::uniform(TOKENS * size, TOKENS * size / 2, init),
             output: Linear::uniform(TOKENS * size / 2, sizes.labels, init),
             options: options.clone(),

@@ -9,6 +9,7 @@ pub mod late_fusion;
 pub mod lfmim;
 mod list;
 pub mod lmf;
+pub mod lrmp_arch;
 pub mod misa;
 pub mod moments;
 pub mod options;
@@ -21,12 +22,13 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use crate::{
     loss::{Contrasted, LossConfig, Targets},
+    model::Inputs,
     nn::Init,
     ops::{Lengths, Mode, Ops},
 };
 
 pub use list::{Head, HeadOptions, Method};
-pub use options::{Misfit, Options, Reads};
+pub use options::{Misfit, Options, Reads, TextSizes};
 pub use terms::{MOST_TERMS, Term, Terms};
 
 /// What a head is told of the encoders and the task.
@@ -62,6 +64,8 @@ pub struct Encoded<B: Backend> {
     pub text: Option<Sequence<B>>,
     /// The speech's.
     pub speech: Option<Sequence<B>>,
+    /// The batch itself, for a method without encoders.
+    pub inputs: Option<Inputs>,
 }
 
 impl<B: Backend> Encoded<B> {
@@ -69,6 +73,12 @@ impl<B: Backend> Encoded<B> {
     #[must_use]
     pub fn text(&self) -> &Sequence<B> {
         self.text.as_ref().unwrap_or_else(|| unreachable!("a method that reads text is given text"))
+    }
+
+    /// The batch itself; only for methods without encoders.
+    #[must_use]
+    pub fn inputs(&self) -> &Inputs {
+        self.inputs.as_ref().unwrap_or_else(|| unreachable!("a method without encoders is given the batch"))
     }
 
     /// The speech's; only for methods that read it.

@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::config::keys::Key;
+use crate::{config::keys::Key, encoder::layer::LayerConfig};
 
 /// Which modalities a method reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,15 @@ impl Reads {
     }
 }
 
+/// What of the text encoder's config some published values go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextSizes {
+    /// Its attention heads.
+    pub attention_heads: usize,
+    /// Tokens of its vocabulary.
+    pub vocabulary: usize,
+}
+
 /// A method's own options: the table `[model.<method>]` of the config and `<method>` of a checkpoint's `config.json`,
 /// with every value stated.
 pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned {
@@ -42,8 +51,11 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
     /// Whether the utterance vectors are read, and not only the encoders' states.
     const READS_VECTORS: bool = true;
 
-    /// The published values; `heads` are the text encoder's attention heads.
-    fn published(heads: usize) -> Self;
+    /// Whether it stands on `RoBERTa` and wav2vec 2.0, those of what it reads; else it reads the batch itself.
+    const ENCODERS: bool = true;
+
+    /// The published values.
+    fn published(text: TextSizes) -> Self;
 
     /// Checks the options against each other and the model's width.
     ///
@@ -59,12 +71,29 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
         0
     }
 
+    /// Tokens of a vocabulary of its own, where it has no text encoder.
+    fn vocabulary(&self) -> Option<usize> {
+        None
+    }
+
+    /// The most tokens of a text, beside what the text encoder limits.
+    fn max_tokens(&self) -> usize {
+        usize::MAX
+    }
+
+    /// The shapes of its Transformer layers with the positions of an example, from which the memory that it takes is
+    /// estimated; `hidden` is the model's width, `tokens` and `samples` are the longest utterance's.
+    fn layers(&self, hidden: usize, tokens: usize, samples: usize) -> Vec<(LayerConfig, usize)> {
+        let _ = (hidden, tokens, samples);
+        Vec::new()
+    }
+
     /// The published values but for those that are stated.
     ///
     /// # Errors
     /// A value of the wrong type; the table of keys lets none through.
-    fn stated(stated: &Map<String, Value>, heads: usize) -> Result<Self, serde_json::Error> {
-        let mut values = serde_json::to_value(Self::published(heads))?;
+    fn stated(stated: &Map<String, Value>, text: TextSizes) -> Result<Self, serde_json::Error> {
+        let mut values = serde_json::to_value(Self::published(text))?;
         if let Value::Object(values) = &mut values {
             values.extend(stated.clone());
         }
@@ -116,7 +145,7 @@ macro_rules! no_options {
             const READS: $crate::method::Reads = $reads;
             const TERMS: &'static [&'static str] = $terms;
 
-            fn published(_: usize) -> Self {
+            fn published(_: $crate::method::TextSizes) -> Self {
                 Self {}
             }
         }

@@ -6,9 +6,10 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
-use super::{Encoded, HeadMethod, Logits, Options, Output, Reads, Sequence, Sizes, Term, Terms};
+use super::{Encoded, HeadMethod, Logits, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes};
 use crate::{
     config::{Fusion as FusionConfig, FusionKind, FusionVectors},
+    encoder::layer::LayerConfig,
     loss::{Contrasted, LossConfig, Targets, cross_entropy, divergence},
     model::{Classifier, Fusion},
     nn::Init,
@@ -19,11 +20,11 @@ impl Options for FusionConfig {
     const READS: Reads = Reads::Both;
     const TERMS: &'static [&'static str] = &["task_text", "task_speech", "task_fusion", "kl"];
 
-    fn published(heads: usize) -> Self {
+    fn published(text: TextSizes) -> Self {
         Self {
             kind: FusionKind::MultiHead,
             vectors: FusionVectors::Raw,
-            split_heads: heads,
+            split_heads: text.attention_heads,
             hidden_size: 768,
             layers: 4,
             attention_heads: 8,
@@ -31,6 +32,10 @@ impl Options for FusionConfig {
             dropout: 0.1,
             slot_embeddings: false,
         }
+    }
+
+    fn layers(&self, _: usize, _: usize, _: usize) -> Vec<(LayerConfig, usize)> {
+        vec![(self.layer(), self.tokens()); self.layers]
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Baseline<B: Backend> {
     text_pooling: TextPooling,
     #[module(skip)]
     terms: &'static [&'static str],
+    #[module(skip)]
+    has_encoders: bool,
 }
 
 impl<B: Ops> Baseline<B> {
@@ -48,6 +50,7 @@ impl<B: Ops> Baseline<B> {
             head: Head::new(options, &sizes, init),
             text_pooling: config.architecture.text_pooling,
             terms: options.terms(),
+            has_encoders: config.method.has_encoders(),
         }
     }
 
@@ -61,7 +64,8 @@ impl<B: Ops> Baseline<B> {
     pub fn forward(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> Box<dyn Output<B>> {
         let text = self.encode_text(&inputs.tokens, &inputs.text_lengths, mode, device);
         let speech = self.encode_speech(&inputs.waveforms, &inputs.speech_lengths, mode, device);
-        self.head.forward(&Encoded { text, speech }, mode)
+        let inputs = (!self.has_encoders).then(|| inputs.clone());
+        self.head.forward(&Encoded { text, speech, inputs }, mode)
     }
 
     /// Logits [batch, labels] of row-major tokens [batch, tokens] alone; none where the method has no classifier for it.

@@ -101,6 +101,20 @@ impl ModelConfig {
         self.head().map_or(super::TERMS, |options| options.terms())
     }
 
+    /// The most tokens of a text that it can take; none where it reads no text.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        let encoder = self.text_encoder.as_ref().map_or(usize::MAX, RobertaConfig::max_tokens);
+        encoder.min(self.head().map_or(usize::MAX, |options| options.max_tokens()))
+    }
+
+    /// Entries of the vocabulary; none where it reads no text.
+    #[must_use]
+    pub fn vocabulary(&self) -> Option<usize> {
+        let encoder = self.text_encoder.as_ref().map(|encoder| encoder.vocab_size);
+        encoder.or_else(|| self.head()?.vocabulary())
+    }
+
     /// Frames that the speech encoder makes of so many samples; as many as one needs where it is not there.
     #[must_use]
     pub fn frames(&self, samples: usize) -> usize {

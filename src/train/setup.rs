@@ -24,7 +24,7 @@ use crate::{
         text::Tokenizer,
     },
     demo::{self, DemoOptions},
-    encoder::{RobertaConfig, SpeechEncoder, TextEncoder},
+    encoder::{SpeechEncoder, TextEncoder},
     loss::class_weights,
     method::{Method, Reads},
     model::{AnySystem, ModelConfig},
@@ -118,7 +118,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     if let Some(initial) = &initial {
         check_same_method(config.model.method, initial)?;
     }
-    let reads = config.model.method.reads();
+    let (reads, encodes) = (config.model.method.reads(), config.model.method.has_encoders());
     let labels = labels(config, &train_rows, initial.as_ref())?;
     if let Some(test) = &splits.test
         && config.run.test_at_end
@@ -146,22 +146,18 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         labels: labels.names().to_vec(),
         architecture,
         loss: config.loss.clone(),
-        text_encoder: if reads.text() { Value::Object(text_encoder) } else { Value::Null },
-        speech_encoder: if reads.speech() { Value::Object(speech_encoder) } else { Value::Null },
+        text_encoder: if encodes && reads.text() { Value::Object(text_encoder) } else { Value::Null },
+        speech_encoder: if encodes && reads.speech() { Value::Object(speech_encoder) } else { Value::Null },
         max_tokens: config.data.max_tokens,
         max_seconds: Some(config.data.max_seconds),
     };
     let model = checkpoint.model()?;
-    if let (Some(encoder), Some(tokenizer)) = (&model.text_encoder, &tokenizer) {
+    if let (Some(vocabulary), Some(tokenizer)) = (model.vocabulary(), &tokenizer) {
         anyhow::ensure!(
-            tokenizer.vocab_size() <= encoder.vocab_size,
+            tokenizer.vocab_size() <= vocabulary,
             checkpoint::CheckpointError::from(crate::encoder::EncoderError::Invalid {
                 encoder: "text encoder",
-                problem: format!(
-                    "vocab_size = {} is less than the tokenizer's {}",
-                    encoder.vocab_size,
-                    tokenizer.vocab_size()
-                ),
+                problem: format!("vocab_size = {vocabulary} is less than the tokenizer's {}", tokenizer.vocab_size()),
             })
         );
     }
@@ -232,8 +228,7 @@ fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {
 
 /// The limits on an utterance.
 fn limits(config: &Config, model: &ModelConfig) -> Limits {
-    let positions = model.text_encoder.as_ref().map_or(usize::MAX, RobertaConfig::max_tokens);
-    let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(positions);
+    let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(model.max_tokens());
     Limits { max_seconds: config.data.max_seconds, max_tokens }
 }
 
@@ -350,7 +345,8 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
             (EncoderKind::Text, &config.text.source, "text.checkpoint"),
             (EncoderKind::Speech, &config.speech.source, "speech.checkpoint"),
         ] {
-            if let EncoderSource::Checkpoint { folder, .. } = source {
+            // A method without encoders takes no more than the tokenizer from there.
+            if let (EncoderSource::Checkpoint { folder, .. }, true) = (source, config.model.method.has_encoders()) {
                 let report;
                 (model, report) = load_encoder(model, kind, folder).context(key)?;
                 if !report.unused.is_empty() {

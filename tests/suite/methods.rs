@@ -28,7 +28,7 @@ struct Method {
 
 const TASKS: &[(&str, f64)] = &[("task_text", 1.0), ("task_speech", 1.0), ("task_fusion", 1.0)];
 
-const METHODS: [Method; 8] = [
+const METHODS: [Method; 9] = [
     Method {
         name: "text",
         options: &[],
@@ -97,6 +97,21 @@ const METHODS: [Method; 8] = [
         main: "logits_fusion",
         has_alone: true,
     },
+    Method {
+        name: "lrmp-arch",
+        options: &[
+            "model.lrmp-arch.width=8",
+            "model.lrmp-arch.attention_heads=2",
+            "model.lrmp-arch.feed_forward=12",
+            "model.lrmp-arch.layers=1",
+            "model.lrmp-arch.embedding=4",
+            "model.lrmp-arch.speech_positions=40",
+        ],
+        terms: &[("task_fusion", 1.0)],
+        vectors: &["text_decoded", "speech_decoded", "fused"],
+        main: "logits_fusion",
+        has_alone: false,
+    },
     // Not a method but an ablation; it has a head of its own.
     Method {
         name: "clasp",
@@ -134,6 +149,10 @@ impl Method {
         let other = if modality == "text" { "speech" } else { "text" };
         self.name != other
     }
+
+    fn has_encoders(&self) -> bool {
+        self.name != "lrmp-arch"
+    }
 }
 
 fn json_of(path: &Path) -> Value {
@@ -170,7 +189,8 @@ fn is_whole(method: &Method, at: &Path) {
     let config = json_of(&at.join("run/best/config.json"));
     assert_eq!(config["method"], name);
     for modality in ["text", "speech"] {
-        assert_eq!(config.get(format!("{modality}_encoder")).is_some(), method.has(modality), "{name} {modality}");
+        let has_encoder = method.has(modality) && method.has_encoders();
+        assert_eq!(config.get(format!("{modality}_encoder")).is_some(), has_encoder, "{name} {modality}");
     }
     assert_eq!(config.get("fusion").is_some(), name == "clasp", "{name}");
     for option in method.options.iter().filter_map(|option| option.strip_prefix(&format!("model.{name}."))) {
@@ -178,7 +198,8 @@ fn is_whole(method: &Method, at: &Path) {
         assert_eq!(config[name][option].to_string(), value, "{name}");
     }
     assert_eq!(at.join("run/best/tokenizer.json").is_file(), method.has("text"), "{name}");
-    assert_eq!(at.join("run/best/preprocessor_config.json").is_file(), method.has("speech"), "{name}");
+    let has_speech_encoder = method.has("speech") && method.has_encoders();
+    assert_eq!(at.join("run/best/preprocessor_config.json").is_file(), has_speech_encoder, "{name}");
 }
 
 /// `predict` and `encode` say the same, and have the classifiers and vectors of the method.

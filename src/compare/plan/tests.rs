@@ -153,7 +153,7 @@ folds = 3
         [
             "my.toml has 18 problems:",
             "my.toml:3: unknown key `method`; did you mean `methods`?",
-            "my.toml:4: `methods` must be one of text, speech, late-fusion, concat, lmf, misa, lfmim, clasp, \
+            "my.toml:4: `methods` must be one of text, speech, late-fusion, concat, lmf, misa, lfmim, lrmp-arch, clasp, \
              found \"claps\"; did you mean \"clasp\"?",
             "my.toml:4: `methods` has a word twice",
             "my.toml:4: `system` \"text\" is there twice: give one of them another `name`",
@@ -224,11 +224,11 @@ fn the_built_in_plans_are_those_of_the_paper() {
         })
         .collect();
     let expected = [
-        // Eight methods with three seeds, seven ablations with one.
-        ("plans/demo.toml", (15, 31)),
+        // Nine methods with three seeds, seven ablations with one.
+        ("plans/demo.toml", (16, 34)),
         ("plans/grid.toml", (13, 65)),
         ("plans/table4.toml", (4, 12)),
-        ("plans/table8.toml", (6, 108)),
+        ("plans/table8.toml", (7, 126)),
         ("plans/table9.toml", (6, 108)),
     ];
     assert_eq!(counts, BTreeMap::from(expected));

@@ -251,18 +251,31 @@ impl Footprint {
         let (speech_stages, largest) =
             model.speech_encoder.as_ref().map_or_else(Default::default, |speech| self.speech_stages(speech, place));
 
+        Stages { text: text_stages, speech: speech_stages, heads: self.head_stages(place), largest }
+    }
+
+    /// Those of what stands on the encoders.
+    fn head_stages(&self, place: stages::Place) -> Vec<Stage> {
         let is_head = |name: &str| !name.starts_with("text_encoder.") && !name.starts_with("speech_encoder.");
         let is_layer = |name: &str| name.starts_with("fusion.layers.");
-        let fusion = &model.architecture.fusion;
-        let gradients = self.blocks(|name| is_head(name) && !is_layer(name));
-        let mut head_stages = vec![Stage { gradients, ..place.heads(&model.architecture) }];
-        // Another method's head counts as the paper's without its fusion: either is small beside the encoders.
-        let layers = if model.head().is_none() { fusion.layers } else { 0 };
-        for layer in 0..layers {
-            let stage = place.layer(&fusion.layer(), fusion.tokens(), true);
-            head_stages.push(with(stage, &format!("fusion.layers.{layer}.")));
+        let architecture = &self.model.architecture;
+        let hidden = architecture.hidden_size;
+        if let Some(options) = self.model.head() {
+            // The gradients of another method's layers are counted with those of the rest.
+            let layers = options.layers(hidden, place.shape.tokens, place.shape.samples);
+            let fused = layers.last().map_or(hidden, |(layer, positions)| layer.width * positions);
+            let stages = layers.iter().map(|(layer, positions)| place.layer(layer, *positions, true));
+            let rest = Stage { gradients: self.blocks(is_head), ..place.heads(hidden, fused) };
+            return std::iter::once(rest).chain(stages).collect();
         }
-        Stages { text: text_stages, speech: speech_stages, heads: head_stages, largest }
+        let fusion = &architecture.fusion;
+        let gradients = self.blocks(|name| is_head(name) && !is_layer(name));
+        let mut stages = vec![Stage { gradients, ..place.heads(hidden, fusion.fused_size()) }];
+        for layer in 0..fusion.layers {
+            let stage = place.layer(&fusion.layer(), fusion.tokens(), true);
+            stages.push(Stage { gradients: self.gradients(&format!("fusion.layers.{layer}.")), ..stage });
+        }
+        stages
     }
 
     /// Those of the speech encoder, and the two largest tensors of its feature encoder.

@@ -7,7 +7,7 @@ use std::ops::{Add, Sub};
 
 use super::Shape;
 use crate::{
-    config::{Architecture, Precision},
+    config::Precision,
     encoder::{
         RobertaConfig, Wav2Vec2Config,
         layer::{Activation, LayerConfig},
@@ -236,10 +236,11 @@ impl Place {
     }
 
     /// All that follows from the two utterance vectors, but for the fusion's layers.
-    pub fn heads(self, architecture: &Architecture) -> Stage {
+    /// `hidden` and `fused` are the widths of those and of the fused vector.
+    pub fn heads(self, hidden: usize, fused: usize) -> Stage {
         let batch = self.shape.batch;
-        let fused = Blocks::tensors(3, batch * architecture.fusion.fused_size());
-        let vectors = Blocks::tensors(VECTORS, batch * architecture.hidden_size);
+        let fused = Blocks::tensors(3, batch * fused);
+        let vectors = Blocks::tensors(VECTORS, batch * hidden);
         self.stage(true, fused + vectors, fused + vectors, fused + vectors)
     }
 }

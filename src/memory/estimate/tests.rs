@@ -13,6 +13,7 @@ use crate::{
         resolve::Surroundings,
     },
     encoder::{RobertaConfig, Wav2Vec2Config, layer::LayerConfig},
+    method::TextSizes,
     train::setup,
 };
 
@@ -126,6 +127,18 @@ fn estimates_are_within_a_fifth_of_what_was_measured() {
     }
 }
 
+/// The same with `--precision bf16`, which the CPU emulates.
+#[test]
+fn estimates_of_bf16_are_within_a_fifth_of_what_was_measured() {
+    for (is_base, batch, tenths, measured) in
+        [(false, 4, 100, 83), (false, 8, 300, 402), (true, 1, 20, 4028), (true, 4, 45, 4476), (true, 4, 100, 5455)]
+    {
+        let found = footprint(is_base).with_precision(Precision::Bf16).step(shape(batch, tenths)).total / MIB;
+        println!("bf16, base {is_base}, {batch} of {tenths} tenths of a second: {found} MiB for {measured}");
+        assert!(found.abs_diff(measured) * 5 <= measured, "{found} MiB for {measured}");
+    }
+}
+
 /// Without its pooler `roberta-base` has 124,055,040 parameters, `wav2vec2-base` 94,371,712 (Hugging Face's
 /// `num_parameters`).
 #[test]
@@ -201,6 +214,31 @@ fn a_window_adds_gradients_and_a_run_moments() {
     let (alone, in_run) = (one.evaluation(shape(1, 10), false), one.evaluation(shape(1, 10), true));
     assert_eq!((alone.activations, alone.gradients, alone.moments), (0, 0, 0));
     assert_eq!(in_run.total - alone.total, in_run.moments);
+}
+
+/// Two encoders take what each takes alone; a head of twelve blocks takes what its blocks keep.
+#[test]
+fn other_methods_take_what_their_parts_take() {
+    let of = |method: Method| {
+        let mut model = model(false);
+        model.method = method;
+        model.architecture.options =
+            method.options(&serde_json::Map::new(), TextSizes { attention_heads: 4, vocabulary: 11 }).unwrap();
+        if !method.reads().text() {
+            model.text_encoder = None;
+        }
+        if !method.reads().speech() {
+            model.speech_encoder = None;
+        }
+        Footprint::new(&model, Frozen::feature_encoder(), Chosen::Cpu, 2).step(shape(4, 20))
+    };
+    let [text, speech, both, lfmim] = [Method::Text, Method::Speech, Method::LateFusion, Method::Lfmim].map(of);
+    assert!(text.activations < both.activations && speech.activations < both.activations);
+    assert_eq!(text.weights + speech.weights, both.weights);
+    // Of four utterances, four blocks each on 81, 51 and 136 positions; a block keeps eight tensors of the width, 48, and
+    // two of four times that, or more.
+    let least = 4 * 4 * (81 + 51 + 136) * (8 * 48 + 2 * 4 * 48) * 4;
+    assert!(lfmim.activations - both.activations > least, "{lfmim:?} {both:?}");
 }
 
 struct Trained<'a>(parameters::Path, &'a mut BTreeSet<String>);

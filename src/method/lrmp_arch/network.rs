@@ -15,7 +15,7 @@ use crate::{
 /// Deviation of fresh weights, as RoBERTa's.
 const DEVIATION: f64 = 0.02;
 /// Added to the variance in the norms.
-const EPSILON: f64 = 1e-5;
+pub(super) const EPSILON: f64 = 1e-5;
 /// Added to the scores of padded positions: far below any score.
 const MASKED_SCORE: f64 = -1e9;
 
@@ -144,8 +144,8 @@ pub struct Input<B: Backend> {
 }
 
 impl<B: Ops> Input<B> {
-    fn text(options: &LrmpOptions, vocabulary: usize, init: &mut Init<'_, B>) -> Self {
-        let token = Embedding::normal(vocabulary, options.embedding, DEVIATION, init);
+    fn text(options: &LrmpOptions, init: &mut Init<'_, B>) -> Self {
+        let token = Embedding::normal(options.vocab_size, options.embedding, DEVIATION, init);
         Self::new(options, Some(token), (options.embedding, options.text_positions), init)
     }
 
@@ -219,14 +219,14 @@ pub struct Translator<B: Backend> {
 
 impl<B: Ops> Translator<B> {
     /// From speech to text.
-    pub fn to_text(options: &LrmpOptions, vocabulary: usize, init: &mut Init<'_, B>) -> Self {
-        let (source, target) = (Input::speech(options, init), Input::text(options, vocabulary, init));
+    pub fn to_text(options: &LrmpOptions, init: &mut Init<'_, B>) -> Self {
+        let (source, target) = (Input::speech(options, init), Input::text(options, init));
         Self { encoder: Stack::new(options, source, false, init), decoder: Stack::new(options, target, true, init) }
     }
 
     /// From text to speech.
-    pub fn to_speech(options: &LrmpOptions, vocabulary: usize, init: &mut Init<'_, B>) -> Self {
-        let (source, target) = (Input::text(options, vocabulary, init), Input::speech(options, init));
+    pub fn to_speech(options: &LrmpOptions, init: &mut Init<'_, B>) -> Self {
+        let (source, target) = (Input::text(options, init), Input::speech(options, init));
         Self { encoder: Stack::new(options, source, false, init), decoder: Stack::new(options, target, true, init) }
     }
 

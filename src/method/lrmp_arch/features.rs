@@ -54,11 +54,17 @@ pub fn frames(samples: &[f32], lengths: &Lengths, limit: usize) -> Frames {
     Frames { values, lengths: Lengths::new(counts, longest) }
 }
 
+/// Frames of so many samples.
+#[must_use]
+pub const fn count(samples: usize) -> usize {
+    samples / HOP + 1
+}
+
 /// Row-major [frames, [`WIDTH`]] of an utterance: a frame for each 12.5 ms and one more, centred there. The
 /// normalisation is over all of them, also those behind `limit`, which are then left out.
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the network is f32; frames are few")]
 fn features(wave: &[f32], limit: usize) -> Vec<f32> {
-    let count = wave.len() / HOP + 1;
+    let count = count(wave.len());
     let energies = log_energies(wave, count);
     let at = |frame: usize, band: usize| energies[frame * BANDS + band];
     let squares: usize = (1..=DELTA).map(|distance| distance * distance).sum();

@@ -8,7 +8,7 @@ use burn::{
 };
 use safetensors::SafeTensors;
 
-use super::{LrmpArch, LrmpOptions, features};
+use super::{HeadMethod, LrmpArch, LrmpOptions, Sizes, features};
 use crate::{
     checkpoint::parameters,
     loss::{Targets, cross_entropy},
@@ -68,9 +68,10 @@ fn network() -> LrmpArch<Train> {
     let config: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder().join("config.json")).unwrap()).unwrap();
     let options: LrmpOptions = serde_json::from_value(config["options"].clone()).unwrap();
-    let empty = LrmpArch::new(&options, 11, 3, &mut Init::empty(&FlexDevice));
+    let sizes = Sizes { labels: 3, hidden: 1, text: 0, speech: 0, classifier_dropout: 0.1 };
+    let empty = LrmpArch::new(&options, &sizes, &mut Init::empty(&FlexDevice));
     let stored = read("model.safetensors");
-    let own = |name: &str| stored[&format!("lrmp-arch.{name}")].clone();
+    let own = |name: &str| stored[&format!("lrmp_arch.{name}")].clone();
     assert_eq!(parameters::shapes(&empty).len(), stored.len());
     for (name, shape) in parameters::shapes(&empty) {
         assert_eq!(own(&name).0, shape, "{name}");
@@ -108,7 +109,7 @@ fn features_outputs_losses_and_gradients_are_those_of_the_reference() {
     assert!(error(&real, &expected["features"].1, 0.0) < 1e-6);
 
     let network = network();
-    let output = network.forward(&inputs, Mode::evaluation(), &FlexDevice);
+    let output = network.of(&inputs, Mode::evaluation(), &FlexDevice);
     for (name, tensor) in [
         ("text_decoded", output.text_decoded),
         ("speech_decoded", output.speech_decoded),
@@ -125,7 +126,7 @@ fn features_outputs_losses_and_gradients_are_those_of_the_reference() {
     let total = window.norms().total;
     for (name, shape) in parameters::shapes(&network) {
         let found = window.take(&name).map(|gradient| doubles(gradient.into_data(&shape)));
-        let (_, expected) = &expected[&format!("grad.lrmp-arch.{name}")];
+        let (_, expected) = &expected[&format!("grad.lrmp_arch.{name}")];
         // A key's bias moves no softmax: its gradient is zero but for rounding.
         let error = error(&found.unwrap(), expected, 1e-4 * total);
         assert!(error < 1e-3, "the gradient of {name} is off by {error:e}");
@@ -138,7 +139,7 @@ fn padding_changes_nothing() {
     let expected = read("expected.safetensors");
     let all = inputs(&expected);
     let network = network();
-    let together = doubles(network.forward(&all, Mode::evaluation(), &FlexDevice).logits.into_data());
+    let together = doubles(network.of(&all, Mode::evaluation(), &FlexDevice).logits.into_data());
     let (tokens, samples) = (all.text_lengths.longest(), all.speech_lengths.longest());
     for row in 0..3 {
         let (words, heard) = (all.text_lengths.valid()[row], all.speech_lengths.valid()[row]);
@@ -148,7 +149,7 @@ fn padding_changes_nothing() {
             waveforms: all.waveforms[row * samples..row * samples + heard].to_vec(),
             speech_lengths: Lengths::full(1, heard),
         };
-        let alone = doubles(network.forward(&one, Mode::evaluation(), &FlexDevice).logits.into_data());
+        let alone = doubles(network.of(&one, Mode::evaluation(), &FlexDevice).logits.into_data());
         assert!(error(&alone, &together[3 * row..3 * row + 3], 0.0) < 1e-5);
     }
 }
@@ -168,7 +169,7 @@ fn features_of_silence_and_of_one_sample_are_finite() {
 fn dropout_is_on_in_training_alone() {
     let inputs = inputs(&read("expected.safetensors"));
     let network = network();
-    let logits = |mode: Mode<'_>| doubles(network.forward(&inputs, mode, &FlexDevice).logits.into_data());
+    let logits = |mode: Mode<'_>| doubles(network.of(&inputs, mode, &FlexDevice).logits.into_data());
     let trained = |step| logits(Mode::training(&StepRandom::new(1, step)));
     assert_eq!(logits(Mode::evaluation()), logits(Mode::evaluation()));
     assert_eq!(trained(1), trained(1));

@@ -1,0 +1,210 @@
+//! The network of LRMP (Kang et al. 2022) as it is fine-tuned, with encoders of its own in the place of `RoBERTa` and
+//! wav2vec 2.0 (`scripts/lrmp_torch.py`). Its pre-training is no part of this, so that its results are not LRMP's:
+//! the method is called `lrmp-arch`. Of `[text]` it needs the tokenizer and the size of its vocabulary.
+
+pub mod features;
+pub mod network;
+
+#[cfg(test)]
+mod tests;
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, activation, backend::Backend},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
+use crate::{
+    config::keys::{DROPOUT, Key, Kind},
+    encoder::layer::{Activation, LayerConfig},
+    loss::{Contrasted, LossConfig, Targets, cross_entropy},
+    model::Inputs,
+    nn::{Init, Linear},
+    ops::{self, Mode, Ops},
+};
+use network::{EPSILON, Given, Translator};
+
+/// `[model.lrmp-arch]`, with the published values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LrmpOptions {
+    /// Width of the states.
+    pub width: usize,
+    /// Attention heads; divides the width.
+    pub attention_heads: usize,
+    /// Width inside a feed-forward block.
+    pub feed_forward: usize,
+    /// Layers of each encoder and decoder.
+    pub layers: usize,
+    /// Width of a token's own vector.
+    pub embedding: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// The most tokens.
+    pub text_positions: usize,
+    /// The most frames of 12.5 ms; those behind are left out.
+    pub speech_positions: usize,
+    /// Dropout in the layers.
+    pub dropout: f64,
+    /// Dropout in the classifier.
+    pub head_dropout: f64,
+}
+
+impl Options for LrmpOptions {
+    const READS: Reads = Reads::Both;
+    const TERMS: &'static [&'static str] = &["task_fusion"];
+    const KEYS: &'static [Key] = &[
+        Key::fixed("model.lrmp-arch.width", Kind::Integer(1), "768", "width of the states"),
+        Key::fixed("model.lrmp-arch.attention_heads", Kind::Integer(1), "12", "attention heads; divides the width"),
+        Key::fixed("model.lrmp-arch.feed_forward", Kind::Integer(1), "3072", "width inside a feed-forward block"),
+        Key::fixed("model.lrmp-arch.layers", Kind::Integer(1), "3", "layers of each encoder and decoder"),
+        Key::fixed("model.lrmp-arch.embedding", Kind::Integer(1), "128", "width of a token's own vector"),
+        Key::open("model.lrmp-arch.vocab_size", Kind::Integer(1), "the tokenizer's", "tokens of the vocabulary"),
+        Key::fixed("model.lrmp-arch.text_positions", Kind::Integer(3), "512", "the most tokens"),
+        Key::fixed(
+            "model.lrmp-arch.speech_positions",
+            Kind::Integer(1),
+            "3000",
+            "the most frames of 12.5 ms; those behind are left out",
+        ),
+        Key::fixed("model.lrmp-arch.dropout", DROPOUT, "0.1", "dropout in the layers"),
+        Key::fixed("model.lrmp-arch.head_dropout", DROPOUT, "0.2", "dropout in the classifier"),
+    ];
+    const ENCODERS: bool = false;
+
+    fn published(text: TextSizes) -> Self {
+        Self {
+            width: 768,
+            attention_heads: 12,
+            feed_forward: 3072,
+            layers: 3,
+            embedding: 128,
+            vocab_size: text.vocabulary,
+            text_positions: 512,
+            speech_positions: 3000,
+            dropout: 0.1,
+            head_dropout: 0.2,
+        }
+    }
+
+    fn check(&self, _: usize) -> Result<(), Misfit> {
+        Misfit::unless_positive(&[
+            ("feed_forward", self.feed_forward),
+            ("layers", self.layers),
+            ("embedding", self.embedding),
+            ("vocab_size", self.vocab_size),
+            ("text_positions", self.text_positions),
+            ("speech_positions", self.speech_positions),
+        ])?;
+        Misfit::unless_divides("attention_heads", self.attention_heads, "model.lrmp-arch.width", self.width)
+    }
+
+    fn vocabulary(&self) -> Option<usize> {
+        Some(self.vocab_size)
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.text_positions
+    }
+
+    fn layers(&self, _: usize, tokens: usize, samples: usize) -> Vec<(LayerConfig, usize)> {
+        let layer = LayerConfig {
+            width: self.width,
+            heads: self.attention_heads,
+            feed_forward: self.feed_forward,
+            norm_first: false,
+            activation: Activation::Gelu,
+            attention_dropout: self.dropout,
+            hidden_dropout: self.dropout,
+            activation_dropout: 0.0,
+            epsilon: EPSILON,
+        };
+        // A decoder's layer also attends to the encoder's states, for which it counts half as much again.
+        let stacks = 2 * self.layers + self.layers.div_ceil(2);
+        let frames = features::count(samples).min(self.speech_positions);
+        [tokens, frames].into_iter().flat_map(|positions| vec![(layer.clone(), positions); stacks]).collect()
+    }
+}
+
+/// The network with its classifier.
+#[derive(Module, Debug)]
+pub struct LrmpArch<B: Backend> {
+    speech_to_text: Translator<B>,
+    text_to_speech: Translator<B>,
+    joint_head: Vec<Linear<B>>,
+    head_dropout: f64,
+    speech_positions: usize,
+}
+
+/// What it makes of a batch.
+#[derive(Clone, Debug)]
+pub struct LrmpOutput<B: Backend> {
+    /// The decoded text's vector [batch, width].
+    pub text_decoded: Tensor<B, 2>,
+    /// The decoded speech's vector [batch, width].
+    pub speech_decoded: Tensor<B, 2>,
+    /// Both [batch, 2 * width].
+    pub fused: Tensor<B, 2>,
+    /// [batch, labels]
+    pub logits: Tensor<B, 2>,
+}
+
+impl<B: Ops> LrmpArch<B> {
+    /// The whole forward pass.
+    pub fn of(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> LrmpOutput<B> {
+        let heard = features::frames(&inputs.waveforms, &inputs.speech_lengths, self.speech_positions);
+        let text = (Given::Tokens(&inputs.tokens), &inputs.text_lengths);
+        let speech = (Given::Frames(&heard.values), &heard.lengths);
+        let text_decoded = self.speech_to_text.forward(speech, text, mode, device);
+        let speech_decoded = self.text_to_speech.forward(text, speech, mode, device);
+        let fused = Tensor::cat(vec![text_decoded.clone(), speech_decoded.clone()], 1);
+        let mut logits = fused.clone();
+        for (place, layer) in self.joint_head.iter().enumerate() {
+            if place > 0 {
+                logits = ops::dropout(activation::relu(logits), mode.dropout(self.head_dropout));
+            }
+            logits = layer.forward(logits);
+        }
+        LrmpOutput { text_decoded, speech_decoded, fused, logits }
+    }
+}
+
+impl<B: Ops> HeadMethod<B> for LrmpArch<B> {
+    type Options = LrmpOptions;
+    type Output = LrmpOutput<B>;
+
+    fn new(options: &LrmpOptions, sizes: &Sizes, init: &mut Init<'_, B>) -> Self {
+        let width = options.width;
+        Self {
+            speech_to_text: Translator::to_text(options, init),
+            text_to_speech: Translator::to_speech(options, init),
+            joint_head: [(2 * width, width), (width, width), (width, sizes.labels)]
+                .map(|(input, output)| Linear::uniform(input, output, init))
+                .into(),
+            head_dropout: options.head_dropout,
+            speech_positions: options.speech_positions,
+        }
+    }
+
+    fn forward(&self, encoded: &Encoded<B>, mode: Mode<'_>) -> LrmpOutput<B> {
+        self.of(encoded.inputs(), mode, &self.joint_head[0].weight.device())
+    }
+}
+
+impl<B: Backend> Output<B> for LrmpOutput<B> {
+    fn logits(&self) -> Logits<B> {
+        Logits::only("logits_fusion", self.logits.clone())
+    }
+
+    fn representations(&self) -> Vec<(&'static str, Tensor<B, 2>)> {
+        vec![
+            ("text_decoded", self.text_decoded.clone()),
+            ("speech_decoded", self.speech_decoded.clone()),
+            ("fused", self.fused.clone()),
+        ]
+    }
+
+    fn losses(&self, _: Option<Contrasted<B>>, targets: &Targets, _: &LossConfig) -> Terms<B> {
+        Terms::sum(Term::mean("task_fusion", 1.0, cross_entropy(self.logits.clone(), targets)), [])
+    }
+}
