@@ -156,7 +156,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         anyhow::ensure!(
             tokenizer.vocab_size() <= vocabulary,
             checkpoint::CheckpointError::from(crate::encoder::EncoderError::Invalid {
-                encoder: "text encoder",
+                encoder: if encodes { "text encoder" } else { config.model.method.word() },
                 problem: format!("vocab_size = {vocabulary} is less than the tokenizer's {}", tokenizer.vocab_size()),
             })
         );
