@@ -211,8 +211,8 @@ impl CheckpointConfig {
             return Err(problem(format!("method {:?} is not in this version, which has {known}", config.method)));
         };
         for (key, is_needed) in [
-            ("text_encoder", method.has_encoders() && method.reads().text()),
-            ("speech_encoder", method.has_encoders() && method.reads().speech()),
+            ("text_encoder", method.encodes_text()),
+            ("speech_encoder", method.encodes_speech()),
             ("fusion", method == Method::Clasp),
         ] {
             if is_needed && json.get(key).is_none() {
@@ -236,8 +236,7 @@ impl CheckpointConfig {
     /// An encoder or a fusion that cannot be built.
     pub fn model(&self) -> Result<ModelConfig, EncoderError> {
         let method = Method::from_word(&self.method).unwrap_or(Method::Clasp);
-        let (reads, encodes) = (method.reads(), method.has_encoders());
-        let (text, speech) = (encodes && reads.text(), encodes && reads.speech());
+        let (text, speech) = (method.encodes_text(), method.encodes_speech());
         let config = ModelConfig {
             method,
             labels: self.labels.clone(),

@@ -64,17 +64,45 @@ impl LayerInit {
 /// The four maps of multi-head attention.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
-    output: Linear<B>,
+    /// What a position looks for.
+    pub query: Linear<B>,
+    /// What it is found by.
+    pub key: Linear<B>,
+    /// What it gives.
+    pub value: Linear<B>,
+    /// On all heads' results.
+    pub output: Linear<B>,
+}
+
+impl<B: Ops> Attention<B> {
+    /// Of a sequence to itself: [batch * time, width] -> the same. `dropout` is that of the attention weights.
+    pub fn forward(&self, x: &Tensor<B, 2>, shape: AttentionShape<'_>, dropout: f64, mode: Mode<'_>) -> Tensor<B, 2> {
+        let maps = [&self.query, &self.key, &self.value];
+        let maps = maps.map(|map| map.forward_in(x.clone(), mode.precision()));
+        let attended = ops::attention(maps, shape, mode.dropout(dropout), mode.precision());
+        self.output.forward_in(attended, mode.precision())
+    }
 }
 
 /// The two maps of the feed-forward block.
 #[derive(Module, Debug)]
 pub struct FeedForward<B: Backend> {
-    up: Linear<B>,
-    down: Linear<B>,
+    /// To the inner width.
+    pub up: Linear<B>,
+    /// Back again.
+    pub down: Linear<B>,
+}
+
+impl<B: Ops> FeedForward<B> {
+    /// [rows, width] -> the same. `dropout` is that behind the non-linearity.
+    pub fn forward(&self, x: Tensor<B, 2>, activation: Activation, dropout: f64, mode: Mode<'_>) -> Tensor<B, 2> {
+        let inner = self.up.forward_in(x, mode.precision());
+        let inner = match activation {
+            Activation::Gelu => <B as Ops>::gelu(inner),
+            Activation::Relu => activation::relu(inner),
+        };
+        self.down.forward_in(ops::dropout(inner, mode.dropout(dropout)), mode.precision())
+    }
 }
 
 /// One layer: attention and a feed-forward block, each with a residual and a norm.
@@ -128,23 +156,11 @@ impl<B: Ops> TransformerLayer<B> {
     }
 
     fn attend(&self, x: &Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
-        let maps = [&self.attention.query, &self.attention.key, &self.attention.value];
-        let attended = ops::attention(
-            maps.map(|map| map.forward_in(x.clone(), mode.precision())),
-            AttentionShape { heads: self.config.heads, lengths },
-            mode.dropout(self.config.attention_dropout),
-            mode.precision(),
-        );
-        self.attention.output.forward_in(attended, mode.precision())
+        let shape = AttentionShape { heads: self.config.heads, lengths };
+        self.attention.forward(x, shape, self.config.attention_dropout, mode)
     }
 
     fn map(&self, x: Tensor<B, 2>, mode: Mode<'_>) -> Tensor<B, 2> {
-        let inner = self.feed_forward.up.forward_in(x, mode.precision());
-        let inner = match self.config.activation {
-            Activation::Gelu => <B as Ops>::gelu(inner),
-            Activation::Relu => activation::relu(inner),
-        };
-        let inner = ops::dropout(inner, mode.dropout(self.config.activation_dropout));
-        self.feed_forward.down.forward_in(inner, mode.precision())
+        self.feed_forward.forward(x, self.config.activation, self.config.activation_dropout, mode)
     }
 }

@@ -46,6 +46,18 @@ macro_rules! methods {
                 }
             }
 
+            /// Whether it has a text encoder.
+            #[must_use]
+            pub const fn encodes_text(self) -> bool {
+                self.has_encoders() && self.reads().text()
+            }
+
+            /// Whether it has a speech encoder.
+            #[must_use]
+            pub const fn encodes_speech(self) -> bool {
+                self.has_encoders() && self.reads().speech()
+            }
+
             /// The keys of its options.
             #[must_use]
             pub const fn keys(self) -> &'static [Key] {

@@ -20,7 +20,7 @@ use burn::tensor::{FloatDType, Tensor, backend::Backend};
 pub use dropout::{Dropout, StepRandom};
 pub use lengths::Lengths;
 pub use mode::Mode;
-pub use precision::{attention, convolution, linear, positional_convolution};
+pub use precision::{attention, convolution, linear, positional_convolution, product};
 
 /// How the heads of an attention lie in its inputs.
 #[derive(Clone, Copy, Debug)]

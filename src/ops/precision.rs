@@ -27,6 +27,12 @@ fn leave<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tenso
     }
 }
 
+/// The products of two stacks of matrices.
+#[must_use]
+pub fn product<B: Ops>(x: Tensor<B, 4>, y: Tensor<B, 4>, precision: Precision) -> Tensor<B, 4> {
+    leave(enter(x, precision).matmul(enter(y, precision)), precision)
+}
+
 /// See [`Ops::linear`].
 #[must_use]
 pub fn linear<B: Ops>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>, precision: Precision) -> Tensor<B, 2> {

@@ -118,7 +118,8 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     if let Some(initial) = &initial {
         check_same_method(config.model.method, initial)?;
     }
-    let (reads, encodes) = (config.model.method.reads(), config.model.method.has_encoders());
+    let method = config.model.method;
+    let reads = method.reads();
     let labels = labels(config, &train_rows, initial.as_ref())?;
     if let Some(test) = &splits.test
         && config.run.test_at_end
@@ -146,8 +147,8 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         labels: labels.names().to_vec(),
         architecture,
         loss: config.loss.clone(),
-        text_encoder: if encodes && reads.text() { Value::Object(text_encoder) } else { Value::Null },
-        speech_encoder: if encodes && reads.speech() { Value::Object(speech_encoder) } else { Value::Null },
+        text_encoder: if method.encodes_text() { Value::Object(text_encoder) } else { Value::Null },
+        speech_encoder: if method.encodes_speech() { Value::Object(speech_encoder) } else { Value::Null },
         max_tokens: config.data.max_tokens,
         max_seconds: Some(config.data.max_seconds),
     };
@@ -156,7 +157,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         anyhow::ensure!(
             tokenizer.vocab_size() <= vocabulary,
             checkpoint::CheckpointError::from(crate::encoder::EncoderError::Invalid {
-                encoder: if encodes { "text encoder" } else { config.model.method.word() },
+                encoder: if method.has_encoders() { "text encoder" } else { method.word() },
                 problem: format!("vocab_size = {vocabulary} is less than the tokenizer's {}", tokenizer.vocab_size()),
             })
         );

@@ -2,11 +2,12 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, TensorData, activation, backend::Backend},
+    tensor::{Tensor, TensorData, backend::Backend},
 };
 
 use super::LfmimOptions;
 use crate::{
+    encoder::layer::{Activation, Attention, FeedForward},
     nn::{Init, LayerNorm, Linear},
     ops::{self, AttentionShape, Lengths, Mode, Ops},
 };
@@ -29,22 +30,6 @@ pub struct Block<B: Backend> {
     feed_forward_output_norm: LayerNorm<B>,
     #[module(skip)]
     options: LfmimOptions,
-}
-
-/// The four maps of multi-head attention.
-#[derive(Module, Debug)]
-pub struct Attention<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
-    output: Linear<B>,
-}
-
-/// The two maps of a feed-forward block.
-#[derive(Module, Debug)]
-pub struct FeedForward<B: Backend> {
-    up: Linear<B>,
-    down: Linear<B>,
 }
 
 impl<B: Ops> Block<B> {
@@ -76,19 +61,12 @@ impl<B: Ops> Block<B> {
     fn forward(&self, x: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
         let options = &self.options;
         let normed = self.attention_norm.forward(x.clone());
-        let maps = [&self.attention.query, &self.attention.key, &self.attention.value];
-        let attended = ops::attention(
-            maps.map(|map| map.forward_in(normed.clone(), mode.precision())),
-            AttentionShape { heads: options.attention_heads, lengths },
-            mode.dropout(options.attention_dropout),
-            mode.precision(),
-        );
-        let attended = self.attention.output.forward_in(attended, mode.precision());
+        let shape = AttentionShape { heads: options.attention_heads, lengths };
+        let attended = self.attention.forward(&normed, shape, options.attention_dropout, mode);
         let x = x + self.attention_output_norm.forward(attended);
         let normed = self.feed_forward_norm.forward(x.clone());
-        let inner = activation::relu(self.feed_forward.up.forward_in(normed, mode.precision()));
-        let inner = ops::dropout(inner, mode.dropout(options.feed_forward_dropout));
-        x + self.feed_forward_output_norm.forward(self.feed_forward.down.forward_in(inner, mode.precision()))
+        let mapped = self.feed_forward.forward(normed, Activation::Relu, options.feed_forward_dropout, mode);
+        x + self.feed_forward_output_norm.forward(mapped)
     }
 }
 

@@ -8,6 +8,7 @@ use burn::{
 
 use super::{LrmpOptions, features::WIDTH};
 use crate::{
+    encoder::layer::{Activation, Attention, FeedForward},
     nn::{Embedding, Init, LayerNorm, Linear},
     ops::{self, AttentionShape, Lengths, Mode, Ops},
 };
@@ -28,55 +29,9 @@ pub struct Sequence<B: Backend> {
     pub lengths: Lengths,
 }
 
-/// Attention of one sequence to itself or another.
-#[derive(Module, Debug)]
-pub struct Attention<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
-    output: Linear<B>,
-    heads: usize,
-    dropout: f64,
-}
-
-impl<B: Ops> Attention<B> {
-    fn new(options: &LrmpOptions, init: &mut Init<'_, B>) -> Self {
-        let mut linear = || Linear::normal(options.width, options.width, DEVIATION, init);
-        let [query, key, value, output] = [linear(), linear(), linear(), linear()];
-        Self { query, key, value, output, heads: options.attention_heads, dropout: options.dropout }
-    }
-
-    fn of_itself(&self, x: &Sequence<B>, mode: Mode<'_>) -> Tensor<B, 2> {
-        let shape = AttentionShape { heads: self.heads, lengths: &x.lengths };
-        let [query, key, value] = [&self.query, &self.key, &self.value].map(|linear| linear.forward(x.states.clone()));
-        self.output.forward(<B as Ops>::attention(query, key, value, shape, mode.dropout(self.dropout)))
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "head widths are small")]
-    fn to(&self, x: &Sequence<B>, memory: &Sequence<B>, mode: Mode<'_>) -> Tensor<B, 2> {
-        let [rows, width] = x.states.dims();
-        let batch = x.lengths.batch();
-        let head_width = width / self.heads;
-        let split = |y: Tensor<B, 2>, lengths: &Lengths| {
-            y.reshape([batch, lengths.longest(), self.heads, head_width]).swap_dims(1, 2)
-        };
-        let query = split(self.query.forward(x.states.clone()), &x.lengths);
-        let key = split(self.key.forward(memory.states.clone()), &memory.lengths);
-        let value = split(self.value.forward(memory.states.clone()), &memory.lengths);
-        let device = x.states.device();
-        let padding = (memory.lengths.mask::<B>(&device) - 1.0) * -MASKED_SCORE;
-        let scores = query.matmul(key.transpose()) / (head_width as f64).sqrt()
-            + padding.reshape([batch, 1, 1, memory.lengths.longest()]);
-        let weights = ops::dropout(activation::softmax(scores, 3), mode.dropout(self.dropout));
-        self.output.forward(weights.matmul(value).swap_dims(1, 2).reshape([rows, width]))
-    }
-}
-
-/// The two maps of the feed-forward block.
-#[derive(Module, Debug)]
-pub struct FeedForward<B: Backend> {
-    up: Linear<B>,
-    down: Linear<B>,
+fn attention<B: Ops>(options: &LrmpOptions, init: &mut Init<'_, B>) -> Attention<B> {
+    let mut linear = || Linear::normal(options.width, options.width, DEVIATION, init);
+    Attention { query: linear(), key: linear(), value: linear(), output: linear() }
 }
 
 /// One post-norm layer; a decoder's also attends to the encoder's states.
@@ -88,6 +43,7 @@ pub struct Layer<B: Backend> {
     cross_norm: Option<LayerNorm<B>>,
     feed_forward: FeedForward<B>,
     output_norm: LayerNorm<B>,
+    heads: usize,
     dropout: f64,
 }
 
@@ -95,31 +51,59 @@ impl<B: Ops> Layer<B> {
     fn new(options: &LrmpOptions, is_decoder: bool, init: &mut Init<'_, B>) -> Self {
         let (width, inner) = (options.width, options.feed_forward);
         Self {
-            attention: Attention::new(options, init),
+            attention: attention(options, init),
             attention_norm: LayerNorm::new(width, EPSILON, init),
-            cross_attention: is_decoder.then(|| Attention::new(options, init)),
+            cross_attention: is_decoder.then(|| attention(options, init)),
             cross_norm: is_decoder.then(|| LayerNorm::new(width, EPSILON, init)),
             feed_forward: FeedForward {
                 up: Linear::normal(width, inner, DEVIATION, init),
                 down: Linear::normal(inner, width, DEVIATION, init),
             },
             output_norm: LayerNorm::new(width, EPSILON, init),
+            heads: options.attention_heads,
             dropout: options.dropout,
         }
     }
 
     fn forward(&self, x: Sequence<B>, memory: Option<&Sequence<B>>, mode: Mode<'_>) -> Sequence<B> {
         let added = |x: Tensor<B, 2>, y: Tensor<B, 2>| x + ops::dropout(y, mode.dropout(self.dropout));
-        let attended = self.attention.of_itself(&x, mode);
+        let shape = AttentionShape { heads: self.heads, lengths: &x.lengths };
+        let attended = self.attention.forward(&x.states, shape, self.dropout, mode);
         let mut x = Sequence { states: self.attention_norm.forward(added(x.states, attended)), ..x };
         if let (Some(attention), Some(norm), Some(memory)) = (&self.cross_attention, &self.cross_norm, memory) {
-            let attended = attention.to(&x, memory, mode);
+            let attended = self.attend_to(attention, &x, memory, mode);
             x.states = norm.forward(added(x.states, attended));
         }
-        let inner = <B as Ops>::gelu(self.feed_forward.up.forward(x.states.clone()));
-        let mapped = self.feed_forward.down.forward(inner);
+        let mapped = self.feed_forward.forward(x.states.clone(), Activation::Gelu, 0.0, mode);
         x.states = self.output_norm.forward(added(x.states, mapped));
         x
+    }
+
+    /// Attention of one sequence to another one, whose length is its own.
+    #[expect(clippy::cast_precision_loss, reason = "head widths are small")]
+    fn attend_to(
+        &self,
+        attention: &Attention<B>,
+        x: &Sequence<B>,
+        memory: &Sequence<B>,
+        mode: Mode<'_>,
+    ) -> Tensor<B, 2> {
+        let [rows, width] = x.states.dims();
+        let batch = x.lengths.batch();
+        let head_width = width / self.heads;
+        let precision = mode.precision();
+        let map = |linear: &Linear<B>, of: &Sequence<B>| {
+            let mapped = linear.forward_in(of.states.clone(), precision);
+            mapped.reshape([batch, of.lengths.longest(), self.heads, head_width]).swap_dims(1, 2)
+        };
+        let [query, key, value] =
+            [map(&attention.query, x), map(&attention.key, memory), map(&attention.value, memory)];
+        let padding = (memory.lengths.mask::<B>(&x.states.device()) - 1.0) * -MASKED_SCORE;
+        let scores = ops::product(query, key.transpose(), precision) / (head_width as f64).sqrt()
+            + padding.reshape([batch, 1, 1, memory.lengths.longest()]);
+        let weights = ops::dropout(activation::softmax(scores, 3), mode.dropout(self.dropout));
+        let attended = ops::product(weights, value, precision).swap_dims(1, 2).reshape([rows, width]);
+        attention.output.forward_in(attended, precision)
     }
 }
 
@@ -179,7 +163,7 @@ impl<B: Ops> Input<B> {
         };
         let [_, width] = self.position.weight.dims();
         let places = self.position.weight.val().narrow(0, 0, lengths.longest());
-        let x = self.projection.forward(x).reshape([lengths.batch(), lengths.longest(), width]);
+        let x = self.projection.forward_in(x, mode.precision()).reshape([lengths.batch(), lengths.longest(), width]);
         let x = (x + places.unsqueeze()).reshape([rows, width]);
         ops::dropout(self.norm.forward(x), mode.dropout(self.dropout))
     }

@@ -11,6 +11,7 @@ use safetensors::SafeTensors;
 use super::{HeadMethod, LrmpArch, LrmpOptions, Sizes, features};
 use crate::{
     checkpoint::parameters,
+    config::Precision,
     loss::{Targets, cross_entropy},
     model::Inputs,
     nn::Init,
@@ -174,4 +175,17 @@ fn dropout_is_on_in_training_alone() {
     assert_eq!(logits(Mode::evaluation()), logits(Mode::evaluation()));
     assert_eq!(trained(1), trained(1));
     assert_ne!(trained(1), trained(2));
+}
+
+/// A number of bf16 is within 2^-9 of its own size: f32 would be within 1e-4, and some ten roundings in a row are
+/// within a few hundredths.
+#[test]
+fn bf16_is_near_f32_and_is_not_f32() {
+    let expected = read("expected.safetensors");
+    let mode = Mode::evaluation().with_precision(Precision::Bf16);
+    let output = network().of(&inputs(&expected), mode, &FlexDevice);
+    for (name, tensor) in [("text_decoded", output.text_decoded), ("speech_decoded", output.speech_decoded)] {
+        let error = error(&doubles(tensor.into_data()), &expected[&format!("output.{name}")].1, 0.0);
+        assert!(error > 1e-4 && error < 5e-2, "{name} is off by {error:e}");
+    }
 }
