@@ -3,6 +3,7 @@
 pub mod allocator;
 pub mod estimate;
 mod note;
+mod pool;
 mod system;
 
 use crate::device::{self, Chosen};
