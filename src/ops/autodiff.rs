@@ -213,10 +213,11 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             return plain::gelu(x);
         }
         let x = primitive(x);
-        let y = primitive(<B as Ops>::gelu::<D>(tensor(x.primitive.clone())));
+        let gelu = |x| primitive(<B as Ops>::gelu::<D>(tensor(x)));
+        // Where nothing is tracked the input is given away, so that it can be written over.
         tensor(match Gelu::<D>.prepare::<C>([x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(node) => node.finish(x.primitive, y),
-            OpsKind::UnTracked(node) => node.finish(y),
+            OpsKind::Tracked(node) => node.finish(x.primitive.clone(), gelu(x.primitive)),
+            OpsKind::UnTracked(node) => node.finish(gelu(x.primitive)),
         })
     }
 
@@ -317,13 +318,13 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             return plain::masked_group_norm(x, weight, bias, lengths, epsilon);
         }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
-        let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()), tensor(bias.primitive));
-        let y = primitive(B::masked_group_norm(inputs.0, inputs.1, inputs.2, lengths, epsilon));
+        let (scale, shift) = (tensor(weight.primitive.clone()), tensor(bias.primitive));
+        let norm = |x| primitive(B::masked_group_norm(tensor(x), scale, shift, lengths, epsilon));
         let nodes = [x.node, weight.node, bias.node];
-        let norm = MaskedGroupNorm { lengths: lengths.clone(), epsilon };
-        tensor(match norm.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(node) => node.finish([x.primitive, weight.primitive], y),
-            OpsKind::UnTracked(node) => node.finish(y),
+        let node = MaskedGroupNorm { lengths: lengths.clone(), epsilon };
+        tensor(match node.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish([x.primitive.clone(), weight.primitive], norm(x.primitive)),
+            OpsKind::UnTracked(node) => node.finish(norm(x.primitive)),
         })
     }
 

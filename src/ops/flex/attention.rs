@@ -4,7 +4,9 @@
 use burn::{backend::Flex, tensor::Tensor};
 use rayon::prelude::*;
 
-use super::{AttentionShape, Dropout, Matrix, Target, contiguous, fill_mask, from_vec, kernels, multiply};
+use super::{
+    AttentionShape, Base, Dropout, Matrix, Target, contiguous, fill_mask, from_vec, kernels, multiply, to_be_written,
+};
 
 /// Where the parts of one head lie.
 #[derive(Clone, Copy)]
@@ -45,12 +47,12 @@ fn layout(width: usize, shape: AttentionShape<'_>) -> (Size, Vec<Head>) {
 
 /// The softmax of the scores of the valid positions, [valid, valid].
 fn weights(query: &[f32], key: &[f32], head: Head, size: Size) -> Vec<f32> {
-    let mut scores = vec![0.0_f32; head.valid * head.valid];
+    let mut scores = to_be_written(head.valid * head.valid);
     let left = Matrix::new(&query[head.start..], size.width, 1);
     let right = Matrix::new(&key[head.start..], size.width, 1).transposed();
     let shape = (head.valid, size.head_width, head.valid);
     // SAFETY: the head's columns of its example's valid rows lie within the tensors.
-    unsafe { multiply(shape, Target::new(&mut scores, head.valid), false, left, right, false) };
+    unsafe { multiply(shape, Target::new(&mut scores, head.valid), Base::Zero, left, right, false) };
     for row in scores.chunks_mut(head.valid) {
         kernels::softmax(row, size.scale);
     }
@@ -59,11 +61,16 @@ fn weights(query: &[f32], key: &[f32], head: Head, size: Size) -> Vec<f32> {
 
 /// The dropout mask of the valid positions, as [`super::super::Ops::dropout_mask`] has it.
 fn mask(head: Head, size: Size, dropout: Dropout) -> Vec<f32> {
-    let mut mask = vec![0.0_f32; head.valid * head.valid];
+    let mut mask = to_be_written(head.valid * head.valid);
     for (row, mask) in mask.chunks_mut(head.valid).enumerate() {
         fill_mask(mask, head.weights + row * size.time, dropout);
     }
     mask
+}
+
+/// For a result whose valid rows are all written: the others are zeros.
+fn room(count: usize, shape: AttentionShape<'_>) -> Vec<f32> {
+    if shape.lengths.is_full() { to_be_written(count) } else { vec![0.0; count] }
 }
 
 pub fn forward(
@@ -77,7 +84,7 @@ pub fn forward(
     let (query, key, value) = (contiguous(query), contiguous(key), contiguous(value));
     let (query, key, value) = (query.storage::<f32>(), key.storage::<f32>(), value.storage::<f32>());
     let (size, heads) = layout(width, shape);
-    let mut output = vec![0.0_f32; rows * width];
+    let mut output = room(rows * width, shape);
     let target = Target::new(&mut output, width);
     heads.into_par_iter().filter(|head| head.valid > 0).for_each(|head| {
         let mut weights = weights(query, key, head, size);
@@ -89,7 +96,7 @@ pub fn forward(
         // SAFETY: each head writes its own columns of its example's valid rows.
         unsafe {
             let target = target.at(head.start);
-            multiply((head.valid, head.valid, size.head_width), target, false, left, right, false);
+            multiply((head.valid, head.valid, size.head_width), target, Base::Zero, left, right, false);
         }
     });
     from_vec(output, [rows, width])
@@ -106,7 +113,7 @@ pub fn backward(
     let (query, key, value) = (query.storage::<f32>(), key.storage::<f32>(), value.storage::<f32>());
     let gradient = gradient.storage::<f32>();
     let (size, heads) = layout(width, shape);
-    let [mut query_gradient, mut key_gradient, mut value_gradient] = [(); 3].map(|()| vec![0.0_f32; rows * width]);
+    let [mut query_gradient, mut key_gradient, mut value_gradient] = [(); 3].map(|()| room(rows * width, shape));
     let targets = [&mut query_gradient, &mut key_gradient, &mut value_gradient].map(|slice| Target::new(slice, width));
     heads.into_par_iter().filter(|head| head.valid > 0).for_each(|head| {
         let rows_of = |slice: &[f32]| Matrix::new(&slice[head.start..], width, 1);
@@ -117,16 +124,16 @@ pub fn backward(
         if let Some(mask) = &mask {
             kernels::multiply(&mut dropped, mask);
         }
-        let mut scores = vec![0.0_f32; valid * valid];
+        let mut scores = to_be_written(valid * valid);
         // SAFETY: all matrices are the head's columns of its example's valid rows, or [valid, valid]; each head
         // writes its own.
         unsafe {
             let [_, _, value_target] = targets.map(|target| target.at(head.start));
             let left = Matrix::new(&dropped, valid, 1).transposed();
-            multiply((valid, valid, size.head_width), value_target, false, left, rows_of(gradient), false);
+            multiply((valid, valid, size.head_width), value_target, Base::Zero, left, rows_of(gradient), false);
             let right = rows_of(value).transposed();
             let target = Target::new(&mut scores, valid);
-            multiply((valid, size.head_width, valid), target, false, rows_of(gradient), right, false);
+            multiply((valid, size.head_width, valid), target, Base::Zero, rows_of(gradient), right, false);
         }
         if let Some(mask) = &mask {
             kernels::multiply(&mut scores, mask);
@@ -139,8 +146,15 @@ pub fn backward(
         // SAFETY: as above.
         unsafe {
             let [query_target, key_target, _] = targets.map(|target| target.at(head.start));
-            multiply((valid, valid, size.head_width), query_target, false, scores, rows_of(key), false);
-            multiply((valid, valid, size.head_width), key_target, false, scores.transposed(), rows_of(query), false);
+            multiply((valid, valid, size.head_width), query_target, Base::Zero, scores, rows_of(key), false);
+            multiply(
+                (valid, valid, size.head_width),
+                key_target,
+                Base::Zero,
+                scores.transposed(),
+                rows_of(query),
+                false,
+            );
         }
     });
     [query_gradient, key_gradient, value_gradient].map(|values| from_vec(values, [rows, width]))

@@ -4,7 +4,9 @@
 use burn::{backend::Flex, tensor::Tensor};
 use rayon::prelude::*;
 
-use super::{ConvolutionGradients, Matrix, Target, contiguous, from_vec, linear::column_sums, multiply};
+use super::{
+    Base, ConvolutionGradients, Matrix, Target, contiguous, from_vec, linear::column_sums, multiply, to_be_written,
+};
 
 /// Multiply-adds above which one example is worth all threads.
 const LARGE: usize = 1 << 26;
@@ -74,11 +76,8 @@ pub fn forward(
     let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
     let x = x.storage::<f32>();
     let weight = by_window(weight.storage(), size);
-    let mut y = vec![0.0_f32; size.batch * size.frames * size.output];
-    if let Some(bias) = &bias {
-        let bias = bias.storage::<f32>();
-        y.par_chunks_mut(size.output).for_each(|row| row.copy_from_slice(bias));
-    }
+    let mut y = to_be_written(size.batch * size.frames * size.output);
+    let base = bias.as_ref().map_or(Base::Zero, |bias| Base::Row(bias.storage()));
     let target = Target::new(&mut y, size.output);
     let right = Matrix::new(&weight, size.output, 1);
     size.for_each(|example, is_parallel| {
@@ -87,7 +86,7 @@ pub fn forward(
         // SAFETY: the last window ends within the example; each example has its own part of y.
         unsafe {
             let target = target.at(example * size.frames * size.output);
-            multiply(shape, target, bias.is_some(), left, right, is_parallel);
+            multiply(shape, target, base, left, right, is_parallel);
         }
     });
     from_vec(y, [size.batch, size.frames, size.output])
@@ -117,11 +116,11 @@ fn x_gradient(weight: &[f32], gradient: &[f32], size: Size) -> Tensor<Flex, 3> {
     let length = size.time * size.input;
     let mut x_gradient = vec![0.0_f32; size.batch * length];
     x_gradient.par_chunks_mut(length.max(1)).enumerate().for_each(|(example, x_gradient)| {
-        let mut windows = vec![0.0_f32; size.frames * size.window()];
+        let mut windows = to_be_written(size.frames * size.window());
         let left = Matrix::new(&gradient[example * size.frames * size.output..], size.output, 1);
         let target = Target::new(&mut windows, size.window());
         // SAFETY: [frames, output] times [output, window] into [frames, window].
-        unsafe { multiply((size.frames, size.output, size.window()), target, false, left, right, false) };
+        unsafe { multiply((size.frames, size.output, size.window()), target, Base::Zero, left, right, false) };
         for (frame, window) in windows.chunks(size.window()).enumerate() {
             let start = frame * size.stride * size.input;
             super::kernels::add(window, &mut x_gradient[start..start + size.window()]);
@@ -134,14 +133,14 @@ fn x_gradient(weight: &[f32], gradient: &[f32], size: Size) -> Tensor<Flex, 3> {
 fn weight_gradient(x: &[f32], gradient: &[f32], size: Size) -> Tensor<Flex, 3> {
     let elements = size.window() * size.output;
     // Each example has a sum of its own, so that the order of adding does not depend on the number of threads.
-    let mut parts = vec![0.0_f32; size.batch * elements];
+    let mut parts = to_be_written(size.batch * elements);
     let target = Target::new(&mut parts, size.output);
     size.for_each(|example, is_parallel| {
         let left = size.windows(&x[example * size.time * size.input..]).transposed();
         let right = Matrix::new(&gradient[example * size.frames * size.output..], size.output, 1);
         let shape = (size.window(), size.frames, size.output);
         // SAFETY: as in `forward`; each example has its own part.
-        unsafe { multiply(shape, target.at(example * elements), false, left, right, is_parallel) };
+        unsafe { multiply(shape, target.at(example * elements), Base::Zero, left, right, is_parallel) };
     });
     let (sum, others) = parts.split_at_mut(elements);
     others.chunks(elements).for_each(|part| super::kernels::add(part, sum));

@@ -34,15 +34,35 @@ macro_rules! vectorised {
     )* };
 }
 
+/// What an update of Adam multiplies by and adds, in f32.
+#[derive(Clone, Copy)]
+pub struct AdamFactors {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// One less the first decay.
+    pub rest1: f32,
+    /// One less the second decay.
+    pub rest2: f32,
+    /// The rate, corrected for the first moment's start at zero.
+    pub rate: f32,
+    /// The same for the root of the second moment.
+    pub correction: f32,
+    /// Added to that root.
+    pub epsilon: f32,
+    /// On the gradient.
+    pub scale: f32,
+    /// On the weight, added to the gradient.
+    pub decay: f32,
+    /// On the weight before the update.
+    pub shrink: f32,
+}
+
 /// The exponential, within 2 units in the last place: Cody and Waite's reduction and a polynomial of degree 6
 /// (coefficients of the Cephes library's `expf`, S. Moshier 1984).
 #[inline(always)]
-#[expect(
-    clippy::inline_always,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "it must become part of the vectorised loops; the exponent lies in -126..=127"
-)]
+#[expect(clippy::inline_always, reason = "it must become part of the vectorised loops")]
 fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.3, 88.0);
     let power = (x * std::f32::consts::LOG2_E).round_ties_even();
@@ -55,7 +75,9 @@ fn exp(x: f32) -> f32 {
     let sum = sum.mul_add(rest, 1.666_666_5e-1);
     let sum = sum.mul_add(rest, 0.5);
     let value = sum.mul_add(rest * rest, rest) + 1.0;
-    value * f32::from_bits((((power as i32) + 127) << 23) as u32)
+    // 2^23 + 127 + power has 127 + power in its lowest bits, which are the exponent of 2^power. No cast to an integer: its
+    // checks would keep the loops from being vectorised.
+    value * f32::from_bits((power + 8_388_735.0).to_bits() << 23)
 }
 
 /// The normal distribution's cumulative function at `x` and `exp(-x²/2)`: Abramowitz and Stegun 7.1.26, absolute error
@@ -93,11 +115,18 @@ vectorised! {
         }
     }
 
-    /// `y = gradient * gelu'(x)`.
-    pub fn gelu_backward(x: &[f32], gradient: &[f32], y: &mut [f32]) {
-        for ((y, &x), &gradient) in y.iter_mut().zip(x).zip(gradient) {
+    /// `x = gelu(x)`.
+    pub fn gelu_in_place(x: &mut [f32]) {
+        for x in x.iter_mut() {
+            *x *= normal_cdf(*x).0;
+        }
+    }
+
+    /// `gradient *= gelu'(x)`.
+    pub fn gelu_backward(x: &[f32], gradient: &mut [f32]) {
+        for (gradient, &x) in gradient.iter_mut().zip(x) {
             let (cdf, bell) = normal_cdf(x);
-            *y = gradient * (x * bell).mul_add(BELL_HEIGHT, cdf);
+            *gradient *= (x * bell).mul_add(BELL_HEIGHT, cdf);
         }
     }
 
@@ -205,10 +234,10 @@ vectorised! {
         }
     }
 
-    /// `y = (x - centre) * scale + shift`, element by element.
-    pub fn centre_scale_shift(x: &[f32], centre: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
-        for ((((y, x), centre), scale), shift) in y.iter_mut().zip(x).zip(centre).zip(scale).zip(shift) {
-            *y = (x - centre).mul_add(*scale, *shift);
+    /// `x = (x - centre) * scale + shift`, element by element.
+    pub fn centre_scale_shift(x: &mut [f32], centre: &[f32], scale: &[f32], shift: &[f32]) {
+        for (((x, centre), scale), shift) in x.iter_mut().zip(centre).zip(scale).zip(shift) {
+            *x = (*x - centre).mul_add(*scale, *shift);
         }
     }
 
@@ -284,6 +313,19 @@ vectorised! {
     pub fn softmax_backward(weights: &[f32], shift: f32, scale: f32, gradient: &mut [f32]) {
         for (gradient, weight) in gradient.iter_mut().zip(weights) {
             *gradient = scale * weight * (*gradient - shift);
+        }
+    }
+
+    /// One update of Adam, element by element; see [`AdamFactors`].
+    pub fn adam(weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], factors: &AdamFactors) {
+        let AdamFactors { beta1, beta2, rest1, rest2, rate, correction, epsilon, scale, decay, shrink } = *factors;
+        let moments = first.iter_mut().zip(second.iter_mut());
+        for ((weight, (first, second)), gradient) in weight.iter_mut().zip(moments).zip(gradient) {
+            let decayed = *weight * shrink;
+            let gradient = gradient * scale + decay * *weight;
+            *first = *first * beta1 + rest1 * gradient;
+            *second = *second * beta2 + rest2 * gradient * gradient;
+            *weight = decayed - rate * *first / (second.sqrt() * correction + epsilon);
         }
     }
 

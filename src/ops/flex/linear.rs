@@ -3,7 +3,7 @@
 use burn::{backend::Flex, tensor::Tensor};
 use rayon::prelude::*;
 
-use super::{LinearGradients, Matrix, Target, contiguous, from_vec, kernels, multiply};
+use super::{Base, LinearGradients, Matrix, Target, contiguous, from_vec, kernels, multiply, to_be_written};
 
 /// Rows that one task copies or sums.
 const ROWS: usize = 64;
@@ -12,19 +12,12 @@ pub fn forward(x: Tensor<Flex, 2>, weight: Tensor<Flex, 2>, bias: Option<Tensor<
     let [rows, input] = x.dims();
     let [output, _] = weight.dims();
     let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
-    let mut y = vec![0.0_f32; rows * output];
-    if let Some(bias) = &bias {
-        let bias = bias.storage::<f32>();
-        y.par_chunks_mut(ROWS * output).for_each(|rows| {
-            for row in rows.chunks_mut(output) {
-                row.copy_from_slice(bias);
-            }
-        });
-    }
+    let mut y = to_be_written(rows * output);
+    let base = bias.as_ref().map_or(Base::Zero, |bias| Base::Row(bias.storage()));
     let left = Matrix::new(x.storage(), input, 1);
     let right = Matrix::new(weight.storage(), input, 1).transposed();
-    // SAFETY: x is [rows, input], the weight [output, input], y [rows, output].
-    unsafe { multiply((rows, input, output), Target::new(&mut y, output), bias.is_some(), left, right, true) };
+    // SAFETY: x is [rows, input], the weight [output, input], the bias [output], y [rows, output].
+    unsafe { multiply((rows, input, output), Target::new(&mut y, output), base, left, right, true) };
     from_vec(y, [rows, output])
 }
 
@@ -40,18 +33,20 @@ pub fn backward(
     let gradient = gradient.storage::<f32>();
     let from_above = Matrix::new(gradient, output, 1);
     let x_gradient = needs_x.then(|| {
-        let mut values = vec![0.0_f32; rows * input];
+        let mut values = to_be_written(rows * input);
         let right = Matrix::new(weight.storage(), input, 1);
         // SAFETY: [rows, output] times [output, input] into [rows, input].
-        unsafe { multiply((rows, output, input), Target::new(&mut values, input), false, from_above, right, true) };
+        unsafe {
+            multiply((rows, output, input), Target::new(&mut values, input), Base::Zero, from_above, right, true)
+        };
         from_vec(values, [rows, input])
     });
     let weight_gradient = needs_weight.then(|| {
-        let mut values = vec![0.0_f32; output * input];
+        let mut values = to_be_written(output * input);
         let right = Matrix::new(x.storage(), input, 1);
         let left = from_above.transposed();
         // SAFETY: [output, rows] times [rows, input] into [output, input].
-        unsafe { multiply((output, rows, input), Target::new(&mut values, input), false, left, right, true) };
+        unsafe { multiply((output, rows, input), Target::new(&mut values, input), Base::Zero, left, right, true) };
         from_vec(values, [output, input])
     });
     let bias_gradient = needs_bias.then(|| from_vec(column_sums(gradient, output), [output]));

@@ -7,6 +7,7 @@ mod kernels;
 mod linear;
 mod norm;
 mod positional;
+mod product;
 
 use burn::{
     backend::{
@@ -16,6 +17,8 @@ use burn::{
     tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive, bf16},
 };
 use rayon::prelude::*;
+
+use product::{Base, Matrix, Target, multiply};
 
 use super::{
     AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, LinearGradients, NormGradients, Ops,
@@ -44,21 +47,22 @@ impl Ops for Flex {
 
     fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
         let shape = x.dims();
-        let x = contiguous(x);
+        let mut x = contiguous(x);
+        if let Some(values) = x.try_storage_mut::<f32>() {
+            values.par_chunks_mut(CHUNK).for_each(kernels::gelu_in_place);
+            return to_tensor(x);
+        }
         let x = x.storage::<f32>();
-        let mut y = vec![0.0; x.len()];
+        let mut y = to_be_written(x.len());
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| kernels::gelu(x, y));
         from_vec(y, shape)
     }
 
     fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
-        let shape = x.dims();
-        let (x, gradient) = (contiguous(x), contiguous(gradient));
-        let (x, gradient) = (x.storage::<f32>(), gradient.storage::<f32>());
-        let mut y = vec![0.0; x.len()];
-        let inputs = x.par_chunks(CHUNK).zip(gradient.par_chunks(CHUNK));
-        y.par_chunks_mut(CHUNK).zip(inputs).for_each(|(y, (x, gradient))| kernels::gelu_backward(x, gradient, y));
-        from_vec(y, shape)
+        let (x, mut gradient) = (contiguous(x), contiguous(gradient));
+        let pieces = gradient.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(x.storage::<f32>().par_chunks(CHUNK));
+        pieces.for_each(|(gradient, x)| kernels::gelu_backward(x, gradient));
+        to_tensor(gradient)
     }
 
     fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
@@ -152,7 +156,7 @@ impl Ops for Flex {
     }
 
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, _: &Self::Device) -> Tensor<Self, D> {
-        let mut mask = vec![0.0_f32; shape.iter().product()];
+        let mut mask = to_be_written(shape.iter().product());
         mask.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, mask)| fill_mask(mask, chunk * CHUNK, dropout));
         from_vec(mask, shape)
     }
@@ -162,7 +166,7 @@ impl Ops for Flex {
         let shape = x.dims();
         let x = contiguous(x);
         let x = x.storage::<f32>();
-        let mut y = vec![0.0; x.len()];
+        let mut y = to_be_written(x.len());
         let round =
             |(y, x): (&mut [f32], &[f32])| y.iter_mut().zip(x).for_each(|(y, &x)| *y = bf16::from_f32(x).into());
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(round);
@@ -187,13 +191,14 @@ impl Ops for Flex {
         let mut first = contiguous(state.first);
         let mut second = contiguous(state.second);
         let gradient = contiguous(gradient);
+        let factors = adam_factors(step);
         weight
             .storage_mut::<f32>()
             .par_chunks_mut(CHUNK)
             .zip(first.storage_mut::<f32>().par_chunks_mut(CHUNK))
             .zip(second.storage_mut::<f32>().par_chunks_mut(CHUNK))
             .zip(gradient.storage::<f32>().par_chunks(CHUNK))
-            .for_each(|(((weight, first), second), gradient)| adam_chunk(weight, first, second, gradient, step));
+            .for_each(|(((weight, first), second), gradient)| kernels::adam(weight, first, second, gradient, &factors));
         AdamState { weight: to_tensor(weight), first: to_tensor(first), second: to_tensor(second) }
     }
 }
@@ -218,6 +223,15 @@ fn from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Flex,
     to_tensor(FlexTensor::new(Bytes::from_elems(values), layout, DType::F32))
 }
 
+/// Room for numbers, all of which are about to be written: clearing it would be one more pass over memory.
+#[expect(clippy::uninit_vec, reason = "all bits are a number, and each is written before it is read")]
+fn to_be_written(count: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count);
+    // SAFETY: there is room for as many.
+    unsafe { values.set_len(count) };
+    values
+}
+
 /// Fills the part of a mask that starts at element `start`.
 #[expect(
     clippy::cast_possible_truncation,
@@ -231,113 +245,19 @@ fn fill_mask(mask: &mut [f32], start: usize, dropout: Dropout) {
     kernels::dropout_mask(mask, start as u32, key, threshold, kept);
 }
 
-/// A matrix in memory: where it begins, and how far its next row and next column are.
-#[derive(Clone, Copy)]
-struct Matrix {
-    start: *const f32,
-    row: usize,
-    column: usize,
-}
-
-// SAFETY: it is a place in memory that outlives the parallel loop that uses it, and is only read.
-unsafe impl Send for Matrix {}
-// SAFETY: as above.
-unsafe impl Sync for Matrix {}
-
-impl Matrix {
-    /// `slice` from an element on, with the distance of its rows and columns.
-    fn new(slice: &[f32], row: usize, column: usize) -> Self {
-        Self { start: slice.as_ptr(), row, column }
-    }
-
-    fn transposed(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
-    }
-}
-
-/// A place that is written; tasks of a parallel loop write different parts of it.
-#[derive(Clone, Copy)]
-struct Target {
-    start: *mut f32,
-    row: usize,
-}
-
-// SAFETY: every task writes elements that no other task touches.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    fn new(slice: &mut [f32], row: usize) -> Self {
-        Self { start: slice.as_mut_ptr(), row }
-    }
-
-    /// The place `elements` further on.
-    ///
-    /// # Safety
-    /// It must lie within the slice.
-    unsafe fn at(self, elements: usize) -> Self {
-        // SAFETY: the caller's promise.
-        Self { start: unsafe { self.start.add(elements) }, ..self }
-    }
-}
-
-/// `target = left right`, or `target += left right`, of [rows, inner] and [inner, columns].
-///
-/// # Safety
-/// All three must lie within their slices for these sizes, and nobody else may touch the target.
-#[expect(clippy::cast_possible_wrap, reason = "strides are far below the limit")]
-unsafe fn multiply(
-    size: (usize, usize, usize),
-    target: Target,
-    is_added: bool,
-    left: Matrix,
-    right: Matrix,
-    is_parallel: bool,
-) {
-    let (rows, inner, columns) = size;
-    let parallelism = if is_parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: the caller's promise.
-    unsafe {
-        gemm::gemm(
-            rows,
-            columns,
-            inner,
-            target.start,
-            1,
-            target.row as isize,
-            is_added,
-            left.start,
-            left.column as isize,
-            left.row as isize,
-            right.start,
-            right.column as isize,
-            right.row as isize,
-            1.0_f32,
-            1.0_f32,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "the update is computed in f32, as in PyTorch")]
-fn adam_chunk(weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], step: &AdamStep) {
+fn adam_factors(step: &AdamStep) -> kernels::AdamFactors {
     let constants = AdamConstants::new(step);
-    let (beta1, beta2, epsilon) = (step.beta1 as f32, step.beta2 as f32, step.epsilon as f32);
-    let (rest1, rest2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
-    let (rate, correction) = (constants.rate as f32, 1.0 / constants.second_correction as f32);
-    let scale = step.gradient_scale as f32;
-    let decay = if step.decoupled { 0.0 } else { step.weight_decay as f32 };
-    let shrink = if step.decoupled { constants.shrink as f32 } else { 1.0 };
-    let moments = first.iter_mut().zip(second.iter_mut());
-    for ((weight, (first, second)), gradient) in weight.iter_mut().zip(moments).zip(gradient) {
-        let decayed = *weight * shrink;
-        let gradient = gradient * scale + decay * *weight;
-        *first = *first * beta1 + rest1 * gradient;
-        *second = *second * beta2 + rest2 * gradient * gradient;
-        *weight = decayed - rate * *first / (second.sqrt() * correction + epsilon);
+    kernels::AdamFactors {
+        beta1: step.beta1 as f32,
+        beta2: step.beta2 as f32,
+        rest1: (1.0 - step.beta1) as f32,
+        rest2: (1.0 - step.beta2) as f32,
+        rate: constants.rate as f32,
+        correction: 1.0 / constants.second_correction as f32,
+        epsilon: step.epsilon as f32,
+        scale: step.gradient_scale as f32,
+        decay: if step.decoupled { 0.0 } else { step.weight_decay as f32 },
+        shrink: if step.decoupled { constants.shrink as f32 } else { 1.0 },
     }
 }

@@ -3,7 +3,7 @@
 use burn::{backend::Flex, tensor::Tensor};
 use rayon::prelude::*;
 
-use super::{NormGradients, contiguous, from_vec, kernels};
+use super::{NormGradients, contiguous, from_vec, kernels, to_be_written, to_tensor};
 use crate::ops::Lengths;
 
 /// Rows that one task handles, and that one partial sum spans.
@@ -24,7 +24,7 @@ pub fn layer_norm(x: Tensor<Flex, 2>, weight: Tensor<Flex, 1>, bias: Tensor<Flex
     let [rows, width] = x.dims();
     let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
     let (weight, bias) = (weight.storage::<f32>(), bias.storage::<f32>());
-    let mut y = vec![0.0_f32; rows * width];
+    let mut y = to_be_written(rows * width);
     y.par_chunks_mut(ROWS * width).zip(x.storage::<f32>().par_chunks(ROWS * width)).for_each(|(y, x)| {
         for (y, x) in y.chunks_mut(width).zip(x.chunks(width)) {
             let (mean, inverse_deviation) = statistics(x, epsilon);
@@ -44,7 +44,7 @@ pub fn layer_norm_backward(
     let [rows, width] = x.dims();
     let (x, weight, gradient) = (contiguous(x), contiguous(weight), contiguous(gradient));
     let weight = weight.storage::<f32>();
-    let mut x_gradient = vec![0.0_f32; rows * width];
+    let mut x_gradient = to_be_written(rows * width);
     let inputs = x.storage::<f32>().par_chunks(ROWS * width).zip(gradient.storage::<f32>().par_chunks(ROWS * width));
     let parts: Vec<(Vec<f32>, Vec<f32>)> = x_gradient
         .par_chunks_mut(ROWS * width)
@@ -112,24 +112,21 @@ pub fn masked_group_norm(
     lengths: &Lengths,
     epsilon: f64,
 ) -> Tensor<Flex, 3> {
-    let [batch, frames, channels] = x.dims();
-    let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
-    let (x, weight, bias) = (x.storage::<f32>(), weight.storage::<f32>(), bias.storage::<f32>());
+    let [_, frames, channels] = x.dims();
+    let (mut x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+    let (weight, bias) = (weight.storage::<f32>(), bias.storage::<f32>());
     let size = frames * channels;
-    let mut y = vec![0.0_f32; batch * size];
-    y.par_chunks_mut(size).zip(x.par_chunks(size)).zip(lengths.valid()).for_each(|((y, x), &valid)| {
-        let valid = valid * channels;
-        let (mean, inverse) = channel_statistics(&x[..valid], channels, epsilon);
+    // In place where nobody else has the input.
+    x.storage_mut::<f32>().par_chunks_mut(size).zip(lengths.valid()).for_each(|(x, &valid)| {
+        let (real, padded) = x.split_at_mut(valid * channels);
+        let (mean, inverse) = channel_statistics(real, channels, epsilon);
         let scale: Vec<f32> = inverse.iter().zip(weight).map(|(inverse, weight)| inverse * weight).collect();
-        let (real, padded) = y.split_at_mut(valid);
-        real.par_chunks_mut(FRAMES * channels).zip(x[..valid].par_chunks(FRAMES * channels)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
-                kernels::centre_scale_shift(x, &mean, &scale, bias, y);
-            }
+        real.par_chunks_mut(FRAMES * channels).for_each(|frames| {
+            frames.chunks_mut(channels).for_each(|row| kernels::centre_scale_shift(row, &mean, &scale, bias));
         });
         padded.chunks_mut(channels).for_each(|row| row.copy_from_slice(bias));
     });
-    from_vec(y, [batch, frames, channels])
+    to_tensor(x)
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "frames are few; f32 compute")]

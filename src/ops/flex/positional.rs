@@ -4,7 +4,9 @@
 use burn::{backend::Flex, tensor::Tensor};
 use rayon::prelude::*;
 
-use super::{ConvolutionGradients, Matrix, Target, contiguous, from_vec, linear::column_sums, multiply};
+use super::{
+    Base, ConvolutionGradients, Matrix, Target, contiguous, from_vec, linear::column_sums, multiply, to_be_written,
+};
 
 #[derive(Clone, Copy)]
 struct Size {
@@ -77,7 +79,7 @@ fn slide(padded: &[f32], matrices: &[f32], size: Size, y: &mut [f32]) {
         // SAFETY: the last window ends with its group's padding; each part has its own columns of its example's rows.
         unsafe {
             let target = target.at(example * size.time * size.width + group * size.channels);
-            multiply(shape, target, true, left, right, false);
+            multiply(shape, target, Base::Existing, left, right, false);
         }
     });
 }
@@ -94,7 +96,7 @@ pub fn forward(x: Tensor<Flex, 3>, weight: Tensor<Flex, 3>, bias: Tensor<Flex, 1
     let (weight, bias) = (weight.storage::<f32>(), bias.storage::<f32>());
     let padded = regroup(x.storage(), size, size.left());
     let matrices = by_window(size, |group, position, from, to| weight[place(size, group, to, from, position)]);
-    let mut y = vec![0.0_f32; size.batch * size.time * size.width];
+    let mut y = to_be_written(size.batch * size.time * size.width);
     y.par_chunks_mut(size.width).for_each(|row| row.copy_from_slice(bias));
     slide(&padded, &matrices, size, &mut y);
     from_vec(y, shape)
@@ -143,8 +145,9 @@ fn weight_sums(padded: &[f32], gradient: &[f32], size: Size) -> Vec<f32> {
             let right = Matrix::new(&gradient[start..], size.width, 1);
             let shape = (size.window(), size.time, size.channels);
             let target = Target::new(&mut sums, size.channels);
+            let base = if example > 0 { Base::Existing } else { Base::Zero };
             // SAFETY: as in `slide`; the sums are this task's own.
-            unsafe { multiply(shape, target, example > 0, left, right, false) };
+            unsafe { multiply(shape, target, base, left, right, false) };
         }
         for (index, value) in weight.iter_mut().enumerate() {
             let (position, rest) = (index % size.kernel, index / size.kernel);
