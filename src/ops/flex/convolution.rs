@@ -54,13 +54,14 @@ impl Size {
     }
 }
 
-/// [output, input, kernel] -> [kernel * input, output], so that its rows are in the order of a window.
+/// [output, input, kernel] -> [output, kernel * input], each row in the order of a window.
 fn by_window(weight: &[f32], size: Size) -> Vec<f32> {
-    let mut rows = vec![0.0; weight.len()];
-    rows.par_chunks_mut(size.output).enumerate().for_each(|(row, values)| {
-        let (position, channel) = (row / size.input, row % size.input);
-        for (output, value) in values.iter_mut().enumerate() {
-            *value = weight[(output * size.input + channel) * size.kernel + position];
+    let mut rows = to_be_written(weight.len());
+    rows.par_chunks_mut(size.window()).zip(weight.par_chunks(size.window())).for_each(|(row, weight)| {
+        for (position, row) in row.chunks_mut(size.input).enumerate() {
+            for (value, weight) in row.iter_mut().zip(weight.chunks(size.kernel)) {
+                *value = weight[position];
+            }
         }
     });
     rows
@@ -79,7 +80,7 @@ pub fn forward(
     let mut y = to_be_written(size.batch * size.frames * size.output);
     let base = bias.as_ref().map_or(Base::Zero, |bias| Base::Row(bias.storage()));
     let target = Target::new(&mut y, size.output);
-    let right = Matrix::new(&weight, size.output, 1);
+    let right = Matrix::new(&weight, size.window(), 1).transposed();
     size.for_each(|example, is_parallel| {
         let left = size.windows(&x[example * size.time * size.input..]);
         let shape = (size.frames, size.window(), size.output);
@@ -112,7 +113,7 @@ pub fn backward(
 /// The gradient of every window, added where windows overlap.
 fn x_gradient(weight: &[f32], gradient: &[f32], size: Size) -> Tensor<Flex, 3> {
     let weight = by_window(weight, size);
-    let right = Matrix::new(&weight, size.output, 1).transposed();
+    let right = Matrix::new(&weight, size.window(), 1);
     let length = size.time * size.input;
     let mut x_gradient = vec![0.0_f32; size.batch * length];
     x_gradient.par_chunks_mut(length.max(1)).enumerate().for_each(|(example, x_gradient)| {

@@ -37,8 +37,8 @@ pub fn backward(
         let right = Matrix::new(weight.storage(), input, 1);
         // SAFETY: [rows, output] times [output, input] into [rows, input].
         unsafe {
-            multiply((rows, output, input), Target::new(&mut values, input), Base::Zero, from_above, right, true)
-        };
+            multiply((rows, output, input), Target::new(&mut values, input), Base::Zero, from_above, right, true);
+        }
         from_vec(values, [rows, input])
     });
     let weight_gradient = needs_weight.then(|| {

@@ -15,6 +15,9 @@ use super::{Base, Matrix};
 /// Steps that a tile asks for its operands ahead.
 const AHEAD: usize = 8;
 
+/// The same for packing, in vectors of a line or in steps.
+const FAR: usize = 16;
+
 /// The loops of an instruction set. A packed panel of the left operand has [`Kernel::lanes`] numbers for each step along
 /// the inner axis, of which the first [`Kernel::rows`] are rows of the tile at most; a panel of the right operand has
 /// twice the lanes.
@@ -206,6 +209,7 @@ macro_rules! instruction_set {
                         for line in 0..from.count.min(LANES) {
                             // SAFETY: the caller's promise.
                             let numbers = unsafe { from.numbers(line, packed, LANES) };
+                            _mm_prefetch::<_MM_HINT_T0>(numbers.as_ptr().wrapping_add(FAR * LANES).cast());
                             block[line] = load(numbers.as_chunks::<LANES>().0[0]);
                         }
                         for (step, vector) in $transpose(&block).into_iter().enumerate() {
@@ -219,7 +223,9 @@ macro_rules! instruction_set {
                     let place = &mut to[step * width..][..LANES];
                     if from.line == 1 && from.count >= LANES {
                         // SAFETY: the caller's promise.
-                        place.copy_from_slice(unsafe { from.numbers(0, step, LANES) });
+                        let numbers = unsafe { from.numbers(0, step, LANES) };
+                        _mm_prefetch::<_MM_HINT_T0>(numbers.as_ptr().wrapping_add(FAR * from.step).cast());
+                        place.copy_from_slice(numbers);
                     } else {
                         for (line, place) in place.iter_mut().enumerate() {
                             // SAFETY: the caller's promise.
