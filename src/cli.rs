@@ -428,6 +428,9 @@ pub struct BenchArguments {
     /// JSON list of [tokens, samples]: time an epoch over these instead of one batch
     #[arg(long, value_name = "FILE")]
     pub lengths: Option<PathBuf>,
+    /// Also how the time is shared out, and how fast the device multiplies matrices; a step then takes a little longer
+    #[arg(long)]
+    pub profile: bool,
 }
 
 /// The sizes of `clasp bench`.

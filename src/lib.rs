@@ -40,6 +40,7 @@ pub mod method;
 pub mod model;
 pub mod nn;
 pub mod ops;
+pub mod profile;
 
 pub mod checkpoint;
 pub mod inference;

@@ -163,10 +163,12 @@ impl<B: Backend> Embedding<B> {
     pub fn normal(entries: usize, width: usize, deviation: f64, init: &mut Init<'_, B>) -> Self {
         Self { weight: init.normal([entries, width], deviation) }
     }
+}
 
+impl<B: Ops> Embedding<B> {
     /// The rows of `indices` [rows] -> [rows, width].
     #[must_use]
     pub fn forward(&self, indices: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-        self.weight.val().select(0, indices)
+        <B as Ops>::rows(self.weight.val(), indices)
     }
 }

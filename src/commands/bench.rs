@@ -1,6 +1,8 @@
 //! `clasp bench`: seconds of a training step and of a prediction, on the shapes and dropouts of
 //! `scripts/clasp_torch.py bench`, with the same fields.
 
+mod profile;
+
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -27,6 +29,7 @@ use clasp::{
     model::{Clasp, Inputs, ModelConfig},
     nn::Init,
     ops::{Lengths, Mode, Ops, StepRandom},
+    profile::{self as recorder, Part, Spent},
     random::{Random, mix},
     train::{
         gradients::GradientWindow,
@@ -269,18 +272,23 @@ impl Task for Work<'_> {
                     times
                 }
             };
-            self.print(name, times)?;
+            let (times, spent) = times;
+            let rate = spent.as_ref().map(|_| self.matrix_rate::<B>(device));
+            self.print((job, name), times, spent.as_deref().zip(rate))?;
         }
         Ok(())
     }
 }
 
 impl Work<'_> {
-    /// Seconds of each timed step.
-    fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut()) -> Vec<f64> {
+    /// Seconds of each timed step, and where they went if that is asked for.
+    fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut()) -> (Vec<f64>, Option<Vec<Spent>>) {
         let mut times = Vec::new();
         let warmup = count(self.arguments.warmup);
         for number in 0..warmup + count(self.arguments.steps) {
+            if number == warmup && self.arguments.profile {
+                recorder::start();
+            }
             let started = Instant::now();
             step();
             // A device that is behind is waited for; where it cannot say, the numbers read in the step have waited.
@@ -290,15 +298,31 @@ impl Work<'_> {
                 times.push(elapsed.as_secs_f64());
             }
         }
-        times
+        let spent = self.arguments.profile.then(|| recorder::stop().to_vec());
+        (times, spent)
     }
 
-    fn print(&self, job: &str, mut times: Vec<f64>) -> anyhow::Result<()> {
+    /// Of the product of the largest batch.
+    fn matrix_rate<B: Ops>(&self, device: &B::Device) -> f64 {
+        let frames = |batch: &Vec<(usize, usize)>| {
+            batch.len() * self.model.frames(batch.iter().map(|shape| shape.1).max().unwrap_or(0))
+        };
+        let rows = self.shapes.iter().map(frames).max().unwrap_or(1);
+        profile::matrix_rate::<B>(&self.model, rows, self.arguments.precision, device)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "steps are few")]
+    fn print(
+        &self,
+        (kind, job): (Job, &str),
+        mut times: Vec<f64>,
+        profile: Option<(&[Spent], f64)>,
+    ) -> anyhow::Result<()> {
         times.sort_by(f64::total_cmp);
         let middle = times.len() / 2;
         let median =
             if times.len().is_multiple_of(2) { f64::midpoint(times[middle - 1], times[middle]) } else { times[middle] };
-        let row = json!({
+        let mut row = json!({
             "implementation": "clasp",
             "job": job,
             "device": self.chosen.to_string(),
@@ -313,6 +337,9 @@ impl Work<'_> {
             "steps": self.arguments.steps,
             "peak_gib": peak_gib(),
         });
+        if let Some((spent, rate)) = profile {
+            row["profile"] = profile::object(spent, kind, times.len() as f64, median, rate);
+        }
         Ok(write_output(&format!("{row}\n"))?)
     }
 }
@@ -354,13 +381,19 @@ impl<B: Ops> Trainee<B> {
             self.step += 1;
             let random = StepRandom::new(0, self.step);
             let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
-            let terms = losses(&output, &Targets::new(labels, LABELS, &[], 0.0), &LossConfig::default());
+            let targets = Targets::new(labels, LABELS, &[], 0.0);
+            let terms =
+                recorder::time::<B, _>(Part::Losses, device, || losses(&output, &targets, &LossConfig::default()));
             drop(output);
             let total = terms.total.clone();
             drop(terms);
             let mut window = GradientWindow::default();
-            window.add::<Autodiff<B>, _>(&model, total.backward());
-            self.model = Some(self.optimizer.step(model, &mut window, 1.0, 1.0));
+            let gradients = recorder::time::<B, _>(Part::Backward, device, || total.backward());
+            let optimizer = &mut self.optimizer;
+            self.model = Some(recorder::time::<B, _>(Part::Optimizer, device, || {
+                window.add::<Autodiff<B>, _>(&model, gradients);
+                optimizer.step(model, &mut window, 1.0, 1.0)
+            }));
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     nn::{Embedding, Init, LayerNorm},
     ops::{self, Lengths, Mode, Ops},
+    profile::{self, Part},
 };
 
 const ENCODER: &str = "text encoder";
@@ -216,6 +217,10 @@ pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(layers: Vec<M>, count: usi
 impl<B: Ops> TextEncoder<B> {
     /// `tokens` row-major [batch, tokens], padded on the right.
     pub fn forward(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
+        profile::time::<B, _>(Part::TextLayers, device, || self.encode(tokens, lengths, mode, device))
+    }
+
+    fn encode(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
         let rows = tokens.len();
         let positions = self.positions(tokens, lengths);
         let embeddings = &self.embeddings;

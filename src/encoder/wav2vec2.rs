@@ -19,6 +19,7 @@ use crate::{
     config::Precision,
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
+    profile::{self, Part},
 };
 
 /// Added to the variance in the feature encoder's norms (the default of `torch.nn.GroupNorm` and `LayerNorm`).
@@ -104,6 +105,19 @@ pub struct FeatureEncoder<B: Backend> {
     conv_layers: Vec<FeatureLayer<B>>,
 }
 
+impl<B: Ops> FeatureEncoder<B> {
+    /// [batch, samples] -> [batch, frames, features], and how many frames of each are valid.
+    fn forward(&self, waveforms: Tensor<B, 2>, lengths: &Lengths, precision: Precision) -> (Tensor<B, 3>, Lengths) {
+        let [batch, samples] = waveforms.dims();
+        let mut features = waveforms.reshape([batch, samples, 1]);
+        let mut lengths = lengths.clone();
+        for layer in &self.conv_layers {
+            (features, lengths) = layer.forward(features, &lengths, precision);
+        }
+        (features, lengths)
+    }
+}
+
 /// Frames to the width of the layers.
 #[derive(Module, Debug)]
 pub struct FeatureProjection<B: Backend> {
@@ -141,9 +155,7 @@ impl<B: Backend> PositionalConvolution<B> {
 impl<B: Ops> PositionalConvolution<B> {
     /// [batch, frames, hidden] -> the same.
     fn forward(&self, x: Tensor<B, 3>, precision: Precision) -> Tensor<B, 3> {
-        let direction = self.direction.val();
-        let norm = direction.clone().square().sum_dim(0).sum_dim(1).sqrt();
-        let weight = direction * (self.length.val() / norm);
+        let weight = <B as Ops>::weight_norm(self.direction.val(), self.length.val());
         <B as Ops>::gelu(ops::positional_convolution(x, weight, self.bias.val(), self.groups, precision))
     }
 }
@@ -219,13 +231,15 @@ impl<B: Backend> SpeechEncoder<B> {
 impl<B: Ops> SpeechEncoder<B> {
     /// `waveforms` [batch, samples], each normalised over its own samples, zero behind its valid ones.
     pub fn forward(&self, waveforms: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
-        let [batch, samples] = waveforms.dims();
-        let mut features = waveforms.reshape([batch, samples, 1]);
-        let mut lengths = lengths.clone();
-        for layer in &self.feature_encoder.conv_layers {
-            (features, lengths) = layer.forward(features, &lengths, mode.precision());
-        }
-        let [_, frames, channels] = features.dims();
+        let device = waveforms.device();
+        let convolve = || self.feature_encoder.forward(waveforms, lengths, mode.precision());
+        let (features, lengths) = profile::time::<B, _>(Part::FeatureEncoder, &device, convolve);
+        profile::time::<B, _>(Part::SpeechLayers, &device, || self.encode(features, lengths, mode))
+    }
+
+    /// Frames [batch, frames, features] to hidden states.
+    fn encode(&self, features: Tensor<B, 3>, lengths: Lengths, mode: Mode<'_>) -> Encoded<B> {
+        let [batch, frames, channels] = features.dims();
         let features = self.feature_projection.layer_norm.forward(features.reshape([batch * frames, channels]));
         let features = self.feature_projection.projection.forward_in(features, mode.precision());
         let features = ops::dropout(features, mode.dropout(self.config.feat_proj_dropout));

@@ -15,6 +15,7 @@ use crate::{
     encoder::{self, SpeechEncoder, TextEncoder},
     nn::{Init, Linear},
     ops::{self, Lengths, Mode, Ops},
+    profile::{self, Part},
 };
 
 pub use baseline::Baseline;
@@ -231,7 +232,7 @@ impl<B: Ops> Clasp<B> {
     pub fn forward(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> ClaspOutput<B> {
         let text = self.encode_text(&inputs.tokens, &inputs.text_lengths, mode, device);
         let speech = self.encode_speech(&inputs.waveforms, &inputs.speech_lengths, mode, device);
-        self.heads(text, speech, mode)
+        profile::time::<B, _>(Part::Fusion, device, || self.heads(text, speech, mode))
     }
 
     /// `r_t`: row-major tokens [batch, tokens] -> [batch, hidden].
@@ -247,7 +248,7 @@ impl<B: Ops> Clasp<B> {
         mode: Mode<'_>,
         device: &B::Device,
     ) -> Tensor<B, 2> {
-        let waveforms = waveforms(samples, lengths, device);
+        let waveforms = profile::time::<B, _>(Part::Data, device, || waveforms(samples, lengths, device));
         speech_vector(self.speech_encoder.forward(waveforms, lengths, mode), &self.adapter)
     }
 

@@ -11,7 +11,11 @@ use burn::{
             ops::{Backward, Ops as Node, OpsKind},
         },
     },
-    tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
+    tensor::{
+        Int, Tensor, TensorPrimitive,
+        backend::Backend,
+        ops::{FloatTensor, IntTensor},
+    },
 };
 
 use super::{AttentionShape, Dropout, Lengths, Ops, plain};
@@ -50,6 +54,57 @@ impl<B: Ops, const D: usize> Backward<B, 1> for Gelu<D> {
             let result = <B as Ops>::gelu_backward::<D>(tensor(node.state), tensor(gradient));
             gradients.register::<B>(x.id, primitive(result));
         }
+    }
+}
+
+#[derive(Debug)]
+struct Dropped<const D: usize> {
+    dropout: Dropout,
+}
+
+impl<B: Ops, const D: usize> Backward<B, 1> for Dropped<D> {
+    type State = ();
+
+    fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [x] = node.parents;
+        let gradient = gradients.consume::<B>(&node.node);
+        if let Some(x) = x {
+            gradients.register::<B>(x.id, primitive(<B as Ops>::dropped::<D>(tensor(gradient), self.dropout)));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Rows {
+    entries: usize,
+}
+
+impl<B: Ops> Backward<B, 1> for Rows {
+    type State = IntTensor<B>;
+
+    fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [table] = node.parents;
+        let gradient = gradients.consume::<B>(&node.node);
+        if let Some(table) = table {
+            let indices = Tensor::from_primitive(node.state);
+            let result = <B as Ops>::rows_backward(self.entries, indices, tensor(gradient));
+            gradients.register::<B>(table.id, primitive(result));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct WeightNorm;
+
+impl<B: Ops> Backward<B, 2> for WeightNorm {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, node: Node<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&node.node);
+        let [direction, length] = node.state;
+        let result = B::weight_norm_backward(tensor(direction), tensor(length), tensor(gradient));
+        let results = [primitive(result.direction), primitive(result.length)].map(Some);
+        register::<B, 2, 2>(gradients, node.parents.map(|parent| parent.map(|parent| parent.id)), results);
     }
 }
 
@@ -326,6 +381,43 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
             OpsKind::Tracked(node) => node.finish([x.primitive.clone(), weight.primitive], norm(x.primitive)),
             OpsKind::UnTracked(node) => node.finish(norm(x.primitive)),
         })
+    }
+
+    fn weight_norm(direction: Tensor<Self, 3>, length: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        if !B::HAS_FAST_FORMS {
+            return plain::weight_norm(direction, length);
+        }
+        let (direction, length) = (primitive(direction), primitive(length));
+        let state = [direction.primitive, length.primitive];
+        let [inner_direction, inner_length] = state.clone().map(tensor);
+        let y = primitive(<B as Ops>::weight_norm(inner_direction, inner_length));
+        tensor(match WeightNorm.prepare::<C>([direction.node, length.node]).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish(state, y),
+            OpsKind::UnTracked(node) => node.finish(y),
+        })
+    }
+
+    fn rows(table: Tensor<Self, 2>, indices: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        if !B::HAS_FAST_FORMS {
+            return table.select(0, indices);
+        }
+        let [entries, _] = table.dims();
+        let (table, indices) = (primitive(table), indices.into_primitive());
+        let y = primitive(<B as Ops>::rows(tensor(table.primitive), Tensor::from_primitive(indices.clone())));
+        tensor(match (Rows { entries }).prepare::<C>([table.node]).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish(indices, y),
+            OpsKind::UnTracked(node) => node.finish(y),
+        })
+    }
+
+    fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
+        if !B::HAS_FAST_FORMS {
+            let mask = Self::dropout_mask(x.dims(), dropout, &x.device());
+            return x * mask;
+        }
+        let x = primitive(x);
+        let y = primitive(<B as Ops>::dropped::<D>(tensor(x.primitive), dropout));
+        tensor(Dropped::<D> { dropout }.prepare::<C>([x.node]).compute_bound().stateless(y))
     }
 
     fn round_to_bf16<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {

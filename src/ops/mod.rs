@@ -15,7 +15,7 @@ mod precision;
 #[cfg(test)]
 mod tests;
 
-use burn::tensor::{FloatDType, Tensor, backend::Backend};
+use burn::tensor::{FloatDType, Int, Tensor, backend::Backend};
 
 pub use dropout::{Dropout, StepRandom};
 pub use lengths::Lengths;
@@ -83,6 +83,15 @@ pub struct ConvolutionGradients<B: Backend> {
     pub weight: Option<Tensor<B, 3>>,
     /// [out]
     pub bias: Option<Tensor<B, 1>>,
+}
+
+/// The gradients of a weight that is normalised.
+#[derive(Debug)]
+pub struct WeightNormGradients<B: Backend> {
+    /// [out, in, kernel]
+    pub direction: Tensor<B, 3>,
+    /// [1, 1, kernel]
+    pub length: Tensor<B, 3>,
 }
 
 /// The gradients of a norm.
@@ -252,6 +261,43 @@ pub trait Ops: Backend {
         no_fast_form((x, weight, lengths, epsilon, gradient))
     }
 
+    /// The weight of a convolution from its direction and its length at each position (weight norm over the kernel's
+    /// positions, `torch.nn.utils.parametrizations.weight_norm` with `dim=2`): direction [out, in, kernel], length
+    /// [1, 1, kernel] -> [out, in, kernel].
+    #[must_use]
+    fn weight_norm(direction: Tensor<Self, 3>, length: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        plain::weight_norm(direction, length)
+    }
+
+    /// The backward of [`Ops::weight_norm`].
+    #[must_use]
+    fn weight_norm_backward(
+        direction: Tensor<Self, 3>,
+        length: Tensor<Self, 3>,
+        gradient: Tensor<Self, 3>,
+    ) -> WeightNormGradients<Self> {
+        no_fast_form((direction, length, gradient))
+    }
+
+    /// Rows of a table [entries, width] by their indices [rows] -> [rows, width].
+    #[must_use]
+    fn rows(table: Tensor<Self, 2>, indices: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        table.select(0, indices)
+    }
+
+    /// The backward of [`Ops::rows`]: the gradient of a table of so many entries.
+    #[must_use]
+    fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        no_fast_form((entries, indices, gradient))
+    }
+
+    /// Zeroes elements at random and scales the others: a product with [`Ops::dropout_mask`]. It is its own backward.
+    #[must_use]
+    fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
+        let mask = Self::dropout_mask(x.dims(), dropout, &x.device());
+        x * mask
+    }
+
     /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere, a function of the key alone where the
     /// backend allows it.
     #[must_use]
@@ -295,10 +341,7 @@ impl Ops for burn::backend::Cuda {}
 #[must_use]
 pub fn dropout<B: Ops, const D: usize>(x: Tensor<B, D>, dropout: Option<Dropout>) -> Tensor<B, D> {
     match dropout {
-        Some(dropout) => {
-            let mask = <B as Ops>::dropout_mask(x.dims(), dropout, &x.device());
-            x * mask
-        }
+        Some(dropout) => <B as Ops>::dropped(x, dropout),
         None => x,
     }
 }

@@ -112,6 +112,13 @@ pub fn masked_group_norm<B: Backend>(
     centred / (variance + epsilon).sqrt() * weight.unsqueeze() + bias.unsqueeze()
 }
 
+/// See [`Ops::weight_norm`].
+#[must_use]
+pub fn weight_norm<B: Backend>(direction: Tensor<B, 3>, length: Tensor<B, 3>) -> Tensor<B, 3> {
+    let norm = direction.clone().square().sum_dim(0).sum_dim(1).sqrt();
+    direction * (length / norm)
+}
+
 /// See [`Ops::dropout_mask`].
 #[must_use]
 pub fn dropout_mask<B: Backend, const D: usize>(

@@ -7,7 +7,7 @@
 use burn::tensor::{FloatDType, Tensor};
 
 use super::{AttentionShape, Dropout, Ops};
-use crate::config::Precision;
+use crate::{config::Precision, profile};
 
 /// An operand, from f32.
 fn enter<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {
@@ -30,12 +30,15 @@ fn leave<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tenso
 /// The products of two stacks of matrices.
 #[must_use]
 pub fn product<B: Ops>(x: Tensor<B, 4>, y: Tensor<B, 4>, precision: Precision) -> Tensor<B, 4> {
+    let [stacks, others, rows, inner] = x.dims();
+    profile::count(&[stacks, others, rows, inner, y.dims()[3]]);
     leave(enter(x, precision).matmul(enter(y, precision)), precision)
 }
 
 /// See [`Ops::linear`].
 #[must_use]
 pub fn linear<B: Ops>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>, precision: Precision) -> Tensor<B, 2> {
+    profile::count(&[x.dims()[0], weight.dims()[0], weight.dims()[1]]);
     if precision == Precision::F32 {
         return <B as Ops>::linear(x, weight, Some(bias));
     }
@@ -51,6 +54,8 @@ pub fn convolution<B: Ops>(
     stride: usize,
     precision: Precision,
 ) -> Tensor<B, 3> {
+    let ([batch, time, _], [output, input, kernel]) = (x.dims(), weight.dims());
+    profile::count(&[batch, (time.saturating_sub(kernel)) / stride + 1, output, input, kernel]);
     if precision == Precision::F32 {
         return <B as Ops>::convolution(x, weight, bias, stride);
     }
@@ -70,6 +75,8 @@ pub fn positional_convolution<B: Ops>(
     groups: usize,
     precision: Precision,
 ) -> Tensor<B, 3> {
+    let ([batch, time, _], [output, input, kernel]) = (x.dims(), weight.dims());
+    profile::count(&[batch, time, output, input, kernel]);
     if precision == Precision::F32 {
         return <B as Ops>::positional_convolution(x, weight, bias, groups);
     }
@@ -86,6 +93,8 @@ pub fn attention<B: Ops>(
     dropout: Option<Dropout>,
     precision: Precision,
 ) -> Tensor<B, 2> {
+    // Scores, and what they weigh.
+    shape.lengths.valid().iter().for_each(|&valid| profile::count(&[2, valid, valid, query.dims()[1]]));
     let [query, key, value] = [query, key, value].map(|x| enter(x, precision));
     leave(<B as Ops>::attention(query, key, value, shape, dropout), precision)
 }

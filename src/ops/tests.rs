@@ -2,6 +2,7 @@
 //! Everything runs with and without automatic differentiation: a backend may have forms of its own there.
 
 mod bf16;
+mod gradients;
 
 use burn::{
     backend::{Autodiff, Flex, flex::FlexDevice},

@@ -248,6 +248,20 @@ vectorised! {
         }
     }
 
+    /// `sum += x * y`, element by element.
+    pub fn add_product(x: &[f32], y: &[f32], sum: &mut [f32]) {
+        for ((sum, x), y) in sum.iter_mut().zip(x).zip(y) {
+            *sum = x.mul_add(*y, *sum);
+        }
+    }
+
+    /// `x = x * scale + y * slope`, element by element.
+    pub fn combine(x: &mut [f32], scale: &[f32], y: &[f32], slope: &[f32]) {
+        for (((x, scale), y), slope) in x.iter_mut().zip(scale).zip(y).zip(slope) {
+            *x = x.mul_add(*scale, y * slope);
+        }
+    }
+
     /// `sum += (x - centre)^2`, element by element.
     pub fn add_squared_deviation(x: &[f32], centre: &[f32], sum: &mut [f32]) {
         for ((sum, x), centre) in sum.iter_mut().zip(x).zip(centre) {
@@ -333,6 +347,16 @@ vectorised! {
     pub fn multiply(x: &mut [f32], y: &[f32]) {
         for (x, y) in x.iter_mut().zip(y) {
             *x *= y;
+        }
+    }
+
+    /// `x *= mask`, of the mask that [`dropout_mask`] fills.
+    pub fn drop(x: &mut [f32], start: u32, key: (u32, u32), threshold: u32, kept: f32) {
+        let mut position = start;
+        for x in x.iter_mut() {
+            let bits = hash(position, key.0, key.1);
+            *x *= if bits >= threshold { kept } else { 0.0 };
+            position = position.wrapping_add(1);
         }
     }
 

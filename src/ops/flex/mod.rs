@@ -8,13 +8,14 @@ mod linear;
 mod norm;
 mod positional;
 mod product;
+mod weight_norm;
 
 use burn::{
     backend::{
         Flex,
         flex::{FlexTensor, Layout},
     },
-    tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive, bf16},
+    tensor::{Bytes, DType, Int, Shape, Tensor, TensorPrimitive, bf16},
 };
 use rayon::prelude::*;
 
@@ -22,7 +23,7 @@ use product::{Base, Matrix, Target, multiply};
 
 use super::{
     AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, LinearGradients, NormGradients, Ops,
-    plain::AdamConstants,
+    WeightNormGradients, plain::AdamConstants,
 };
 
 /// Elements that one task of a parallel element-wise loop handles.
@@ -59,7 +60,7 @@ impl Ops for Flex {
     }
 
     fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
-        let (x, mut gradient) = (contiguous(x), contiguous(gradient));
+        let (x, mut gradient) = (contiguous(x), writable(gradient));
         let pieces = gradient.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(x.storage::<f32>().par_chunks(CHUNK));
         pieces.for_each(|(gradient, x)| kernels::gelu_backward(x, gradient));
         to_tensor(gradient)
@@ -155,6 +156,36 @@ impl Ops for Flex {
         attention::backward(inputs, shape, dropout, gradient)
     }
 
+    fn weight_norm(direction: Tensor<Self, 3>, length: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        weight_norm::forward(direction, length)
+    }
+
+    fn weight_norm_backward(
+        direction: Tensor<Self, 3>,
+        length: Tensor<Self, 3>,
+        gradient: Tensor<Self, 3>,
+    ) -> WeightNormGradients<Self> {
+        weight_norm::backward(direction, length, gradient)
+    }
+
+    fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let [_, width] = gradient.dims();
+        let gradient = contiguous(gradient);
+        let mut table = to_be_written(entries * width);
+        table.par_chunks_mut(CHUNK).for_each(|table| table.fill(0.0));
+        let rows = gradient.storage::<f32>().chunks(width.max(1));
+        for (index, row) in indices.into_data().iter::<u32>().zip(rows) {
+            kernels::add(row, &mut table[index as usize * width..][..width]);
+        }
+        from_vec(table, [entries, width])
+    }
+
+    fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
+        let mut x = writable(x);
+        x.storage_mut::<f32>().par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, x)| drop(x, chunk * CHUNK, dropout));
+        to_tensor(x)
+    }
+
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, _: &Self::Device) -> Tensor<Self, D> {
         let mut mask = to_be_written(shape.iter().product());
         mask.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, mask)| fill_mask(mask, chunk * CHUNK, dropout));
@@ -214,13 +245,29 @@ fn contiguous<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor {
     }
 }
 
+/// As [`contiguous`], and nobody else's: a copy where somebody holds the tensor too.
+fn writable<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor {
+    let shape = x.dims();
+    let mut x = contiguous(x);
+    if x.try_storage_mut::<f32>().is_some() {
+        return x;
+    }
+    let x = x.storage::<f32>();
+    let mut copy = to_be_written(x.len());
+    copy.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(copy, x)| copy.copy_from_slice(x));
+    primitive_from_vec(copy, shape)
+}
+
 fn to_tensor<const D: usize>(primitive: FlexTensor) -> Tensor<Flex, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
 fn from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
-    let layout = Layout::contiguous(Shape::from(shape));
-    to_tensor(FlexTensor::new(Bytes::from_elems(values), layout, DType::F32))
+    to_tensor(primitive_from_vec(values, shape))
+}
+
+fn primitive_from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
 }
 
 /// Room for numbers, all of which are about to be written: clearing it would be one more pass over memory.
@@ -233,16 +280,27 @@ fn to_be_written(count: usize) -> Vec<f32> {
 }
 
 /// Fills the part of a mask that starts at element `start`.
+fn fill_mask(mask: &mut [f32], start: usize, dropout: Dropout) {
+    let (start, key, threshold, kept) = mask_constants(start, dropout);
+    kernels::dropout_mask(mask, start, key, threshold, kept);
+}
+
+/// Multiplies by the part of a mask that starts at element `start`.
+fn drop(x: &mut [f32], start: usize, dropout: Dropout) {
+    let (start, key, threshold, kept) = mask_constants(start, dropout);
+    kernels::drop(x, start, key, threshold, kept);
+}
+
+/// The first element's number, the key's halves, the bits from which on an element is kept, and what it is scaled by.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the threshold is a probability times 2^32; positions count modulo 2^32"
 )]
-fn fill_mask(mask: &mut [f32], start: usize, dropout: Dropout) {
+fn mask_constants(start: usize, dropout: Dropout) -> (u32, (u32, u32), u32, f32) {
     let threshold = (dropout.probability * 4_294_967_296.0) as u32;
     let kept = (1.0 / (1.0 - dropout.probability)) as f32;
-    let key = (dropout.key as u32, (dropout.key >> 32) as u32);
-    kernels::dropout_mask(mask, start as u32, key, threshold, kept);
+    (start as u32, (dropout.key as u32, (dropout.key >> 32) as u32), threshold, kept)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the update is computed in f32, as in PyTorch")]

@@ -3,7 +3,7 @@
 use burn::{backend::Flex, tensor::Tensor};
 use rayon::prelude::*;
 
-use super::{NormGradients, contiguous, from_vec, kernels, to_be_written, to_tensor};
+use super::{NormGradients, contiguous, from_vec, kernels, to_be_written, to_tensor, writable};
 use crate::ops::Lengths;
 
 /// Rows that one task handles, and that one partial sum spans.
@@ -113,7 +113,7 @@ pub fn masked_group_norm(
     epsilon: f64,
 ) -> Tensor<Flex, 3> {
     let [_, frames, channels] = x.dims();
-    let (mut x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+    let (mut x, weight, bias) = (writable(x), contiguous(weight), contiguous(bias));
     let (weight, bias) = (weight.storage::<f32>(), bias.storage::<f32>());
     let size = frames * channels;
     // In place where nobody else has the input.

@@ -9,6 +9,8 @@
 mod blocks;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
+#[cfg(test)]
+mod tests;
 
 /// A matrix in memory: where it begins, and how far its next row and next column are.
 #[derive(Clone, Copy)]
