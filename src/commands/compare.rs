@@ -16,7 +16,7 @@ use clasp::{
         CompareError, Plan,
         result::Results,
         run::{self, Means, Summary},
-        standing::{self, Estimates, Standing, standing},
+        standing::{self, Estimates, Hashes, Standing, standing},
         table,
         watch::{Watch, words},
     },
@@ -83,7 +83,9 @@ fn conclude(summary: Summary, results: &Results) -> anyhow::Result<u8> {
 /// Where all runs stand; folders that hold something else are refused together.
 fn standings(plan: &Plan) -> anyhow::Result<Vec<Standing>> {
     let differences = |stored: &str, config: &Config| train::differences(stored, config, false);
-    let standings = plan.runs.iter().map(|run| standing(run, &differences)).collect::<Result<Vec<_>, _>>()?;
+    let mut hashes = Hashes::default();
+    let standings =
+        plan.runs.iter().map(|run| standing(run, &differences, &mut hashes)).collect::<Result<Vec<_>, _>>()?;
     let others: Vec<String> = standings
         .iter()
         .filter_map(|standing| match standing {

@@ -25,7 +25,7 @@ pub enum CompareError {
     /// Manifests that the plan names are not there.
     #[error("the plan cannot be run, for want of data: {0}")]
     NoData(Problems),
-    /// Folders that hold runs of another config.
+    /// Folders that hold runs of another config or of other data.
     #[error(
         "the plan's folder holds runs that were made otherwise: {0}; choose another `dir`, or remove these folders"
     )]
@@ -43,7 +43,7 @@ pub enum CompareError {
         failed: usize,
         /// How many the plan has.
         all: usize,
-        /// Each with the last line of its `compare.log`.
+        /// Each with the first line of the error at the end of its `compare.log`.
         problems: Problems,
     },
     /// The user stopped it.

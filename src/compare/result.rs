@@ -6,7 +6,7 @@
 //! reference, runs of the same fold and seed are paired; see [`crate::eval::comparison`]. Holm's correction is over all comparisons of the plan, for each kind
 //! of test by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::plan::{Corpus, Plan, PlannedRun, System};
 use super::standing::{folder, is_scored};
+use crate::config::DataSource;
 use crate::data::overlap::Overlap;
 use crate::data::proof::Proof;
 use crate::data::split::Kind;
@@ -68,6 +69,10 @@ pub struct CorpusResult {
     pub protocol: Option<String>,
     /// Whether dev, which picks the best epoch, shares recordings with test.
     pub selects_on_test: bool,
+    /// Whether there is no dev, so that the last epoch is taken.
+    pub takes_last_epoch: bool,
+    /// What the parts share, a sentence each; what nobody declared begins with `warning`.
+    pub shared: Vec<String>,
     /// The key whose values are drawn together for the intervals.
     pub cluster: Option<String>,
     /// By system.
@@ -249,10 +254,17 @@ impl CorpusResult {
             utterances: tested.utterances(),
             protocol: splits().find_map(|split| split.protocol.clone()),
             selects_on_test: splits().any(shares_recordings),
+            takes_last_epoch: plan.runs.iter().any(|run| run.corpus == place && has_no_dev(run)),
+            shared: splits().flat_map(Proof::sentences).collect::<BTreeSet<String>>().into_iter().collect(),
             cluster: corpus.cluster.clone(),
             systems,
         })
     }
+}
+
+/// Whether a run has nothing to pick its epoch by.
+fn has_no_dev(run: &PlannedRun) -> bool {
+    matches!(run.config.data.source, DataSource::Manifests { dev: None, .. })
 }
 
 /// Whether the parts that pick the epoch and that are scored share recordings.

@@ -44,16 +44,19 @@ const TICK: Duration = Duration::from_millis(200);
 pub enum Ended {
     /// Trained and scored.
     Done,
-    /// The last line of its log.
+    /// The first line of the error at the end of its log, and the exit code.
     Failed(String),
     /// The user stopped it.
     Interrupted,
 }
 
+/// How the program begins an error.
+const ERROR: &str = "error: ";
+
 /// How the work ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Runs that failed, each with the last line of its log.
+    /// Runs that failed, each with the first line of its error.
     pub failed: Vec<String>,
     /// Whether the user stopped it.
     pub is_interrupted: bool,
@@ -253,7 +256,7 @@ impl Worker<'_> {
             Ok(_) if self.is_stopped() => Ended::Interrupted,
             Ok(status) => {
                 let code = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
-                let said = if status.code() == Some(i32::from(error::INTERRUPTED)) { None } else { last_line(folder) };
+                let said = if status.code() == Some(i32::from(error::INTERRUPTED)) { None } else { reason(folder) };
                 Ended::Failed(said.map_or_else(|| code.clone(), |line| format!("{line} ({code})")))
             }
             Err(error) => Ended::Failed(format!("cannot start {}: {error}", self.means.program.display())),
@@ -265,10 +268,17 @@ fn log_of(folder: &RunFolder) -> PathBuf {
     folder.path().join(LOG)
 }
 
-/// The last thing that a run's processes said.
-fn last_line(folder: &RunFolder) -> Option<String> {
-    let text = std::fs::read(log_of(folder)).ok()?;
+/// The first line of the error that a run's last process ended with, and where the others are; none where it said none,
+/// as one that was killed.
+fn reason(folder: &RunFolder) -> Option<String> {
+    let log = log_of(folder);
+    let text = std::fs::read(&log).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-    Some(line.strip_prefix("error: ").unwrap_or(line).to_owned())
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let first = lines.iter().rposition(|line| line.starts_with(ERROR))?;
+    let said = lines[first].strip_prefix(ERROR)?;
+    Some(match lines.len() - first - 1 {
+        0 => said.to_owned(),
+        more => format!("{said} ({more} more line(s) in {})", log.display()),
+    })
 }

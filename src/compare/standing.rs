@@ -1,11 +1,12 @@
 //! Where each run of a plan stands, and how long what is left may take.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::plan::{Plan, PlannedRun};
-use crate::config::Config;
+use crate::config::{Config, DataSource};
 use crate::run::log::{self, Entry};
+use crate::run::provenance::HashedFile;
 use crate::run::{Decision, Existing, RunError, RunFolder};
 
 /// Where a run stands.
@@ -25,17 +26,47 @@ pub enum Standing {
 ///
 /// # Errors
 /// When the run's folder cannot be read.
-pub fn standing(run: &PlannedRun, differences: &dyn Fn(&str, &Config) -> Vec<String>) -> Result<Standing, RunError> {
+pub fn standing(
+    run: &PlannedRun,
+    differences: &dyn Fn(&str, &Config) -> Vec<String>,
+    hashes: &mut Hashes,
+) -> Result<Standing, RunError> {
     let folder = folder(run);
     let resume = Existing { resume: true, overwrite: false };
     Ok(match folder.decide(resume, |stored| differences(stored, &run.config)) {
         Ok(Decision::Start) => Standing::Left,
-        Ok(Decision::Show(_)) if is_scored(&folder) => Standing::Done,
+        Ok(Decision::Show(_)) if is_scored(&folder) => match hashes.changed(run, &folder)? {
+            changed if changed.is_empty() => Standing::Done,
+            changed => Standing::Other(format!("{}: {}", run.name, changed.join("; "))),
+        },
         Ok(_) => Standing::Begun,
         Err(RunError::OtherConfig { differences, .. }) => Standing::Other(format!("{}: {differences}", run.name)),
         Err(error @ RunError::Foreign { .. }) => Standing::Other(error.to_string()),
         Err(error) => return Err(error),
     })
+}
+
+/// The hashes of the data that a plan names; every file is read once.
+#[derive(Debug, Default)]
+pub struct Hashes(BTreeMap<PathBuf, Option<String>>);
+
+impl Hashes {
+    /// What has changed of a run's manifests since it was made from them. A finished run stands on what they held then.
+    fn changed(&mut self, run: &PlannedRun, folder: &RunFolder) -> Result<Vec<String>, RunError> {
+        let DataSource::Manifests { train, dev, test } = &run.config.data.source else { return Ok(Vec::new()) };
+        let stored = folder.load_manifest()?.files;
+        let mut changed = Vec::new();
+        for (role, path) in [("train", Some(train)), ("dev", dev.as_ref()), ("test", test.as_ref())] {
+            let (Some(path), Some(file)) = (path, stored.iter().find(|file| file.role == role)) else { continue };
+            let now = self.0.entry(path.clone()).or_insert_with(|| Some(HashedFile::of(role, path).ok()?.sha256));
+            match now {
+                Some(now) if *now == file.sha256 => {}
+                Some(_) => changed.push(format!("{role}: {} has changed since", path.display())),
+                None => changed.push(format!("{role}: {} cannot be read", path.display())),
+            }
+        }
+        Ok(changed)
+    }
 }
 
 /// The run folder of a planned run.

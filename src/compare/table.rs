@@ -259,6 +259,8 @@ fn notes(results: &Results) -> Vec<String> {
         let selection = if corpus.selects_on_test {
             "the best epoch is selected on recordings of the test data (dev and test share them), so that the scores \
              are too high"
+        } else if corpus.takes_last_epoch {
+            "there is no dev: the last epoch is taken"
         } else {
             "the best epoch is selected on dev"
         };
@@ -266,6 +268,7 @@ fn notes(results: &Results) -> Vec<String> {
             "{}: {protocol}, {} fold(s), {} test utterances; {selection}",
             corpus.name, corpus.folds, corpus.utterances
         ));
+        notes.extend(corpus.shared.iter().map(|sentence| format!("{}: {sentence}", corpus.name)));
     }
     notes.push(format!(
         "pooled: the predictions of all folds scored together, then the mean over seeds. Intervals: {:.0}%, bootstrap, \

@@ -263,6 +263,9 @@ fn folds_are_pooled_and_their_protocol_is_stated() {
                      the test data (dev and test share them), so that the scores are too high";
     assert!(said.stdout.replace("\n  ", " ").contains(statement), "{}", said.stdout);
     let table = json(&at.join("out/table.json"));
+    let shared = table["corpora"][0]["shared"].as_array().unwrap();
+    assert!(shared.iter().any(|note| note.as_str().unwrap().starts_with("note: dev and test share 16 recordings")));
+    assert!(said.stdout.replace("\n  ", " ").contains("c: note: dev and test share 16 recordings"), "{}", said.stdout);
     let cell = &table["corpora"][0]["systems"][0];
     let runs = |fold: usize| [1, 2].map(|seed| at.join(format!("out/c/clasp/fold{fold}/seed{seed}")));
     let score = |run: &Path| json(&run.join("report-test.json"))["fusion"]["accuracy"]["value"].as_f64().unwrap();
@@ -279,6 +282,16 @@ fn folds_are_pooled_and_their_protocol_is_stated() {
     close(&cell["pooled"]["accuracy"]["value"], mean(&pooled));
     assert_eq!(json(&runs(1)[0].join("report-test.json"))["bootstrap"]["cluster"], "speaker");
     assert!(fs::read_to_string(at.join("out/table.md")).unwrap().contains("| system | fold 1 | fold 2 |"));
+
+    // Runs on other data do not stand beside what would be made now.
+    let tested = at.join("f1/test.jsonl");
+    let rows = fs::read_to_string(&tested).unwrap();
+    let (_, rest) = rows.split_once('\n').unwrap();
+    fs::write(&tested, rest).unwrap();
+    for words in [&["compare", "plan.toml"][..], &["compare", "plan.toml", "--dry-run"]] {
+        let said = clasp(at, words).bad(2, &["c/clasp/fold1/seed1: test: ", "has changed since"]);
+        assert!(!said.stderr.contains("fold2"), "{}", said.stderr);
+    }
 }
 
 #[test]
