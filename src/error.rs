@@ -81,7 +81,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(problem) = cause.downcast_ref::<CompareError>() {
         return Some(match problem {
             CompareError::NoData(_) => DATA,
-            CompareError::OtherRuns(_) | CompareError::Busy { .. } => USAGE,
+            CompareError::NoCluster(_) | CompareError::OtherRuns(_) | CompareError::Busy { .. } => USAGE,
             CompareError::Failed { .. } => FAILED,
             CompareError::Interrupted { .. } => INTERRUPTED,
         });

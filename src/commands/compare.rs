@@ -21,8 +21,9 @@ use clasp::{
         watch::{Watch, words},
     },
     config::{Config, DataSource, EncoderSource, locate},
+    data::manifest,
     demo, device, error,
-    eval::Problems,
+    eval::{Problems, comparison::has_key},
     report::table::Table,
 };
 
@@ -39,20 +40,23 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
     plan.jobs = arguments.jobs.map_or(plan.jobs, count);
     let standings = standings(&plan)?;
     let mut estimates = Estimates::of(&plan);
+    let left: Vec<usize> = (0..plan.runs.len()).filter(|&place| standings[place] != Standing::Done).collect();
     if arguments.dry_run {
         write_output(&dry_run(&plan, &standings, &estimates, arguments.json))?;
+        check(&plan, &left)?;
+        check_clusters(&plan)?;
         return Ok(error::SUCCESS);
     }
-    let left: Vec<usize> = (0..plan.runs.len()).filter(|&place| standings[place] != Standing::Done).collect();
-    if !left.is_empty() {
-        check(&plan, &left)?;
-    }
+    check(&plan, &left)?;
+    check_clusters(&plan)?;
     let _lock = open(&plan.dir)?;
     for corpus in &plan.corpora {
         if let Some((folder, options)) = &corpus.made_up {
             demo::write_corpus(folder, options)?;
         }
     }
+    // Of what was made up just now too.
+    check_clusters(&plan)?;
     let mut watch = Watch::new(&plan, &standings, plan.jobs, arguments.quiet);
     watch.say(&format!("plan {}: {}; tables go to {}", plan.name, begins(&plan, &standings), plan.dir.display()));
     let program = std::env::current_exe().context("cannot find this program's file")?;
@@ -96,8 +100,33 @@ fn standings(plan: &Plan) -> anyhow::Result<Vec<Standing>> {
     if others.is_empty() { Ok(standings) } else { Err(CompareError::OtherRuns(Problems(others)).into()) }
 }
 
+/// A key that test data, where they are there, do not have would be missed only when all runs are done.
+fn check_clusters(plan: &Plan) -> anyhow::Result<()> {
+    let wanted: BTreeSet<(&str, &Path)> = plan
+        .runs
+        .iter()
+        .filter_map(|run| match (&plan.corpus_of(run).cluster, &run.config.data.source) {
+            (Some(key), DataSource::Manifests { test: Some(test), .. }) if test.is_file() => {
+                Some((key.as_str(), test.as_path()))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut problems = Vec::new();
+    for (key, path) in wanted {
+        let rows = manifest::read(path)?;
+        if !rows.iter().any(|row| has_key(row, key)) {
+            problems.push(format!("no row of {} has the key `{key}` of `cluster`", path.display()));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(CompareError::NoCluster(Problems(problems)).into()) }
+}
+
 /// What would fail in every run is told before the first one.
 fn check(plan: &Plan, left: &[usize]) -> anyhow::Result<()> {
+    if left.is_empty() {
+        return Ok(());
+    }
     for device in &plan.devices {
         device::choose(*device)?;
     }

@@ -37,7 +37,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         return against(arguments, other, name(split));
     }
     let chosen = device::choose(arguments.device)?;
-    let run = RunFolder::new(&arguments.checkpoint);
+    let (run, is_of_best) = run_of(&arguments.checkpoint);
     let (path, split, is_of_the_run) = match (&arguments.manifest, arguments.split) {
         (Some(path), _) => match known_split(&run, path)? {
             Some(split) => (path.clone(), split, true),
@@ -46,16 +46,17 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         (None, Some(split)) => (split_of_run(&run, split)?, name(split).to_owned(), true),
         (None, None) => bail!("give --manifest or --split"),
     };
+    let is_test = if is_of_the_run { split == "test" } else { is_copy_of_test(&run, &path)? };
     let output = match &arguments.output {
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
             Some(RunFolder::new(folder))
         }
-        // Another manifest's scores are not the run's, whatever the file is called.
-        None => is_of_the_run.then(|| run.clone()),
+        // Another manifest's scores are not the run's, whatever the file is called; nor are those of other weights.
+        None => (is_of_the_run && is_of_best).then(|| run.clone()),
     };
     let supply = Supply::new(&arguments.missing)?;
-    let test_uses = if split == "test" && is_of_the_run {
+    let test_uses = if is_test {
         // Counted before it is looked at, so that a look that fails counts too.
         let mut manifest = run.load_manifest()?;
         manifest.count_test_use();
@@ -141,6 +142,35 @@ fn data_split(run: &RunFolder, path: &Path, name: &str, is_of_the_run: bool) -> 
     // A manifest that is called train too is another one.
     let name = if name == "train" { "scored" } else { name };
     Ok(Some(Proof::of(&[("train", train.0, &train.1), (name, path, &rows)])))
+}
+
+/// The run that a checkpoint is of, and whether it is its best: the run folder, or the `best` or `last` in it. Another
+/// checkpoint stands for itself, and is no run.
+fn run_of(checkpoint: &Path) -> (RunFolder, bool) {
+    let given = RunFolder::new(checkpoint);
+    let Some(parent) = checkpoint.canonicalize().ok().as_deref().and_then(Path::parent).map(RunFolder::new) else {
+        return (given, true);
+    };
+    let is = |folder: &Path| folder.canonicalize().ok() == checkpoint.canonicalize().ok();
+    if given.is_run() || !parent.is_run() {
+        (given, true)
+    } else if is(&parent.best()) {
+        (parent, true)
+    } else if is(&parent.last()) {
+        (parent, false)
+    } else {
+        (given, true)
+    }
+}
+
+/// Whether a manifest that is no split of a run holds what its test split held, byte by byte.
+fn is_copy_of_test(run: &RunFolder, path: &Path) -> anyhow::Result<bool> {
+    if !run.is_run() {
+        return Ok(false);
+    }
+    let files = run.load_manifest()?.files;
+    let Some(test) = files.iter().find(|file| file.role == "test") else { return Ok(false) };
+    Ok(HashedFile::of("test", path).is_ok_and(|copy| copy.sha256 == test.sha256))
 }
 
 /// The split of a run that a file is, if it is one.

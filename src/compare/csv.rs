@@ -31,7 +31,7 @@ pub(super) fn csv(results: &Results) -> anyhow::Result<Vec<u8>> {
         "seconds",
         "peak_memory_bytes",
         "device_memory_bytes",
-        "test_uses",
+        "most_test_uses",
         "run_names",
     ];
     head.extend(rest.map(str::to_owned));
@@ -77,7 +77,7 @@ fn csv_row(corpus: &str, cell: &Cell) -> Vec<String> {
         optional(cell.seconds),
         word(cell.peak_memory_bytes.map(|bytes| bytes.to_string())),
         word(cell.device_memory_bytes.map(|bytes| bytes.to_string())),
-        cell.runs.iter().map(|run| run.test_uses).sum::<usize>().to_string(),
+        cell.runs.iter().map(|run| run.test_uses).max().unwrap_or_default().to_string(),
         cell.runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" "),
     ]);
     row

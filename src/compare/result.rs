@@ -75,6 +75,8 @@ pub struct CorpusResult {
     pub shared: Vec<String>,
     /// The key whose values are drawn together for the intervals.
     pub cluster: Option<String>,
+    /// How many of these there are; null where utterances are drawn.
+    pub clusters: Option<usize>,
     /// By system.
     pub systems: Vec<Cell>,
 }
@@ -257,6 +259,7 @@ impl CorpusResult {
             takes_last_epoch: plan.runs.iter().any(|run| run.corpus == place && has_no_dev(run)),
             shared: splits().flat_map(Proof::sentences).collect::<BTreeSet<String>>().into_iter().collect(),
             cluster: corpus.cluster.clone(),
+            clusters: cluster.map(|_| tested.units()),
             systems,
         })
     }

@@ -210,14 +210,20 @@ impl Worker<'_> {
         if let Err(problem) = prepared {
             return Ended::Failed(problem);
         }
-        let mut train = self.command(&folder, &["train", "--resume", "--config"]);
-        train.arg(&config);
-        if let Some(device) = self.device {
-            train.args(["--device", &device.to_string()]);
+        // One that is trained may want to be scored alone; what it saved then may be damaged, and is not to be shown.
+        if !folder.load_manifest().is_ok_and(|manifest| manifest.finished) {
+            let mut train = self.command(&folder, &["train", "--resume", "--config"]);
+            train.arg(&config);
+            if let Some(device) = self.device {
+                train.args(["--device", &device.to_string()]);
+            }
+            let ended = self.finish(&mut train, &folder);
+            if ended != Ended::Done {
+                return ended;
+            }
         }
-        let ended = self.finish(&mut train, &folder);
-        if ended != Ended::Done || is_scored(&folder) {
-            return ended;
+        if is_scored(&folder) {
+            return Ended::Done;
         }
         if self.is_stopped() {
             return Ended::Interrupted;

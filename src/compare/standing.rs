@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::plan::{Plan, PlannedRun};
 use crate::config::{Config, DataSource};
+use crate::eval::{Report, predictions};
 use crate::run::log::{self, Entry};
 use crate::run::provenance::HashedFile;
 use crate::run::{Decision, Existing, RunError, RunFolder};
@@ -75,10 +76,14 @@ pub fn folder(run: &PlannedRun) -> RunFolder {
     RunFolder::new(&run.config.run.dir)
 }
 
-/// Whether a run has what the tables are made from.
+/// Whether a run has what the tables are made from, whole: what is damaged is scored again.
 #[must_use]
 pub fn is_scored(folder: &RunFolder) -> bool {
-    folder.report("test").is_file() && folder.predictions("test").is_file()
+    let (Ok(report), Ok(rows)) = (Report::load(&folder.report("test")), predictions::read(&folder.predictions("test")))
+    else {
+        return false;
+    };
+    !rows.is_empty() && rows.len() == report.examples + report.failed + report.unlabelled
 }
 
 /// How long runs take, from those that ended and the epochs of those that did not.

@@ -10,7 +10,7 @@ use super::result::{Cell, CorpusResult, Results};
 use super::watch::words;
 use crate::eval::metrics::Headline;
 use crate::eval::report::Estimate;
-use crate::report::comparison::{difference_words, p_words};
+use crate::report::comparison::{cluster_note, difference_words, p_words, units_words};
 use crate::report::table::Table;
 use crate::run::replace::replace_file;
 
@@ -157,7 +157,7 @@ fn paper(results: &Results) -> Part {
 }
 
 fn pooled(corpus: &CorpusResult) -> Part {
-    let over = corpus.cluster.as_ref().map_or_else(|| "utterances".to_owned(), |key| format!("clusters by {key}"));
+    let over = units_words(corpus.cluster.as_deref(), corpus.clusters);
     let heading = format!("{}: pooled over folds, with 95% intervals over {over}", corpus.name);
     let mut part = Part::new(heading, &["system", "runs", "accuracy", "weighted F1"]);
     for cell in &corpus.systems {
@@ -269,6 +269,8 @@ fn notes(results: &Results) -> Vec<String> {
             corpus.name, corpus.folds, corpus.utterances
         ));
         notes.extend(corpus.shared.iter().map(|sentence| format!("{}: {sentence}", corpus.name)));
+        notes.extend(corpus.clusters.map(|clusters| format!("{}: {}", corpus.name, cluster_note(clusters))));
+        notes.extend(unpaired(corpus, results.reference.as_deref()));
     }
     notes.push(format!(
         "pooled: the predictions of all folds scored together, then the mean over seeds. Intervals: {:.0}%, bootstrap, \
@@ -300,6 +302,25 @@ fn notes(results: &Results) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Systems that no run of the reference can be held against.
+fn unpaired(corpus: &CorpusResult, reference: Option<&str>) -> Option<String> {
+    let reference = corpus.systems.iter().find(|cell| Some(cell.system.as_str()) == reference)?;
+    let alone: Vec<&str> = corpus
+        .systems
+        .iter()
+        .filter(|cell| cell.system != reference.system && cell.against.is_none())
+        .map(|cell| cell.system.as_str())
+        .collect();
+    (!alone.is_empty()).then(|| {
+        format!(
+            "{}: no difference to {} for {}: no run of theirs has a fold and a seed of its",
+            corpus.name,
+            reference.system,
+            alone.join(", ")
+        )
+    })
 }
 
 /// 218.9 M

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::Problems;
 use super::metrics::{Headline, MetricsError};
 use super::paired::{Difference, McNemar, Outcome, grouped_bootstrap};
-use super::predictions::Row;
+use super::predictions::{Extra, Row};
 use super::report::{Bootstrap, Estimate};
 use super::scoring::value_of;
 use super::statistics::LEVEL;
+use crate::data::manifest;
 
 /// Why two systems cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,14 @@ pub enum ComparisonError {
         /// The key.
         key: String,
     },
+    /// Rows of the same utterance.
+    #[error("the predictions of {name} have several rows of one id: {problems}")]
+    Repeated {
+        /// Whose predictions.
+        name: String,
+        /// The ids.
+        problems: Problems,
+    },
     /// The numbers cannot be computed.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -79,8 +88,9 @@ impl Answers {
     /// Of the rows of a predictions file; `cluster` is the key whose values are drawn whole.
     ///
     /// # Errors
-    /// When no row has the key to cluster by.
+    /// When no row has the key to cluster by, or an id comes twice.
     pub fn new(name: &str, rows: &[Row], cluster: Option<&str>) -> Result<Self, ComparisonError> {
+        let mut repeated = Vec::new();
         let mut answers = Self { name: name.to_owned(), ..Self::default() };
         for row in rows {
             let Row::Prediction(prediction) = row else { continue };
@@ -93,7 +103,12 @@ impl Answers {
                 label: place_of(&mut answers.labels, &prediction.fusion.label),
                 cluster: cluster.and_then(|key| value_of(prediction, key)),
             };
-            answers.by_id.insert(prediction.id.clone(), answer);
+            if answers.by_id.insert(prediction.id.clone(), answer).is_some() {
+                repeated.push(format!("`{}`", prediction.id));
+            }
+        }
+        if !repeated.is_empty() {
+            return Err(ComparisonError::Repeated { name: answers.name, problems: Problems(repeated) });
         }
         match cluster {
             Some(key) if answers.by_id.values().all(|answer| answer.cluster.is_none()) => {
@@ -118,6 +133,9 @@ pub struct Comparison {
     pub pairs: usize,
     /// Different utterances.
     pub utterances: usize,
+    /// Clusters that the intervals are made from; null where utterances are drawn.
+    #[serde(default)]
+    pub clusters: Option<usize>,
     /// The first system's numbers: those of each seed over all its predictions, then the mean over the seeds.
     pub first: Headline,
     /// The second system's numbers.
@@ -180,6 +198,12 @@ impl Pairs {
         self.known_utterances.len()
     }
 
+    /// What is drawn whole for the intervals: clusters, or utterances.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.known_units.len()
+    }
+
     /// Whether there are no pairs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -204,6 +228,7 @@ impl Pairs {
         Ok(Comparison {
             pairs: self.outcomes.len(),
             utterances: self.utterances(),
+            clusters: cluster.map(|_| self.units()),
             first: found.first,
             second: found.second,
             difference: found.difference,
@@ -263,15 +288,26 @@ fn check_labels(first: &Answers, second: &Answers) -> Result<(), ComparisonError
     Err(ComparisonError::Labels { first, second, problems: Problems(problems) })
 }
 
+/// Whether a row of a manifest will have a key when it is scored.
+#[must_use]
+pub fn has_key(row: &manifest::Row, key: &str) -> bool {
+    match key {
+        "label" => row.label.is_some(),
+        "words" => row.text.is_some(),
+        "speaker" => row.speaker.is_some(),
+        "group" => row.group.is_some(),
+        "provenance.text" | "provenance.speech" => true,
+        _ => Extra::from_manifest(row.extra.clone()).get(key).is_some_and(|value| !value.is_null()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::eval::paired::McNemarForm;
-    use crate::eval::predictions::{
-        Classification, Extra, Failure, Prediction, Probabilities, Provenance, Provenances,
-    };
+    use crate::eval::predictions::{Classification, Failure, Prediction, Probabilities, Provenance, Provenances};
 
     fn row(id: &str, truth: &str, says: &str) -> Row {
         let given = Provenances { text: Provenance::Given, speech: Provenance::Given };

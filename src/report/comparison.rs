@@ -7,6 +7,10 @@ use crate::eval::comparison::Comparison;
 use crate::eval::paired::{McNemar, McNemarForm};
 use crate::eval::statistics::Interval;
 
+/// With fewer clusters a percentile bootstrap does not cover what it claims (Cameron, Gelbach and Miller 2008, who find
+/// it too narrow with five to ten).
+const FEW: usize = 10;
+
 /// Both runs' numbers side by side, their differences with intervals and p, and `McNemar`'s test. `second` is the run
 /// that is told of, `first` the one that it is held against.
 #[must_use]
@@ -24,7 +28,7 @@ pub fn render(split: &str, first: &str, second: &str, comparison: &Comparison) -
         ]);
     }
     let bootstrap = &comparison.bootstrap;
-    let over = bootstrap.cluster.as_ref().map_or_else(|| "utterances".to_owned(), |key| format!("clusters by {key}"));
+    let over = units_words(bootstrap.cluster.as_deref(), comparison.clusters);
     let _ = writeln!(
         text,
         "{table}in brackets: {:.0}% intervals; paired bootstrap over {over}, {} resamples, seed {}; p two-sided, not \
@@ -43,7 +47,31 @@ pub fn render(split: &str, first: &str, second: &str, comparison: &Comparison) -
         "McNemar: {only_second} right only in a, {only_first} only in b, p {} ({form})",
         p_words(p_value)
     );
+    if let Some(clusters) = comparison.clusters {
+        let _ = writeln!(text, "{}", cluster_note(clusters));
+    }
     text
+}
+
+/// What the bootstrap draws: `utterances`, or `12 clusters by dialogue`.
+#[must_use]
+pub fn units_words(cluster: Option<&str>, clusters: Option<usize>) -> String {
+    match (cluster, clusters) {
+        (Some(key), Some(clusters)) => format!("{clusters} cluster(s) by {key}"),
+        (Some(key), None) => format!("clusters by {key}"),
+        (None, _) => "utterances".to_owned(),
+    }
+}
+
+/// What a reader of numbers over clusters should know.
+#[must_use]
+pub fn cluster_note(clusters: usize) -> String {
+    let few = if clusters < FEW {
+        format!("caution: {clusters} cluster(s) are too few for a bootstrap, its intervals and p are too small; ")
+    } else {
+        String::new()
+    };
+    format!("{few}McNemar's test takes utterances for independent, it knows nothing of the clusters")
 }
 
 /// A difference with its sign and its interval.
@@ -78,6 +106,7 @@ mod tests {
         let comparison = Comparison {
             pairs: 8,
             utterances: 8,
+            clusters: None,
             first: number(0.5),
             second: number(0.75),
             difference: Headline::<()>::default().map(|()| difference),
@@ -92,6 +121,14 @@ mod tests {
         assert!(lines[9].starts_with("in brackets: 95% intervals; paired bootstrap over utterances, 100"), "{text}");
         // 2·(1 + 4)/16
         assert_eq!(lines[11], "McNemar: 3 right only in a, 1 only in b, p 0.62 (exact)");
+        let bootstrap = Bootstrap { cluster: Some("scene".to_owned()), ..comparison.bootstrap.clone() };
+        let text = render("dev", "b", "a", &Comparison { clusters: Some(9), bootstrap, ..comparison });
+        assert!(text.contains("bootstrap over 9 cluster(s) by scene, 100"), "{text}");
+        assert!(
+            text.contains("caution: 9 cluster(s) are too few") && text.contains("nothing of the clusters"),
+            "{text}"
+        );
+        assert!(cluster_note(10).starts_with("McNemar's test takes"));
         assert_eq!([0.0002, 0.001, 0.0999, 0.1, 1.0].map(p_words), ["< 0.001", "0.001", "0.100", "0.10", "1.00"]);
     }
 }

@@ -2,7 +2,7 @@
 //! tables computed again; two runs held against each other.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -210,6 +210,21 @@ fn a_killed_comparison_goes_on_without_repeating() {
         (table.clone(), table)
     );
 
+    // What is damaged is scored again, and nothing else is done.
+    fs::write(run(0).join("report-test.json"), "{}").unwrap();
+    fs::write(run(2).join("predictions-test.jsonl"), "").unwrap();
+    let dry = clasp(at, &["compare", "plan.toml", "--dry-run"]).good();
+    assert!(dry.stdout.contains("4 runs, 2 done, 2 to go on with, 0 to begin"), "{}", dry.stdout);
+    let before = json(&at.join("out/table.json"));
+    clasp(at, &["compare", "plan.toml"]).good();
+    let pooled = |table: &Value| -> Vec<Value> {
+        table["corpora"][0]["systems"].as_array().unwrap().iter().map(|cell| cell["pooled"].clone()).collect()
+    };
+    assert_eq!(pooled(&before), pooled(&json(&at.join("out/table.json"))));
+    for (place, uses) in [2, 1, 2, 1].into_iter().enumerate() {
+        assert_eq!(json(&run(place).join("manifest.json"))["test_uses"].as_array().unwrap().len(), uses);
+    }
+
     // Other configs in the same folder are refused before anything is done.
     clasp(at, &["compare", "plan.toml", "--set", "train.epochs=9"])
         .bad_line(2, &["tiny/clasp/fold1/seed1: train.epochs: 8 there, 9 here", "choose another `dir`"]);
@@ -323,7 +338,16 @@ fn plans_that_cannot_be_run_are_refused() {
         .unwrap();
     clasp(at, &["compare", "plan.toml"])
         .bad_line(3, &["for want of data", "there is no manifest", "none/1/train.jsonl", "none/2/test.jsonl"]);
+    let dry = clasp(at, &["compare", "plan.toml", "--dry-run"]).bad(3, &["for want of data"]);
+    assert!(dry.stdout.contains("2 runs, 0 done"), "{}", dry.stdout);
     assert!(!at.join("runs").exists());
+    fs::write(at.join("plan.toml"), "config = 'tiny.toml'\ncluster = 'spaeker'\n").unwrap();
+    for words in [&["compare", "plan.toml"][..], &["compare", "plan.toml", "--dry-run"]] {
+        clasp(at, words).bad(2, &["no row of", "test.jsonl has the key `spaeker` of `cluster`"]);
+    }
+    fs::write(at.join("plan.toml"), "config = 'demo'\ncluster = 'spaeker'\n").unwrap();
+    clasp(at, &["compare", "plan.toml"]).bad(2, &["test.jsonl has the key `spaeker` of `cluster`"]);
+    assert!(!at.join("runs/plan/demo").exists());
     clasp(at, &["compare", "tabel8"]).bad_line(2, &["no plan \"tabel8\"", "demo.toml, table4.toml, table8.toml"]);
     clasp(at, &["compare", "plan.toml", "--device", "gpu"]).bad(2, &["--device"]);
     let listed = clasp(at, &["config", "list"]).good().stdout;
@@ -334,6 +358,52 @@ fn plans_that_cannot_be_run_are_refused() {
         assert_eq!(copied, format!("{name}-plan.toml\n"));
         assert_eq!(fs::read_to_string(at.join(copied.trim())).unwrap(), shown);
     }
+}
+
+#[test]
+fn systems_without_a_common_seed_are_named() {
+    let plan = "config = 'tiny.toml'\ndir = 'out'\nset = ['train.epochs=1']\ncluster = 'speaker'\n\
+        [[system]]\nname = 'clasp'\n[[system]]\nname = 'other'\nseeds = [2]\n";
+    let folder = folder(plan);
+    let said = clasp(folder.path(), &["compare", "plan.toml"]).good().stdout.replace("\n  ", " ");
+    assert!(said.contains("no difference to clasp for other: no run of theirs has a fold and a seed of its"), "{said}");
+    let speakers: BTreeSet<String> = lines_of(&tiny_run().join("corpus/test.jsonl"))
+        .iter()
+        .map(|row| row["speaker"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(said.contains(&format!("intervals over {} cluster(s) by speaker", speakers.len())), "{said}");
+    assert!(said.contains(&format!("caution: {} cluster(s) are too few", speakers.len())), "{said}");
+}
+
+/// By its best checkpoint, by its last, and by a copy of the manifest.
+#[test]
+fn every_way_to_the_test_split_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    copy_folder(tiny_run(), &at.join("run"));
+    copy_folder(&tiny_run().join("corpus"), &at.join("corpus"));
+    let uses = || json(&at.join("run/manifest.json"))["test_uses"].as_array().unwrap().len();
+    let before = uses();
+    let score = |checkpoint: &str, data: [&str; 2]| -> Value {
+        let words = [&["eval", "--checkpoint", checkpoint, "--json"], &data[..]].concat();
+        serde_json::from_str(&clasp(at, &words).good().stdout).unwrap()
+    };
+    let best = score("run/best", ["--split", "test"]);
+    assert_eq!((uses(), &best["test_uses"]), (before + 1, &json!(before + 1)));
+    // They are the run's own numbers.
+    assert_eq!(json(&at.join("run/report-test.json")), best);
+    let saved = || (fs::read(at.join("run/report-test.json")), fs::read(at.join("run/predictions-test.jsonl")));
+    let (report, predictions) = saved();
+    assert_eq!(score("run/last", ["--split", "test"])["test_uses"], json!(before + 2));
+    assert_eq!(score("run", ["--manifest", "corpus/test.jsonl"])["test_uses"], json!(before + 3));
+    assert_eq!(uses(), before + 3);
+    // Of another part of the data, nothing is counted.
+    assert!(score("run/last", ["--split", "dev"])["test_uses"].is_null());
+    assert!(score("run", ["--manifest", "corpus/train.jsonl"])["test_uses"].is_null());
+    assert_eq!(uses(), before + 3);
+    // What the run has saved is of its best weights and of its own files.
+    let (report_now, predictions_now) = saved();
+    assert_eq!((report_now.unwrap(), predictions_now.unwrap()), (report.unwrap(), predictions.unwrap()));
 }
 
 /// The shared run against a copy of it with other answers.
@@ -381,6 +451,9 @@ fn two_runs_are_tested_from_their_saved_predictions() {
     clasp(at, &[&words[..], &["--cluster", "speaker"]].concat()).good();
     clasp(at, &[&words[..], &["--cluster", "turn"]].concat()).bad_line(3, &["has the key `turn`"]);
 
+    let twice = [&rows[..], &rows[..1]].concat();
+    write(&twice).unwrap();
+    clasp(at, &words).bad_line(3, &["the predictions of other have several rows of one id: `"]);
     rows[3]["id"] = json!("another");
     write(&rows).unwrap();
     let id = format!("`{}` only in ", lines_of(&tiny_run().join("predictions-test.jsonl"))[3]["id"].as_str().unwrap());
