@@ -80,8 +80,8 @@ pub fn tensors(bytes: &[u8]) {
             std::fs::write(&path, bytes).expect("a file can be written");
             let Ok(source) = TensorSource::open_file(&path) else { continue };
             for (name, shape) in source.shapes() {
-                let Ok(tensor) = source.read(name) else { continue };
-                let tensor = tensor.expect("the source has named it");
+                let Ok(mut tensors) = source.read([name]) else { continue };
+                let tensor = tensors.remove(name).expect("the source has named it");
                 assert_eq!(tensor.shape.to_vec(), shape);
                 let values = tensor.as_slice::<f32>().expect("real numbers come as f32").len();
                 assert_eq!(values, shape.iter().product::<usize>());

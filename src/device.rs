@@ -111,6 +111,7 @@ pub trait SharedTask {
 pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
     #[cfg(feature = "cuda")]
     if let Some(Chosen::Cuda(_)) = chosen.first() {
+        cuda::keep_kernels();
         let number = |chosen: &Chosen| if let Chosen::Cuda(number) = chosen { *number } else { 0 };
         let devices: Vec<_> = chosen.iter().map(number).map(burn::backend::cuda::CudaDevice::new).collect();
         return task.run::<burn::backend::Cuda>(&devices);
@@ -122,7 +123,10 @@ pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
 pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
     match chosen {
         #[cfg(feature = "cuda")]
-        Chosen::Cuda(number) => task.run::<burn::backend::Cuda>(&burn::backend::cuda::CudaDevice::new(number)),
+        Chosen::Cuda(number) => {
+            cuda::keep_kernels();
+            task.run::<burn::backend::Cuda>(&burn::backend::cuda::CudaDevice::new(number))
+        }
         #[cfg(not(feature = "cuda"))]
         Chosen::Cuda(_) => task.run::<Flex>(&burn::backend::flex::FlexDevice),
         Chosen::Cpu => task.run::<Flex>(&burn::backend::flex::FlexDevice),
@@ -131,8 +135,12 @@ pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use std::path::{Path, PathBuf};
+    use std::{
+        path::{Path, PathBuf},
+        sync::Once,
+    };
 
+    use cubecl_runtime::config::{CubeClRuntimeConfig, RuntimeConfig as _, cache::CacheConfig};
     use cudarc::driver::{result, sys};
 
     /// Where kernels find the toolkit's headers when they are compiled, beside `CUDA_PATH`.
@@ -182,6 +190,21 @@ mod cuda {
         Some((u64::try_from(free).ok()?, u64::try_from(total).ok()?))
     }
 
+    /// Has compiled kernels, and which of them were the fastest, kept in the user's cache for the next process. Left to
+    /// itself the backend forgets the first, and keeps the second in `target` of whichever Rust project it is run in.
+    pub fn keep_kernels() {
+        static SETTLED: Once = Once::new();
+        // The backend reads its settings when its first device is used, and takes no others then.
+        SETTLED.call_once(|| CubeClRuntimeConfig::set(settings(&crate::supply::user_cache().join("kernels"))));
+    }
+
+    fn settings(folder: &Path) -> CubeClRuntimeConfig {
+        let mut settings = CubeClRuntimeConfig::default().override_from_env();
+        settings.autotune.cache = CacheConfig::File(folder.to_owned());
+        settings.compilation.cache = Some(CacheConfig::File(folder.to_owned()));
+        settings
+    }
+
     fn has_headers() -> bool {
         let named = std::env::var_os("CUDA_PATH").map(PathBuf::from);
         named
@@ -190,6 +213,19 @@ mod cuda {
             .chain(TOOLKITS.iter().map(Path::new))
             .any(|path| path.join("include").is_dir())
             || Path::new("/usr/bin/nvcc").exists()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// The backend keeps each in a folder of its own below this one.
+        #[test]
+        fn kernels_are_kept_in_the_folder() {
+            let settings = settings(Path::new("/cache/kernels"));
+            assert_eq!(settings.autotune.cache.root(), Path::new("/cache/kernels"));
+            assert_eq!(settings.compilation.cache.unwrap().root(), Path::new("/cache/kernels"));
+        }
     }
 }
 

@@ -45,14 +45,12 @@ pub struct Supply {
 }
 
 impl Supply {
-    /// The commands of the flags, with the user's cache: the folder `CLASP_CACHE`, else `clasp` in `XDG_CACHE_HOME`,
-    /// else `~/.cache/clasp`. None where no command is given.
+    /// The commands of the flags, with the user's cache ([`user_cache`]). None where no command is given.
     ///
     /// # Errors
     /// [`SupplyError::Flag`], [`SupplyError::Cache`].
     pub fn new(flags: &MissingModality) -> anyhow::Result<Option<Self>> {
-        let variable = |name: &str| std::env::var_os(name);
-        Ok(Self::with_cache(flags, &cache_folder(variable, std::env::home_dir()))?)
+        Ok(Self::with_cache(flags, &user_cache())?)
     }
 
     /// As [`Supply::new`], with another cache.
@@ -193,6 +191,12 @@ impl Key {
         });
         Self { name, first: digest[0] }
     }
+}
+
+/// The user's cache: the folder `CLASP_CACHE`, else `clasp` in `XDG_CACHE_HOME`, else `~/.cache/clasp`.
+#[must_use]
+pub fn user_cache() -> PathBuf {
+    cache_folder(|name| std::env::var_os(name), std::env::home_dir())
 }
 
 fn cache_folder(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> PathBuf {

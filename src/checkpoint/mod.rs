@@ -6,6 +6,7 @@ pub mod parameters;
 mod pickle;
 pub mod published;
 mod pytorch;
+mod safetensors;
 pub mod source;
 mod tensors;
 
@@ -327,18 +328,7 @@ pub fn load_parameters_but<B: Backend, M: Module<B>>(
     mismatch.missing.retain(|name| !is_optional(name));
     mismatch.unexpected.retain(|name| !is_optional(name));
     mismatch.into_result(source.files())?;
-    let mut problem = None;
-    let module = parameters::fill(module, |name| match source.read(name) {
-        Ok(data) => data,
-        Err(found) => {
-            problem.get_or_insert(found);
-            None
-        }
-    });
-    match problem {
-        Some(problem) => Err(problem),
-        None => Ok(module),
-    }
+    parameters::fill_from(module, &source, |name| Some(name))
 }
 
 /// Writes a whole checkpoint into an empty folder: weights, config and, where speech is read, the feature extractor's

@@ -10,7 +10,7 @@ use burn::{
     },
 };
 
-use super::names::checkpoint_name;
+use super::{CheckpointError, names::checkpoint_name, source::TensorSource};
 
 /// Follows the fields of a module and names the parameter at hand.
 #[derive(Debug, Default)]
@@ -92,6 +92,20 @@ impl<B: Backend, F: FnMut(&str) -> Option<TensorData>> ModuleMapper<B> for Fill<
 /// Replaces every parameter for which `read` gives data; its shape must fit.
 pub fn fill<B: Backend, M: Module<B>>(module: M, read: impl FnMut(&str) -> Option<TensorData>) -> M {
     module.map(&mut Fill { path: Path::default(), read })
+}
+
+/// Fills a module from a file; `name_of` says how the file calls a parameter, if it holds it.
+///
+/// # Errors
+/// A file that is damaged.
+pub fn fill_from<B: Backend, M: Module<B>>(
+    module: M,
+    source: &TensorSource,
+    name_of: impl Fn(&str) -> Option<&str>,
+) -> Result<M, CheckpointError> {
+    let shapes = shapes(&module);
+    let mut tensors = source.read(shapes.keys().filter_map(|name| name_of(name)))?;
+    Ok(fill(module, |name| tensors.remove(name_of(name)?)))
 }
 
 struct Track;

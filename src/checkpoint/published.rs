@@ -123,18 +123,8 @@ pub fn load_encoder<B: Backend, M: Module<B>>(
     mismatch.unexpected.retain(|name| !kind.known_extras().iter().any(|extra| name.starts_with(extra)));
     let unused = std::mem::take(&mut mismatch.unexpected);
     mismatch.into_result(source.files())?;
-    let mut problem = None;
-    let model = parameters::fill(model, |name| match source.read(name.strip_prefix(&prefix)?) {
-        Ok(data) => data,
-        Err(found) => {
-            problem.get_or_insert(found);
-            None
-        }
-    });
-    match problem {
-        Some(problem) => Err(problem),
-        None => Ok((model, LoadReport { unused })),
-    }
+    let model = parameters::fill_from(model, &source, |name| name.strip_prefix(&prefix))?;
+    Ok((model, LoadReport { unused }))
 }
 
 const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";

@@ -6,9 +6,13 @@ use std::{
 };
 
 use burn::tensor::{DType, TensorData};
-use burn_store::{ModuleStore, SafetensorsStore, TensorSnapshot};
+use burn_store::TensorSnapshot;
+use rayon::prelude::*;
 
-use super::{CheckpointError, pytorch};
+use super::{
+    CheckpointError, pytorch,
+    safetensors::{self, Piece},
+};
 
 /// The files of a folder that can hold weights, in the order in which they are looked for.
 const WHOLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
@@ -17,8 +21,30 @@ const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.i
 /// The tensors of some files, read when they are asked for.
 #[derive(Default)]
 pub struct TensorSource {
-    tensors: BTreeMap<String, TensorSnapshot>,
+    tensors: BTreeMap<String, Stored>,
     files: Vec<PathBuf>,
+}
+
+/// A tensor that is not read yet.
+enum Stored {
+    Piece(Piece),
+    Snapshot(TensorSnapshot),
+}
+
+impl Stored {
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Piece(piece) => piece.shape.clone(),
+            Self::Snapshot(tensor) => tensor.shape.to_vec(),
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            Self::Piece(piece) => piece.dtype,
+            Self::Snapshot(tensor) => tensor.dtype,
+        }
+    }
 }
 
 impl TensorSource {
@@ -80,7 +106,7 @@ impl TensorSource {
 
     /// Name and shape of every tensor of numbers.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
-        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.to_vec()))
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()))
     }
 
     /// Renames every tensor; `None` leaves it out.
@@ -93,25 +119,53 @@ impl TensorSource {
     pub fn insert_zeros(&mut self, name: &str, shape: Vec<usize>) {
         let data = TensorData::zeros::<f32, _>(shape);
         let id = burn::module::ParamId::new();
-        self.tensors.insert(name.into(), TensorSnapshot::from_data(data, Vec::new(), Vec::new(), id));
+        let zeros = TensorSnapshot::from_data(data, Vec::new(), Vec::new(), id);
+        self.tensors.insert(name.into(), Stored::Snapshot(zeros));
     }
 
-    /// A tensor in f32.
+    /// Those of these tensors that are there, in f32; what lies in safetensors files is read by all threads.
     ///
     /// # Errors
-    /// The file is damaged or the tensor does not hold real numbers.
-    pub fn read(&self, name: &str) -> Result<Option<TensorData>, CheckpointError> {
-        let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
-        let damaged = |problem: String| CheckpointError::Damaged {
-            path: self.files.first().cloned().unwrap_or_default(),
+    /// A file is damaged or a tensor does not hold real numbers.
+    pub fn read<Name: AsRef<str>>(
+        &self,
+        names: impl IntoIterator<Item = Name>,
+    ) -> Result<BTreeMap<String, TensorData>, CheckpointError> {
+        let path = self.files.first().cloned().unwrap_or_default();
+        let damaged = |name: &str, problem: String| CheckpointError::Damaged {
+            path: path.clone(),
             problem: format!("tensor {name}: {problem}"),
         };
-        if !matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64 | DType::Flex32) {
-            return Err(damaged(format!("its type {:?} is not a floating-point one", tensor.dtype)));
+        let mut all = BTreeMap::new();
+        let mut pieces = Vec::new();
+        for name in names {
+            let Some((name, tensor)) = self.tensors.get_key_value(name.as_ref()) else { continue };
+            let dtype = tensor.dtype();
+            if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64 | DType::Flex32) {
+                return Err(damaged(name, format!("its type {dtype:?} is not a floating-point one")));
+            }
+            match tensor {
+                Stored::Piece(piece) => pieces.push((name, piece)),
+                Stored::Snapshot(tensor) => {
+                    let data = tensor.to_data().map_err(|problem| damaged(name, problem.to_string()))?;
+                    all.insert(name.clone(), in_f32(data));
+                }
+            }
         }
-        let data = tensor.to_data().map_err(|problem| damaged(problem.to_string()))?;
-        Ok(Some(if data.dtype == DType::F32 { data } else { data.convert::<f32>() }))
+        // In the order of the files, so that each thread reads on where it is and the system reads ahead.
+        pieces.sort_by(|(_, one), (_, other)| one.place().cmp(&other.place()));
+        let read = |(name, piece): (&String, &Piece)| {
+            let data = piece.read().map_err(|problem| damaged(name, problem.to_string()))?;
+            Ok((name.clone(), in_f32(data)))
+        };
+        let read: Vec<_> = pieces.into_par_iter().with_max_len(1).map(read).collect::<Result<_, CheckpointError>>()?;
+        all.extend(read);
+        Ok(all)
     }
+}
+
+fn in_f32(data: TensorData) -> TensorData {
+    if data.dtype == DType::F32 { data } else { data.convert::<f32>() }
 }
 
 /// The files that an index of shards names.
@@ -133,26 +187,47 @@ pub fn shards(index: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     }
 }
 
-fn open_safetensors(path: &Path) -> Result<BTreeMap<String, TensorSnapshot>, CheckpointError> {
+fn open_safetensors(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointError> {
+    let cannot = |source| CheckpointError::Read { path: path.into(), source };
     if !path.is_file() {
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(CheckpointError::Read { path: path.into(), source });
+        return Err(cannot(std::io::Error::from(std::io::ErrorKind::NotFound)));
     }
-    let mut store = SafetensorsStore::from_file(path).map_indices_contiguous(false);
-    match store.get_all_snapshots() {
-        Ok(tensors) => Ok(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()),
-        Err(problem) => Err(CheckpointError::Damaged { path: path.into(), problem: problem.to_string() }),
-    }
+    let mut file = std::fs::File::open(path).map_err(cannot)?;
+    let pieces = safetensors::pieces(path, &mut file)
+        .map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
+    Ok(pieces.into_iter().map(|(name, piece)| (name, Stored::Piece(piece))).collect())
 }
 
-fn open_pickle(path: &Path) -> Result<BTreeMap<String, TensorSnapshot>, CheckpointError> {
+fn open_pickle(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointError> {
     std::fs::File::open(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
-    pytorch::open(path).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })
+    let tensors = pytorch::open(path).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
+    Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::Snapshot(tensor))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_short_after_it_was_opened_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/tensors");
+        let bytes = std::fs::read(corpus.join("good.safetensors")).unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        let source = TensorSource::open_file(&path).unwrap();
+        let names: Vec<String> = source.shapes().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(source.read(&names).unwrap().len(), names.len());
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let problem = source.read(&names).map(|read| read.len()).unwrap_err().to_string();
+        assert!(problem.contains("model.safetensors") && problem.contains("tensor "), "{problem}");
+        // The same before it is opened: what the head tells of is not all there.
+        let problem = TensorSource::open_file(&path).map(|source| source.files.len()).unwrap_err().to_string();
+        assert!(
+            problem.contains(&format!("{} bytes where its head tells of {}", bytes.len() - 1, bytes.len())),
+            "{problem}"
+        );
+    }
 
     /// The files of the corpus, which `tests/suite/fuzz.rs` damages too, and the index of shards.
     #[test]
@@ -167,7 +242,9 @@ mod tests {
             crate::damage::each(&goods, 300, |bytes| {
                 std::fs::write(&path, bytes).unwrap();
                 if let Ok(source) = TensorSource::open_folder(folder.path()) {
-                    assert!(source.shapes().all(|(name, _)| !matches!(source.read(name), Ok(None))));
+                    assert!(
+                        source.shapes().all(|(name, _)| source.read([name]).ok().is_none_or(|read| read.len() == 1))
+                    );
                 }
             });
             std::fs::remove_file(path).unwrap();

@@ -139,10 +139,12 @@ where
         let damaged = |problem: String| CheckpointError::Damaged { path: path.into(), problem };
         let steps: BTreeMap<String, usize> = serde_json::from_str(&read_steps(path)?)
             .map_err(|problem| damaged(format!("its step counts: {problem}")))?;
+        let names = steps.keys().flat_map(|name| ["exp_avg", "exp_avg_sq"].map(|kind| format!("{name}.{kind}")));
+        let mut tensors = source.read(names)?;
         for (name, steps) in steps {
-            let read = |kind: &str| -> Result<TensorData, CheckpointError> {
+            let mut read = |kind: &str| -> Result<TensorData, CheckpointError> {
                 let name = format!("{name}.{kind}");
-                source.read(&name)?.ok_or_else(|| damaged(format!("{name} is missing")))
+                tensors.remove(&name).ok_or_else(|| damaged(format!("{name} is missing")))
             };
             let (first, second) = (read("exp_avg")?, read("exp_avg_sq")?);
             let moments = Moments {

@@ -1,6 +1,6 @@
 //! What each part of the model keeps for its backward pass, and what it holds while it runs.
 //!
-//! Sizes are those of the operations in `crate::ops`: an operation keeps its inputs, a dropout its mask; the fast
+//! Sizes are those of the operations in `crate::ops`: an operation keeps its inputs, a plain dropout its mask; the fast
 //! attention computes its weights again, the plain one keeps them.
 
 use std::ops::{Add, Sub};
@@ -115,6 +115,11 @@ impl Place {
         usize::from(self.trains && probability > 0.0)
     }
 
+    /// 1 where a dropout that is on keeps its mask: the fast forms make theirs again.
+    fn kept_mask(self, probability: f64) -> usize {
+        if self.forms == Forms::Fast { 0 } else { self.dropout(probability) }
+    }
+
     /// A stage that keeps and goes back only where it is trained.
     fn stage(self, is_trained: bool, kept: Blocks, forward: Blocks, backward: Blocks) -> Stage {
         let is_trained = is_trained && self.trains;
@@ -127,19 +132,19 @@ impl Place {
         let rows = self.shape.batch * time;
         let narrow = |count: usize| Blocks::tensors(count, rows * config.width);
         let wide = |count: usize| Blocks::tensors(count, rows * config.feed_forward);
-        let [hidden, inner, scores] = [config.hidden_dropout, config.activation_dropout, config.attention_dropout]
-            .map(|probability| self.dropout(probability));
+        let scores = self.dropout(config.attention_dropout);
+        let [hidden, inner] = [config.hidden_dropout, config.activation_dropout].map(|dropout| self.kept_mask(dropout));
         let operands = self.operands(config);
         match self.forms {
             Forms::Fast => {
-                // Input, query, key, value, attended; input and output of the middle norm, input of the last; masks. In
+                // Input, query, key, value, attended; input and output of the middle norm, input of the last. In
                 // bf16 the input is rounded for each of three maps.
                 let rounded = if self.precision == Precision::Bf16 { 2 } else { 0 };
-                let kept = narrow(8 + 2 * hidden + rounded) + wide(2 + inner) + operands;
+                let kept = narrow(8 + rounded) + wide(2) + operands;
                 // A score for every two positions, of the heads at work.
                 let heads = self.threads.min(self.shape.batch * config.heads);
                 let weights = |count: usize| Blocks::tensors(heads * count, time * time);
-                let forward = (narrow(5) + weights(1 + scores)).or(narrow(1) + wide(2 + inner));
+                let forward = (narrow(5) + weights(1 + scores)).or(narrow(1) + wide(2));
                 let backward = (narrow(5) + weights(3 + scores)).or(narrow(1) + wide(2));
                 self.stage(is_trained, kept, forward, backward)
             }
@@ -180,7 +185,7 @@ impl Place {
     pub fn text_embeddings(self, config: &RobertaConfig, is_trained: bool) -> Stage {
         let rows = |count: usize| Blocks::tensors(count, self.shape.batch * self.shape.tokens * config.hidden_size);
         let norm = if self.forms == Forms::Fast { 1 } else { 2 };
-        let kept = rows(norm + self.dropout(config.hidden_dropout_prob));
+        let kept = rows(norm + self.kept_mask(config.hidden_dropout_prob));
         // The gradient of the table is added to a table of zeros.
         let table = Blocks::tensors(1, config.vocab_size * config.hidden_size);
         self.stage(is_trained, kept, rows(4), rows(3) + table)
@@ -229,7 +234,7 @@ impl Place {
         let narrow = |count: usize| Blocks::tensors(count, rows * config.hidden_size);
         let group = config.hidden_size / config.num_conv_pos_embedding_groups;
         let weight = Blocks::tensors(1, config.hidden_size * group * config.num_conv_pos_embeddings);
-        let masks = self.dropout(config.feat_proj_dropout) + self.dropout(config.hidden_dropout);
+        let masks = self.kept_mask(config.feat_proj_dropout) + self.kept_mask(config.hidden_dropout);
         let (norms, activated) = if self.forms == Forms::Fast { (1, 1) } else { (2, 3) };
         let kept = Blocks::tensors(1 + norms, rows * features) + narrow(1 + activated + norms + masks) + weight;
         self.stage(is_trained, kept, narrow(4) + weight, narrow(5) + weight)

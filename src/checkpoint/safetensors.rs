@@ -1,0 +1,102 @@
+//! Reading safetensors files: the head says where each tensor lies, which is read from there when it is asked for. The
+//! file is read and not mapped, since copies out of a map cost a page fault a page, and a file that is cut short
+//! meanwhile would end the program.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{BoolStore, Bytes, DType, TensorData};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+
+/// Bytes of the number that says how long the head is.
+const LENGTH: usize = 8;
+/// The longest head that the format allows.
+const LONGEST_HEAD: u64 = 100_000_000;
+
+/// A tensor in a file.
+pub struct Piece {
+    path: PathBuf,
+    start: u64,
+    /// In bytes.
+    length: usize,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+}
+
+impl Piece {
+    /// File and byte at which it begins.
+    pub fn place(&self) -> (&Path, u64) {
+        (&self.path, self.start)
+    }
+
+    /// The tensor as it is stored.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is shorter than it was.
+    pub fn read(&self) -> io::Result<TensorData> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.start))?;
+        let mut bytes = Vec::with_capacity(self.length);
+        file.take(self.length as u64).read_to_end(&mut bytes)?;
+        if bytes.len() < self.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(TensorData { bytes: Bytes::from_bytes_vec(bytes), shape: self.shape.clone().into(), dtype: self.dtype })
+    }
+}
+
+/// The tensors of a file by name, or what is wrong with it.
+pub fn pieces(path: &Path, file: &mut File) -> Result<Vec<(String, Piece)>, String> {
+    let shown = |problem: io::Error| problem.to_string();
+    let size = file.metadata().map_err(shown)?.len();
+    let mut length = [0; LENGTH];
+    file.read_exact(&mut length).map_err(|_| "it is too short for a safetensors file".to_owned())?;
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_HEAD || length > size - LENGTH as u64 {
+        return Err(format!("its head of {length} bytes is longer than the file, or than any head may be"));
+    }
+    let mut head = Vec::new();
+    file.take(length).read_to_end(&mut head).map_err(shown)?;
+    let head: Metadata = serde_json::from_slice(&head).map_err(|problem| format!("its head: {problem}"))?;
+    let info = |name: String| head.info(&name).cloned().map(|info| (name, info));
+    let tensors: Vec<(String, TensorInfo)> = head.offset_keys().into_iter().filter_map(info).collect();
+    // Checks that shapes and places fit each other, without gaps.
+    let end = Metadata::new(None, tensors.clone()).map_err(|problem| problem.to_string())?.data_len();
+    let start = LENGTH as u64 + length;
+    if start + end as u64 != size {
+        return Err(format!("it has {size} bytes where its head tells of {}", start + end as u64));
+    }
+    tensors
+        .into_iter()
+        .map(|(name, TensorInfo { dtype, shape, data_offsets: (from, to) })| {
+            let dtype =
+                burn_type(dtype).ok_or_else(|| format!("tensor {name}: numbers of type {dtype} are not known"))?;
+            Ok((name, Piece { path: path.into(), start: start + from as u64, length: to - from, dtype, shape }))
+        })
+        .collect()
+}
+
+fn burn_type(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U64 => DType::U64,
+        Dtype::U32 => DType::U32,
+        Dtype::U16 => DType::U16,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool(BoolStore::Native),
+        _ => return None,
+    })
+}
