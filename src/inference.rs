@@ -2,18 +2,21 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Tensor, TensorData, activation};
 
 use crate::{
+    config::Precision,
     data::{
         DataError,
         batch::{Batch, BatchOptions, sequential_plan},
         dataset::Dataset,
+        features::{FeatureCache, FeatureStore, Features},
         loader::Loader,
     },
+    encoder::SpeechEncoder,
     memory::{self, Doing},
     method::Output,
-    model::{AnySystem, Inputs, System as _},
+    model::{AnySystem, Frames, Inputs, System},
     ops::{Lengths, Mode, Ops},
 };
 
@@ -50,7 +53,69 @@ pub fn inputs(batch: &Batch) -> Inputs {
         text_lengths: Lengths::new(batch.token_lengths.clone(), batch.longest_tokens()),
         waveforms: batch.waveforms.clone(),
         speech_lengths: Lengths::new(batch.sample_lengths.clone(), batch.longest_samples()),
+        features: None,
     }
+}
+
+/// The cache of what a model's feature encoder makes of speech on a device; none where the method has no such encoder.
+pub fn feature_cache<B: Ops, M: System<B>>(
+    store: &Arc<FeatureStore>,
+    model: &M,
+    precision: Precision,
+    backend: &str,
+) -> Option<FeatureCache> {
+    Some(store.of(&model.speech_encoder()?.features_identity(precision, backend)))
+}
+
+/// A padded batch as the model takes it, with the features of its speech where there is a cache. What the loader did not
+/// find there is computed, each utterance alone, so that it is the same whichever batch it comes in, and stored.
+#[must_use]
+pub fn inputs_with<B: Ops, M: System<B>>(
+    batch: &Batch,
+    model: &M,
+    cache: Option<&FeatureCache>,
+    precision: Precision,
+    device: &B::Device,
+) -> Inputs {
+    let inputs = inputs(batch);
+    let (Some(cache), Some(encoder)) = (cache, model.speech_encoder()) else { return inputs };
+    let width = batch.longest_samples();
+    let rows = batch.sample_lengths.iter().enumerate().map(|(row, &samples)| {
+        let found = batch.features.get(row).cloned().flatten();
+        found.unwrap_or_else(|| {
+            let waveform = &batch.waveforms[row * width..row * width + samples];
+            cache.put(waveform, features(encoder, waveform, precision, device))
+        })
+    });
+    let rows: Vec<Arc<Features>> = rows.collect();
+    Inputs { features: Some(side_by_side(&rows)), ..inputs }
+}
+
+/// What the feature encoder makes of one waveform.
+fn features<B: Ops>(
+    encoder: &SpeechEncoder<B>,
+    waveform: &[f32],
+    precision: Precision,
+    device: &B::Device,
+) -> Features {
+    let lengths = Lengths::full(1, waveform.len());
+    let waveform = Tensor::from_data(TensorData::new(waveform.to_vec(), [1, waveform.len()]), device);
+    let (features, _) = encoder.features(waveform, &lengths, precision);
+    let [_, frames, channels] = features.dims();
+    let values = features.into_data().convert::<f32>().into_vec().unwrap_or_default();
+    Features { frames, channels, values }
+}
+
+/// The features of a batch, zero behind the end of each utterance.
+fn side_by_side(rows: &[Arc<Features>]) -> Frames {
+    let longest = rows.iter().map(|row| row.frames).max().unwrap_or(0);
+    let channels = rows.iter().map(|row| row.channels).max().unwrap_or(0);
+    let mut values = Vec::with_capacity(rows.len() * longest * channels);
+    for (number, row) in rows.iter().enumerate() {
+        values.extend_from_slice(&row.values);
+        values.resize((number + 1) * longest * channels, 0.0);
+    }
+    Frames { values, lengths: Lengths::new(rows.iter().map(|row| row.frames).collect(), longest), channels }
 }
 
 /// Why a pass over a data set ends early.
@@ -67,7 +132,7 @@ impl From<DataError> for Stop {
 
 /// How a data set is gone through.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass {
+pub struct Pass<'a> {
     /// Utterances a batch; changes no result.
     pub batch_size: usize,
     /// Padded seconds of audio a batch, at most; a longer utterance is a batch of its own.
@@ -76,6 +141,8 @@ pub struct Pass {
     pub workers: usize,
     /// The padding token.
     pub pad_token: u32,
+    /// What keeps the features of speech.
+    pub cache: Option<&'a FeatureCache>,
 }
 
 /// Runs the model over a data set, batch by batch, and hands each batch with its output to `take`.
@@ -86,15 +153,17 @@ pub fn run<B: Ops, E: From<DataError>>(
     model: &AnySystem<B>,
     device: &B::Device,
     dataset: &Arc<Dataset>,
-    pass: Pass,
+    pass: Pass<'_>,
     mut take: impl FnMut(&Batch, &dyn Output<B>) -> Result<(), E>,
 ) -> Result<(), E> {
     let options = BatchOptions { batch_size: pass.batch_size, batch_seconds: pass.batch_seconds };
     let plan = sequential_plan(&dataset.lengths()?, options);
-    for batch in Loader::new(dataset, plan, pass.pad_token, pass.workers)? {
+    for batch in Loader::new(dataset, plan, pass.pad_token, pass.workers, pass.cache)? {
         let batch = batch?;
         memory::now(Doing::Scoring, &batch);
-        let output = model.outputs(&inputs(&batch), Mode::evaluation(), device);
+        let mode = Mode::evaluation();
+        let inputs = inputs_with(&batch, model, pass.cache, mode.precision(), device);
+        let output = model.outputs(&inputs, mode, device);
         take(&batch, &*output)?;
     }
     memory::idle();
@@ -110,7 +179,7 @@ pub fn probabilities<B: Ops>(
     model: &AnySystem<B>,
     device: &B::Device,
     dataset: &Arc<Dataset>,
-    pass: Pass,
+    pass: Pass<'_>,
     mut tell: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Vec<Probabilities>>, DataError> {
     let mut all = vec![Probabilities::default(); dataset.len()];

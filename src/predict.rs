@@ -173,8 +173,8 @@ impl<B: Ops> Predictor<B> {
 
     /// How to go through a data set.
     #[must_use]
-    pub fn pass(&self, batch_size: usize, workers: usize) -> inference::Pass {
-        inference::Pass { batch_size, batch_seconds: None, workers, pad_token: self.pad_token() }
+    pub fn pass(&self, batch_size: usize, workers: usize) -> inference::Pass<'static> {
+        inference::Pass { batch_size, batch_seconds: None, workers, pad_token: self.pad_token(), cache: None }
     }
 
     fn pad_token(&self) -> u32 {

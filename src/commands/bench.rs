@@ -235,6 +235,7 @@ fn batch(model: &ModelConfig, shapes: &[(usize, usize)], seed: u64) -> (Inputs, 
         text_lengths: Lengths::new(shapes.iter().map(|shape| shape.0).collect(), longest_text),
         waveforms,
         speech_lengths: Lengths::new(shapes.iter().map(|shape| shape.1).collect(), longest_speech),
+        features: None,
     };
     (inputs, labels)
 }

@@ -17,6 +17,7 @@ use clasp::{
     cli::TrainArguments,
     config::{self, Config, ConfigError, EncoderSource, Precision, Problem},
     data::{
+        features::FeatureStore,
         manifest,
         proof::{Proof, Used},
     },
@@ -41,7 +42,15 @@ use clasp::{
 pub const BURN: &str = "0.21.0";
 
 /// Keys that change no number of a run: they may differ when it is continued.
-const HARMLESS: [&str; 5] = ["run.dir", "run.device", "run.workers", "train.log_every_steps", "train.save_every_steps"];
+const HARMLESS: [&str; 7] = [
+    "run.dir",
+    "run.device",
+    "run.workers",
+    "speech.feature_cache",
+    "speech.feature_cache_gib",
+    "train.log_every_steps",
+    "train.save_every_steps",
+];
 
 /// Runs `clasp train`.
 ///
@@ -71,6 +80,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     }
     let is_resumed = decision == Decision::Resume;
     let mut progress = Progress::stderr(arguments.quiet);
+    let features = feature_store(&config)?;
     let material = setup::prepare(&config)?;
     let files = hashed_files(&material)?;
     if is_resumed {
@@ -94,6 +104,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
         folder: &folder,
         first: chosen[0],
         is_resumed,
+        features: features.as_ref(),
         is_stopped: &is_stopped,
         progress: &mut progress,
     };
@@ -140,6 +151,7 @@ struct Work<'a> {
     folder: &'a RunFolder,
     first: device::Chosen,
     is_resumed: bool,
+    features: Option<&'a Arc<FeatureStore>>,
     is_stopped: &'a AtomicBool,
     progress: &'a mut Progress,
 }
@@ -148,10 +160,19 @@ impl SharedTask for Work<'_> {
     type Output = anyhow::Result<Outcome>;
 
     fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output {
-        let Self { material, folder, first, is_resumed, is_stopped, progress } = self;
-        let start = Start { material, folder, first, is_resumed, is_stopped };
+        let Self { material, folder, first, is_resumed, features, is_stopped, progress } = self;
+        let start = Start { material, folder, first, is_resumed, features, is_stopped };
         train::<B>(start, devices, &mut |event| progress.handle(event))
     }
+}
+
+/// Opens the folder that keeps the features of speech, if the config names one.
+fn feature_store(config: &Config) -> Result<Option<Arc<FeatureStore>>, ConfigError> {
+    let Some(cache) = &config.speech.feature_cache else { return Ok(None) };
+    FeatureStore::open(&cache.folder, cache.precision, cache.bytes()).map(Some).map_err(|problem| {
+        let words = format!("cannot be used: {problem}");
+        ConfigError::invalid("config", vec![Problem::conflict("speech.feature_cache", words)])
+    })
 }
 
 /// Every device needs an utterance of a batch.

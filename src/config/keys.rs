@@ -6,8 +6,8 @@
 
 use super::encoder_keys;
 use super::types::{
-    Ablation, ClassWeights, FusionKind, KlDirection, Negatives, OptimizerKind, Precision, Schedule, Similarity,
-    SpeechPooling, TextPooling,
+    Ablation, ClassWeights, FeaturePrecision, FusionKind, KlDirection, Negatives, OptimizerKind, Precision, Schedule,
+    Similarity, SpeechPooling, TextPooling,
 };
 use crate::method::Method;
 
@@ -220,6 +220,24 @@ const GENERAL: &[Key] = &[
         Kind::Boolean,
         "true for a loaded encoder, false for a fresh one",
         "keep the convolutions as they are",
+    ),
+    Key::open(
+        "speech.feature_cache",
+        Kind::Path,
+        "none: the convolutions run in every epoch",
+        "folder, relative to the current one, that keeps what frozen convolutions make of each utterance",
+    ),
+    Key::fixed(
+        "speech.feature_cache_precision",
+        Kind::Choice(FeaturePrecision::WORDS),
+        "\"f32\"",
+        "number format of what is kept; f16 takes half the disk and rounds",
+    ),
+    Key::fixed(
+        "speech.feature_cache_gib",
+        Kind::Number(Range::Positive),
+        "20.0",
+        "largest size of that folder; entries of other weights are removed for it, the oldest first",
     ),
     Key::fixed("model.method", Kind::Choice(Method::WORDS), "\"clasp\"", "the system"),
     Key::fixed(

@@ -25,8 +25,8 @@ use serde_json::{Map, Value};
 pub use architecture::{Architecture, Fusion};
 pub use problem::{ConfigError, Fault, Place, Problem};
 pub use types::{
-    Ablation, ClassWeights, Device, Devices, FusionKind, FusionVectors, KlDirection, Negatives, OptimizerKind,
-    Precision, Schedule, Similarity, SpeechPooling, TextPooling,
+    Ablation, ClassWeights, Device, Devices, FeaturePrecision, FusionKind, FusionVectors, KlDirection, Negatives,
+    OptimizerKind, Precision, Schedule, Similarity, SpeechPooling, TextPooling,
 };
 
 pub use crate::method::Method;
@@ -163,6 +163,32 @@ pub struct SpeechConfig {
     pub freeze_layers: usize,
     /// Whether the convolutions stay as they are.
     pub freeze_feature_encoder: bool,
+    /// Where what they make of each utterance is kept; only where they stay as they are.
+    pub feature_cache: Option<FeatureCacheConfig>,
+}
+
+/// The cache of what the feature encoder makes of each utterance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureCacheConfig {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The number format in it.
+    pub precision: FeaturePrecision,
+    /// Its largest size in GiB.
+    pub gib: f64,
+}
+
+impl FeatureCacheConfig {
+    /// Its largest size in bytes.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive number; one that is too large becomes the largest"
+    )]
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.gib * f64::from(1 << 30)) as u64
+    }
 }
 
 /// `[model]`: what the config says about the architecture. [`Architecture`] is what comes of it.

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::keys::{self, Preset};
-use super::{Config, DataSource, EncoderMap, EncoderSource, Method, TokenizerSource};
+use super::{Config, DataSource, EncoderMap, EncoderSource, FeaturePrecision, Method, TokenizerSource};
 
 /// The keys of `[loss]` that every method reads.
 pub(super) const COMMON_LOSS: [&str; 2] = ["loss.class_weights", "loss.label_smoothing"];
@@ -89,6 +89,17 @@ impl Config {
             ("speech.freeze_layers", json!(speech.freeze_layers)),
             ("speech.freeze_feature_encoder", json!(speech.freeze_feature_encoder)),
         ]);
+        if let Some(cache) = &speech.feature_cache {
+            values.extend(keyed([
+                ("speech.feature_cache", path(Some(&cache.folder))),
+                // In f32 the features are those of a run without a cache, so that nothing need be said of them.
+                (
+                    "speech.feature_cache_precision",
+                    if cache.precision == FeaturePrecision::F32 { Value::Null } else { json!(cache.precision) },
+                ),
+                ("speech.feature_cache_gib", json!(cache.gib)),
+            ]));
+        }
         for (section, source) in [("text", &text.source), ("speech", &speech.source)] {
             let (folder, map) = match source {
                 EncoderSource::Checkpoint { folder, overrides } => (Some(folder.as_path()), overrides),

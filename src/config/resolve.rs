@@ -79,8 +79,12 @@ impl Resolver<'_> {
         let method = self.choice("model.method", Method::from_word).unwrap_or(Method::Clasp);
         let reads = method.reads();
         let text = if reads.text() { self.text_encoder(has_init, dropout) } else { encoders::no_text() };
-        let speech =
-            if method.encodes_speech() { self.speech_encoder(has_init, dropout) } else { encoders::no_speech() };
+        let speech = if method.encodes_speech() {
+            self.speech_encoder(has_init, dropout)
+        } else {
+            self.check_no_feature_cache(method);
+            encoders::no_speech()
+        };
         let model = self.model(method, has_init, dropout);
         let loss = self.loss(&model);
         let config = Config { data, text, speech, model, loss, train, run };

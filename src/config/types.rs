@@ -189,6 +189,16 @@ choices! {
     }
 }
 
+choices! {
+    /// The number format in which the features of speech are stored.
+    FeaturePrecision {
+        /// As they are.
+        F32 = "f32",
+        /// Rounded to 16-bit floats (10 bits behind the point): half the disk.
+        F16 = "f16",
+    }
+}
+
 /// The device that computes: `auto`, `cpu`, `cuda` or `cuda:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {

@@ -1,9 +1,11 @@
 //! Which examples make a batch (a pure function of lengths, options, seed and epoch), and padding them into one.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::SAMPLE_RATE;
 use super::dataset::Example;
+use super::features::Features;
 use crate::random::{Random, mix};
 
 /// Batches that are sorted by length together: enough to find alike lengths, few enough to keep the order random.
@@ -24,8 +26,10 @@ pub struct Batch {
     pub tokens: Vec<i64>,
     /// Real tokens of each row.
     pub token_lengths: Vec<usize>,
-    /// [batch, longest], row by row, padded with zeros.
+    /// [batch, longest], row by row, padded with zeros; empty where the features of all examples are there.
     pub waveforms: Vec<f32>,
+    /// What the feature encoder makes of each waveform, where a cache has that; empty where there is no cache.
+    pub features: Vec<Option<Arc<Features>>>,
     /// Real samples of each row.
     pub sample_lengths: Vec<usize>,
     /// The classes, where known.
@@ -51,7 +55,7 @@ impl Batch {
         self.token_lengths.iter().copied().max().unwrap_or(0)
     }
 
-    /// The width of `waveforms`.
+    /// The width of `waveforms`, where there are any.
     #[must_use]
     pub fn longest_samples(&self) -> usize {
         self.sample_lengths.iter().copied().max().unwrap_or(0)
@@ -68,7 +72,12 @@ impl Batch {
             indices: self.indices[rows.clone()].to_vec(),
             ids: self.ids[rows.clone()].to_vec(),
             tokens: narrowed(&self.tokens, self.longest_tokens(), rows.clone(), &token_lengths),
-            waveforms: narrowed(&self.waveforms, self.longest_samples(), rows.clone(), &sample_lengths),
+            waveforms: if self.waveforms.is_empty() {
+                Vec::new()
+            } else {
+                narrowed(&self.waveforms, self.longest_samples(), rows.clone(), &sample_lengths)
+            },
+            features: self.features.get(rows.clone()).map(<[_]>::to_vec).unwrap_or_default(),
             labels: self.labels[rows].to_vec(),
             token_lengths,
             sample_lengths,
@@ -82,7 +91,7 @@ fn narrowed<T: Copy>(table: &[T], width: usize, rows: Range<usize>, lengths: &[u
     rows.flat_map(|row| table[row * width..row * width + longest].iter().copied()).collect()
 }
 
-/// Pads examples into a batch.
+/// Pads examples into a batch. Waveforms are left out where nothing needs them any more.
 #[must_use]
 pub fn collate(examples: &[Example], pad_token: u32) -> Batch {
     let mut batch = Batch {
@@ -93,14 +102,20 @@ pub fn collate(examples: &[Example], pad_token: u32) -> Batch {
         labels: examples.iter().map(|example| example.label).collect(),
         ..Batch::default()
     };
+    if examples.iter().any(|example| example.features.is_some()) {
+        batch.features = examples.iter().map(|example| example.features.clone()).collect();
+    }
+    let needs_waveforms = examples.iter().any(|example| example.features.is_none());
     let (longest_tokens, longest_samples) = (batch.longest_tokens(), batch.longest_samples());
     batch.tokens.reserve_exact(examples.len() * longest_tokens);
-    batch.waveforms.reserve_exact(examples.len() * longest_samples);
+    batch.waveforms.reserve_exact(if needs_waveforms { examples.len() * longest_samples } else { 0 });
     for (row, example) in examples.iter().enumerate() {
         batch.tokens.extend(example.tokens.iter().map(|token| i64::from(*token)));
         batch.tokens.resize((row + 1) * longest_tokens, i64::from(pad_token));
-        batch.waveforms.extend_from_slice(&example.waveform);
-        batch.waveforms.resize((row + 1) * longest_samples, 0.0);
+        if needs_waveforms {
+            batch.waveforms.extend_from_slice(&example.waveform);
+            batch.waveforms.resize((row + 1) * longest_samples, 0.0);
+        }
     }
     batch
 }
@@ -283,5 +298,32 @@ mod tests {
         assert_eq!((batch.token_lengths, batch.sample_lengths), (vec![3, 2], vec![1, 2]));
         assert_eq!((batch.indices, batch.labels), (vec![7, 3], vec![Some(1), None]));
         assert!(collate(&[], 1).is_empty());
+    }
+
+    #[test]
+    fn features_take_the_place_of_waveforms_where_all_are_there() {
+        let example = |waveform: &[f32], value: Option<f32>| Example {
+            tokens: vec![0, 2],
+            waveform: waveform.to_vec(),
+            features: value.map(|value| Arc::new(Features { frames: 1, channels: 1, values: vec![value] })),
+            ..Example::default()
+        };
+        let values = |batch: &Batch| -> Vec<Option<Vec<f32>>> {
+            batch.features.iter().map(|features| features.as_ref().map(|features| features.values.clone())).collect()
+        };
+        let (first, second) = (example(&[0.5], Some(7.0)), example(&[0.1, 0.2], Some(8.0)));
+        let full = collate(&[first.clone(), second], 1);
+        assert!(full.waveforms.is_empty());
+        assert_eq!((full.sample_lengths.clone(), values(&full)), (vec![1, 2], vec![Some(vec![7.0]), Some(vec![8.0])]));
+        let part = full.rows(1..2);
+        assert!(part.waveforms.is_empty());
+        assert_eq!((part.sample_lengths.clone(), values(&part)), (vec![2], vec![Some(vec![8.0])]));
+        let mixed = collate(&[first, example(&[0.1, 0.2], None)], 1);
+        assert_eq!(
+            (mixed.waveforms.as_slice(), values(&mixed)),
+            (&[0.5, 0.0, 0.1, 0.2][..], vec![Some(vec![7.0]), None])
+        );
+        assert_eq!(mixed.rows(0..1).waveforms, [0.5]);
+        assert!(collate(&[example(&[0.1], None)], 1).features.is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use super::audio;
+use super::features::Features;
 use super::labels::Labels;
 use super::manifest::{self, Row};
 use super::text::{Encoding, Tokenizer};
@@ -41,6 +42,8 @@ pub struct Example {
     pub tokens: Vec<u32>,
     /// Mono 16 kHz, cut, then normalised; empty where speech is not read.
     pub waveform: Vec<f32>,
+    /// What the feature encoder makes of it, where a cache has that.
+    pub features: Option<Arc<Features>>,
     /// Its class.
     pub label: Option<usize>,
     /// Whether `max_tokens` cut the text.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::DataError;
 use super::batch::{Batch, collate};
 use super::dataset::Dataset;
+use super::features::FeatureCache;
 
 /// Finished batches that a worker holds at most, beside the one it works on.
 const AHEAD: usize = 2;
@@ -26,7 +27,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts `workers` threads (at least 1) on the batches of `plan`, which are indices into `dataset`.
+    /// Starts `workers` threads (at least 1) on the batches of `plan`, which are indices into `dataset`. They also read
+    /// the features that a cache has.
     ///
     /// # Errors
     ///
@@ -36,6 +38,7 @@ impl Loader {
         plan: Vec<Vec<usize>>,
         pad_token: u32,
         workers: usize,
+        cache: Option<&FeatureCache>,
     ) -> Result<Self, DataError> {
         let count = plan.len();
         let workers = workers.clamp(1, count.max(1));
@@ -52,11 +55,12 @@ impl Loader {
         for worker in 0..workers {
             let (sender, receiver) = sync_channel(AHEAD);
             let (dataset, plan, is_stopped) = (Arc::clone(dataset), Arc::clone(&plan), Arc::clone(&is_stopped));
+            let cache = cache.cloned();
             let thread = std::thread::Builder::new()
                 .name(format!("decode-{worker}"))
                 .spawn(move || {
                     let own = plan.iter().skip(worker).step_by(workers);
-                    work(&dataset, own, pad_token, &is_stopped, &sender);
+                    work((&dataset, cache.as_ref()), own, pad_token, &is_stopped, &sender);
                 })
                 .map_err(|error| DataError::file(std::path::Path::new("a decoding thread"), &error))?;
             loader.channels.push(receiver);
@@ -112,7 +116,7 @@ impl Drop for Loader {
 }
 
 fn work<'plan>(
-    dataset: &Dataset,
+    (dataset, cache): (&Dataset, Option<&FeatureCache>),
     batches: impl Iterator<Item = &'plan Vec<usize>>,
     pad_token: u32,
     is_stopped: &AtomicBool,
@@ -126,7 +130,10 @@ fn work<'plan>(
                 return;
             }
             match dataset.example(*index) {
-                Ok(example) => examples.push(example),
+                Ok(mut example) => {
+                    example.features = cache.and_then(|cache| cache.get(&example.waveform));
+                    examples.push(example);
+                }
                 Err(problem) => problems.push(problem),
             }
         }
@@ -163,20 +170,20 @@ mod tests {
         let dataset = dataset(folder.path(), 23);
         let plan: Vec<Vec<usize>> = vec![vec![3, 1], vec![22], vec![0, 5, 7], vec![2], vec![9, 8], vec![11]];
         for workers in [0, 1, 2, 4, 99] {
-            let mut loader = Loader::new(&dataset, plan.clone(), 1, workers).unwrap();
+            let mut loader = Loader::new(&dataset, plan.clone(), 1, workers, None).unwrap();
             let batches: Vec<Batch> = loader.by_ref().map(Result::unwrap).collect();
             assert_eq!(batches.iter().map(|batch| batch.indices.clone()).collect::<Vec<_>>(), plan);
             assert_eq!(batches[2].sample_lengths, [400, 405, 407]);
             assert!(loader.next().is_none() && loader.waited() > Duration::ZERO);
         }
-        assert!(Loader::new(&dataset, Vec::new(), 1, 2).unwrap().next().is_none());
+        assert!(Loader::new(&dataset, Vec::new(), 1, 2, None).unwrap().next().is_none());
     }
 
     #[test]
     fn dropping_early_ends_the_threads() {
         let folder = tempfile::tempdir().unwrap();
         let dataset = dataset(folder.path(), 4);
-        let mut loader = Loader::new(&dataset, vec![vec![0, 1]; 10_000], 1, 3).unwrap();
+        let mut loader = Loader::new(&dataset, vec![vec![0, 1]; 10_000], 1, 3, None).unwrap();
         assert!(loader.next().is_some());
         drop(loader);
         // The threads' shares of the dataset are gone with them.
@@ -189,7 +196,7 @@ mod tests {
         let dataset = dataset(folder.path(), 6);
         std::fs::write(folder.path().join("3.wav"), "").unwrap();
         std::fs::remove_file(folder.path().join("4.wav")).unwrap();
-        let mut loader = Loader::new(&dataset, vec![vec![0], vec![1], vec![3, 4], vec![5]], 1, 2).unwrap();
+        let mut loader = Loader::new(&dataset, vec![vec![0], vec![1], vec![3, 4], vec![5]], 1, 2, None).unwrap();
         assert!(loader.next().unwrap().is_ok() && loader.next().unwrap().is_ok());
         let error = loader.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("utterance `3` (line 4)") && error.contains("utterance `4` (line 5)"), "{error}");

@@ -9,6 +9,7 @@ mod container;
 pub mod content;
 pub mod dataset;
 mod decode;
+pub mod features;
 pub mod hash;
 pub mod labels;
 pub mod loader;

@@ -5,9 +5,10 @@
 //! utterance's own frames, padded frames are zeroed before the positional convolution, and attention is masked.
 
 use burn::{
-    module::{Module, Param},
+    module::{Module, ModuleVisitor, Param},
     tensor::{Tensor, TensorData, backend::Backend},
 };
+use sha2::{Digest as _, Sha256};
 
 use super::{
     Encoded, Wav2Vec2Config,
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     config::Precision,
+    data::hash,
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
     profile::{self, Part},
@@ -231,14 +233,47 @@ impl<B: Backend> SpeechEncoder<B> {
 impl<B: Ops> SpeechEncoder<B> {
     /// `waveforms` [batch, samples], each normalised over its own samples, zero behind its valid ones.
     pub fn forward(&self, waveforms: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
-        let device = waveforms.device();
-        let convolve = || self.feature_encoder.forward(waveforms, lengths, mode.precision());
-        let (features, lengths) = profile::time::<B, _>(Part::FeatureEncoder, &device, convolve);
-        profile::time::<B, _>(Part::SpeechLayers, &device, || self.encode(features, lengths, mode))
+        let (features, lengths) = self.features(waveforms, lengths, mode.precision());
+        self.encode(features, lengths, mode)
     }
 
-    /// Frames [batch, frames, features] to hidden states.
-    fn encode(&self, features: Tensor<B, 3>, lengths: Lengths, mode: Mode<'_>) -> Encoded<B> {
+    /// What the feature encoder makes of waveforms [batch, samples]: [batch, frames, channels], and the valid frames of
+    /// each.
+    pub fn features(
+        &self,
+        waveforms: Tensor<B, 2>,
+        lengths: &Lengths,
+        precision: Precision,
+    ) -> (Tensor<B, 3>, Lengths) {
+        let device = waveforms.device();
+        let convolve = || self.feature_encoder.forward(waveforms, lengths, precision);
+        profile::time::<B, _>(Part::FeatureEncoder, &device, convolve)
+    }
+
+    /// Features [batch, frames, channels], as [`SpeechEncoder::features`] gives them, to hidden states. What lies behind
+    /// the valid frames may be any finite number.
+    pub fn encode(&self, features: Tensor<B, 3>, lengths: Lengths, mode: Mode<'_>) -> Encoded<B> {
+        let device = features.device();
+        profile::time::<B, _>(Part::SpeechLayers, &device, || self.hidden(features, lengths, mode))
+    }
+
+    /// What the features of a waveform depend on beside it, as the digits of a SHA-256: names, shapes and values of the
+    /// feature encoder's parameters, its strides and norms, the number format of its products, and the backend that
+    /// computes them.
+    #[must_use]
+    pub fn features_identity(&self, precision: Precision, backend: &str) -> String {
+        let mut hasher = Hasher(Sha256::new());
+        hasher.put(backend);
+        hasher.put(precision.word());
+        for layer in &self.feature_encoder.conv_layers {
+            hasher.put(&format!("stride {} {:?}", layer.stride, layer.kind));
+        }
+        self.feature_encoder.visit(&mut hasher);
+        hash::hexadecimal(&hasher.0.finalize())
+    }
+
+    /// Features [batch, frames, channels] to hidden states.
+    fn hidden(&self, features: Tensor<B, 3>, lengths: Lengths, mode: Mode<'_>) -> Encoded<B> {
         let [batch, frames, channels] = features.dims();
         let features = self.feature_projection.layer_norm.forward(features.reshape([batch * frames, channels]));
         let features = self.feature_projection.projection.forward_in(features, mode.precision());
@@ -306,6 +341,29 @@ impl<B: Ops> SpeechEncoder<B> {
             hidden = hidden * (to_tensor::<B>(&masked, [batch, 1, width], &device) * -1.0 + 1.0);
         }
         hidden
+    }
+}
+
+/// Takes in words and parameters.
+struct Hasher(Sha256);
+
+impl Hasher {
+    /// Words end in a zero, so that no two lists of them are the same bytes.
+    fn put(&mut self, word: &str) {
+        self.0.update(word);
+        self.0.update([0]);
+    }
+}
+
+impl<B: Backend> ModuleVisitor<B> for Hasher {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.put(name);
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+        let data = parameter.val().into_data().convert::<f32>();
+        self.put(&format!("{:?}", data.shape));
+        self.0.update(data.as_bytes());
     }
 }
 

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
-use super::{Adapter, Inputs, ModelConfig, speech_vector, text_vector, waveforms};
+use super::{Adapter, Inputs, ModelConfig, Speech, speech_states, speech_vector, text_vector};
 use crate::{
     config::TextPooling,
     encoder::{SpeechEncoder, TextEncoder},
@@ -63,7 +63,7 @@ impl<B: Ops> Baseline<B> {
     /// The whole forward pass.
     pub fn forward(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> Box<dyn Output<B>> {
         let text = self.encode_text(&inputs.tokens, &inputs.text_lengths, mode, device);
-        let speech = self.encode_speech(&inputs.waveforms, &inputs.speech_lengths, mode, device);
+        let speech = self.encode_speech(inputs.speech(), mode, device);
         let inputs = (!self.has_encoders).then(|| inputs.clone());
         self.head.forward(&Encoded { text, speech, inputs }, mode)
     }
@@ -87,7 +87,7 @@ impl<B: Ops> Baseline<B> {
         mode: Mode<'_>,
         device: &B::Device,
     ) -> Option<Tensor<B, 2>> {
-        self.head.classify_speech(&self.encode_speech(samples, lengths, mode, device)?, mode)
+        self.head.classify_speech(&self.encode_speech(Speech::Samples(samples, lengths), mode, device)?, mode)
     }
 
     fn encode_text(
@@ -102,15 +102,8 @@ impl<B: Ops> Baseline<B> {
         Some(Sequence { states, lengths, vector: text_vector(encoded, self.text_pooling, &self.adapter) })
     }
 
-    fn encode_speech(
-        &self,
-        samples: &[f32],
-        lengths: &Lengths,
-        mode: Mode<'_>,
-        device: &B::Device,
-    ) -> Option<Sequence<B>> {
-        let waveforms = waveforms(samples, lengths, device);
-        let encoded = self.speech_encoder.as_ref()?.forward(waveforms, lengths, mode);
+    fn encode_speech(&self, speech: Speech<'_>, mode: Mode<'_>, device: &B::Device) -> Option<Sequence<B>> {
+        let encoded = speech_states(self.speech_encoder.as_ref()?, speech, mode, device);
         let (states, lengths) = (encoded.hidden.clone(), encoded.lengths.clone());
         Some(Sequence { states, lengths, vector: speech_vector(encoded, &self.adapter) })
     }

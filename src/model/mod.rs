@@ -33,10 +33,44 @@ pub struct Inputs {
     pub tokens: Vec<i64>,
     /// Tokens of each example.
     pub text_lengths: Lengths,
-    /// Row-major [batch, samples], each normalised over its own samples, zero behind them.
+    /// Row-major [batch, samples], each normalised over its own samples, zero behind them; of no use where there are
+    /// `features`.
     pub waveforms: Vec<f32>,
     /// Samples of each example.
     pub speech_lengths: Lengths,
+    /// What the feature encoder makes of the waveforms, where that is known.
+    pub features: Option<Frames>,
+}
+
+/// What the feature encoder makes of a batch, on the host, padded on the right.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// Row-major [batch, frames, channels], zero behind the valid frames.
+    pub values: Vec<f32>,
+    /// Frames of each example.
+    pub lengths: Lengths,
+    /// Values of a frame.
+    pub channels: usize,
+}
+
+/// A batch of speech: what the encoder begins with.
+#[derive(Clone, Copy, Debug)]
+pub enum Speech<'a> {
+    /// Row-major samples [batch, samples].
+    Samples(&'a [f32], &'a Lengths),
+    /// What the feature encoder made of them.
+    Frames(&'a Frames),
+}
+
+impl Inputs {
+    /// The features where they are known, else the samples.
+    #[must_use]
+    pub fn speech(&self) -> Speech<'_> {
+        match &self.features {
+            Some(frames) => Speech::Frames(frames),
+            None => Speech::Samples(&self.waveforms, &self.speech_lengths),
+        }
+    }
 }
 
 /// Every representation of a batch, by the words of the specification.
@@ -221,17 +255,32 @@ fn speech_vector<B: Ops>(encoded: encoder::Encoded<B>, adapter: &Adapter<B>) -> 
     }
 }
 
-/// Row-major samples as a tensor [batch, samples].
-fn waveforms<B: Backend>(samples: &[f32], lengths: &Lengths, device: &B::Device) -> Tensor<B, 2> {
-    let shape = [lengths.batch(), lengths.longest()];
-    Tensor::from_data(TensorData::new(samples.to_vec(), shape), device)
+/// The hidden states of a batch of speech.
+fn speech_states<B: Ops>(
+    encoder: &SpeechEncoder<B>,
+    speech: Speech<'_>,
+    mode: Mode<'_>,
+    device: &B::Device,
+) -> encoder::Encoded<B> {
+    match speech {
+        Speech::Samples(samples, lengths) => {
+            let shape = [lengths.batch(), lengths.longest()];
+            let waveforms = || Tensor::from_data(TensorData::new(samples.to_vec(), shape), device);
+            encoder.forward(profile::time::<B, _>(Part::Data, device, waveforms), lengths, mode)
+        }
+        Speech::Frames(Frames { values, lengths, channels }) => {
+            let shape = [lengths.batch(), lengths.longest(), *channels];
+            let features = || Tensor::from_data(TensorData::new(values.clone(), shape), device);
+            encoder.encode(profile::time::<B, _>(Part::Data, device, features), lengths.clone(), mode)
+        }
+    }
 }
 
 impl<B: Ops> Clasp<B> {
     /// The whole forward pass.
     pub fn forward(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> ClaspOutput<B> {
         let text = self.encode_text(&inputs.tokens, &inputs.text_lengths, mode, device);
-        let speech = self.encode_speech(&inputs.waveforms, &inputs.speech_lengths, mode, device);
+        let speech = self.encode_speech(inputs.speech(), mode, device);
         profile::time::<B, _>(Part::Fusion, device, || self.heads(text, speech, mode))
     }
 
@@ -240,16 +289,9 @@ impl<B: Ops> Clasp<B> {
         text_vector(self.text_encoder.forward(tokens, lengths, mode, device), self.text_pooling, &self.adapter)
     }
 
-    /// `r_a`: row-major samples [batch, samples] -> [batch, hidden].
-    pub fn encode_speech(
-        &self,
-        samples: &[f32],
-        lengths: &Lengths,
-        mode: Mode<'_>,
-        device: &B::Device,
-    ) -> Tensor<B, 2> {
-        let waveforms = profile::time::<B, _>(Part::Data, device, || waveforms(samples, lengths, device));
-        speech_vector(self.speech_encoder.forward(waveforms, lengths, mode), &self.adapter)
+    /// `r_a`: [batch, hidden].
+    pub fn encode_speech(&self, speech: Speech<'_>, mode: Mode<'_>, device: &B::Device) -> Tensor<B, 2> {
+        speech_vector(speech_states(&self.speech_encoder, speech, mode, device), &self.adapter)
     }
 
     /// The text classifier alone, where there is no speech: [batch, hidden] -> [batch, labels].

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
-use super::{Baseline, Clasp, ClaspOutput, Inputs, ModelConfig, TERMS};
+use super::{Baseline, Clasp, ClaspOutput, Inputs, ModelConfig, Speech, TERMS};
 use crate::{
     encoder::{SpeechEncoder, TextEncoder},
     loss::{Contrasted, LossConfig, Targets, losses_against},
@@ -20,6 +20,9 @@ pub trait System<B: Ops>: Module<B> {
     /// The names of its loss terms, without their sum.
     fn terms(&self) -> &'static [&'static str];
 
+    /// wav2vec 2.0, where the method has it.
+    fn speech_encoder(&self) -> Option<&SpeechEncoder<B>>;
+
     /// The whole forward pass.
     fn outputs(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> Box<dyn Output<B>>;
 }
@@ -27,6 +30,10 @@ pub trait System<B: Ops>: Module<B> {
 impl<B: Ops> System<B> for Clasp<B> {
     fn terms(&self) -> &'static [&'static str] {
         TERMS
+    }
+
+    fn speech_encoder(&self) -> Option<&SpeechEncoder<B>> {
+        Some(&self.speech_encoder)
     }
 
     fn outputs(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> Box<dyn Output<B>> {
@@ -138,7 +145,8 @@ impl<B: Ops> AnySystem<B> {
     ) -> Option<Tensor<B, 2>> {
         match self {
             Self::Clasp(model) => {
-                Some(model.classify_speech(model.encode_speech(samples, lengths, mode, device), mode))
+                let speech = model.encode_speech(Speech::Samples(samples, lengths), mode, device);
+                Some(model.classify_speech(speech, mode))
             }
             Self::Baseline(model) => model.classify_speech(samples, lengths, mode, device),
         }
@@ -150,6 +158,13 @@ impl<B: Ops> System<B> for AnySystem<B> {
         match self {
             Self::Clasp(model) => model.terms(),
             Self::Baseline(model) => model.terms(),
+        }
+    }
+
+    fn speech_encoder(&self) -> Option<&SpeechEncoder<B>> {
+        match self {
+            Self::Clasp(model) => Some(&model.speech_encoder),
+            Self::Baseline(model) => model.speech_encoder.as_ref(),
         }
     }
 

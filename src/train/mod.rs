@@ -25,9 +25,11 @@ use burn::{backend::Autodiff, module::AutodiffModule};
 
 use crate::{
     checkpoint::{self, CheckpointError},
+    config::Precision,
     data::{
         batch::{Batch, BatchOptions, plan},
         dataset::Dataset,
+        features::{FeatureCache, FeatureStore},
         loader::Loader,
     },
     device::Chosen,
@@ -101,6 +103,8 @@ pub struct Start<'a> {
     pub first: Chosen,
     /// Whether to go on from `last/`.
     pub is_resumed: bool,
+    /// Where the features of speech are kept.
+    pub features: Option<&'a Arc<FeatureStore>>,
     /// Set by the user who wants the run to stop.
     pub is_stopped: &'a AtomicBool,
 }
@@ -113,7 +117,8 @@ pub struct Start<'a> {
 pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnMut(&Event)) -> anyhow::Result<Outcome> {
     let [first, others @ ..] = devices else { anyhow::bail!("there is no device to train on") };
     if others.is_empty() {
-        let (replica, notes) = Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first)?;
+        let (replica, notes) =
+            Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
         return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
     }
     let meeting = Meeting::new(devices.len());
@@ -126,7 +131,8 @@ pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnM
             Ok(sender)
         });
         let led = orders.collect::<std::io::Result<Vec<_>>>().map_err(anyhow::Error::from).and_then(|others| {
-            let (mut replica, notes) = Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first)?;
+            let (mut replica, notes) =
+                Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
             replica.join(Member::join(0, devices.len(), Arc::clone(&meeting), first)?);
             Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
         });
@@ -144,7 +150,8 @@ fn serve<B: Ops>(
     orders: &Receiver<StepPlan>,
 ) {
     let work = || -> anyhow::Result<()> {
-        let (mut replica, _) = Replica::<B, _>::open(start.material, start.folder, start.is_resumed, device)?;
+        let (mut replica, _) =
+            Replica::<B, _>::open(start.material, start.folder, start.is_resumed, device, start.features)?;
         replica.join(Member::join(rank, count, Arc::clone(&meeting), device)?);
         while let Ok(plan) = orders.recv() {
             replica.step(&plan)?;
@@ -191,6 +198,9 @@ struct Trainer<'a, B: Ops> {
     is_stopped: &'a AtomicBool,
     tell: &'a mut dyn FnMut(&Event),
     team: Team<B>,
+    features: Option<&'a Arc<FeatureStore>>,
+    /// What keeps the features for scoring, which is in f32 whatever the run trains in.
+    scoring_cache: Option<FeatureCache>,
     state: State,
     log: Log,
     events: Events,
@@ -206,7 +216,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         notes: &[String],
         tell: &'a mut dyn FnMut(&Event),
     ) -> anyhow::Result<Self> {
-        let Start { material, folder, first, is_resumed, is_stopped } = start;
+        let Start { material, folder, first, is_resumed, features, is_stopped } = start;
         for note in notes {
             tell(&Event::Message(note));
         }
@@ -224,8 +234,22 @@ impl<'a, B: Ops> Trainer<'a, B> {
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
         let events = Events::open(&folder.events(), state.step)?;
-        let mut trainer =
-            Self { material, folder, device, first, is_stopped, tell, team, state, log, events, total_steps: 0 };
+        let scoring_cache = features.and_then(|store| team.replica.feature_cache(store, Precision::F32));
+        let mut trainer = Self {
+            material,
+            folder,
+            device,
+            first,
+            is_stopped,
+            tell,
+            team,
+            features,
+            scoring_cache,
+            state,
+            log,
+            events,
+            total_steps: 0,
+        };
         trainer.total_steps = trainer.count_steps()?;
         Ok(trainer)
     }
@@ -276,7 +300,8 @@ impl<'a, B: Ops> Trainer<'a, B> {
         let steps = plan.len().div_ceil(window);
         let rest = plan.get(self.state.batches..).unwrap_or_default().to_vec();
         let mut done = self.state.batches / window;
-        let mut loader = Loader::new(&self.material.train, rest, self.material.pad_token(), config.run.workers)?;
+        let (pad_token, cache) = (self.material.pad_token(), self.team.replica.cache());
+        let mut loader = Loader::new(&self.material.train, rest, pad_token, config.run.workers, cache)?;
         loop {
             let batches: Vec<Batch> = loader.by_ref().take(window).collect::<Result<_, _>>().context("data.train")?;
             if batches.is_empty() {
@@ -284,6 +309,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             }
             let entry = self.step(&batches)?;
             done += 1;
+            self.tell_of_features();
             (self.tell)(&Event::Step { entry: &entry, done, of: steps });
             if entry.step.is_multiple_of(config.train.log_every_steps) {
                 self.write(&Entry::Step(entry))?;
@@ -298,6 +324,13 @@ impl<'a, B: Ops> Trainer<'a, B> {
         let waited = loader.waited();
         drop(loader);
         self.end_epoch(started, waited)
+    }
+
+    /// Tells what the user should know of the feature cache.
+    fn tell_of_features(&mut self) {
+        for note in self.features.iter().flat_map(|store| store.take_notes()) {
+            (self.tell)(&Event::Message(&note));
+        }
     }
 
     /// Appends a line to the log, and its scalars for TensorBoard.
@@ -421,6 +454,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             batch_seconds: train.batch_seconds,
             workers: self.material.config.run.workers,
             pad_token: self.material.pad_token(),
+            cache: self.scoring_cache.as_ref(),
         };
         let (tell, is_stopped) = (&mut *self.tell, self.is_stopped);
         let of = Some(dataset.len());

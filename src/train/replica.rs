@@ -1,7 +1,7 @@
 //! One device's part of training: its copy of the model and of the optimiser, and the steps that it takes together with
 //! the other devices. All copies stay equal, since each makes the same update from the same summed gradients.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use burn::{
@@ -20,7 +20,10 @@ use super::{
 use crate::{
     checkpoint::{self, parameters},
     config::{LossConfig, OptimizerKind, Precision},
-    data::batch::Batch,
+    data::{
+        batch::Batch,
+        features::{FeatureCache, FeatureStore},
+    },
     inference,
     loss::{Contrasted, Targets},
     memory::{self, Doing},
@@ -158,6 +161,8 @@ pub struct Replica<B: Ops, M = Clasp<Autodiff<B>>> {
     optimizer: Optimizer<Autodiff<B>>,
     objective: Objective,
     member: Member<B>,
+    /// What keeps the features of speech.
+    cache: Option<FeatureCache>,
     /// The run's last checkpoint, named where memory runs out.
     last: PathBuf,
 }
@@ -172,6 +177,7 @@ impl<B: Ops> Replica<B, AnySystem<Autodiff<B>>> {
         folder: &RunFolder,
         is_resumed: bool,
         device: &B::Device,
+        features: Option<&Arc<FeatureStore>>,
     ) -> anyhow::Result<(Self, Vec<String>)> {
         let mut optimizer = Optimizer::new(optimizer_config(material));
         let (model, notes) = if is_resumed {
@@ -182,7 +188,9 @@ impl<B: Ops> Replica<B, AnySystem<Autodiff<B>>> {
             setup::model::<B>(material, device)?
         };
         let replica = Self::new(model, optimizer, Objective::of(material), device);
-        Ok((Self { last: folder.last(), ..replica }, notes))
+        let precision = replica.objective.precision;
+        let cache = features.and_then(|store| replica.feature_cache(store, precision));
+        Ok((Self { last: folder.last(), cache, ..replica }, notes))
     }
 }
 
@@ -191,7 +199,19 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
     #[must_use]
     pub fn new(model: M, optimizer: Optimizer<Autodiff<B>>, objective: Objective, device: &B::Device) -> Self {
         let (model, member, last) = (Held::new(model), Member::alone(), PathBuf::new());
-        Self { device: device.clone(), model, optimizer, objective, member, last }
+        Self { device: device.clone(), model, optimizer, objective, member, cache: None, last }
+    }
+
+    /// The cache of what the feature encoder makes of speech in a number format.
+    #[must_use]
+    pub fn feature_cache(&self, store: &Arc<FeatureStore>, precision: Precision) -> Option<FeatureCache> {
+        inference::feature_cache(store, self.model(), precision, &B::name(&self.device))
+    }
+
+    /// The cache of the features that it trains on.
+    #[must_use]
+    pub fn cache(&self) -> Option<&FeatureCache> {
+        self.cache.as_ref()
     }
 
     /// Takes a place among the devices.
@@ -283,7 +303,10 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
         let random = part.randomness.map(|(run, batch)| StepRandom::new(seed(run), batch));
         let mode =
             random.as_ref().map_or_else(Mode::evaluation, Mode::training).with_precision(self.objective.precision);
-        let output = self.model.get().outputs(&inference::inputs(&part.batch), mode, &self.device);
+        let (model, cache) = (self.model.get(), self.cache.as_ref());
+        let inputs = inference::inputs_with(&part.batch, model, cache, mode.precision(), &self.device);
+        let output = model.outputs(&inputs, mode, &self.device);
+        drop(inputs);
         let gathered = if is_gathered { self.gather(Some(&*output), start, size)? } else { None };
         let objective = &self.objective;
         let targets = Targets::new(

@@ -38,6 +38,7 @@ fn batch(name: &str) -> Batch {
         token_lengths: inputs.text_lengths.valid().to_vec(),
         waveforms: inputs.waveforms,
         sample_lengths: inputs.speech_lengths.valid().to_vec(),
+        features: Vec::new(),
         labels: labels.into_iter().map(Some).collect(),
     }
 }

@@ -62,6 +62,7 @@ fn batch(utterances: &[&Utterance], more_tokens: usize, more_samples: usize, pad
         text_lengths: Lengths::new(utterances.iter().map(|one| one.tokens.len()).collect(), longest_text),
         waveforms: Vec::new(),
         speech_lengths: Lengths::new(utterances.iter().map(|one| one.samples.len()).collect(), longest_speech),
+        features: None,
     };
     for one in utterances {
         let (tokens, samples) = match padding {

@@ -75,6 +75,7 @@ impl Reference {
             text_lengths: Lengths::new(text_lengths, longest_text),
             waveforms,
             speech_lengths: Lengths::new(samples, longest_speech),
+            features: None,
         };
         Self { inputs, labels, expected, trajectory }
     }

@@ -195,6 +195,7 @@ fn part(inputs: &Inputs, examples: Range<usize>) -> Inputs {
         text_lengths: Lengths::new(inputs.text_lengths.valid()[examples.clone()].to_vec(), tokens),
         waveforms: inputs.waveforms[examples.start * samples..examples.end * samples].to_vec(),
         speech_lengths: Lengths::new(inputs.speech_lengths.valid()[examples].to_vec(), samples),
+        features: None,
     }
 }
 

@@ -5,9 +5,11 @@ use toml::Value;
 
 use super::super::keys::Kind;
 use super::super::problem::Fault;
-use super::super::types::{SpeechPooling, TextPooling};
+use super::super::types::{FeaturePrecision, SpeechPooling, TextPooling};
 use super::super::validate::{self, show};
-use super::super::{EncoderMap, EncoderSource, SpeechConfig, TextConfig, TokenizerSource, encoder_keys};
+use super::super::{
+    EncoderMap, EncoderSource, FeatureCacheConfig, Method, SpeechConfig, TextConfig, TokenizerSource, encoder_keys,
+};
 use super::reader::Resolver;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,14 @@ pub(super) fn no_text() -> TextConfig {
 /// `[speech]` of a method that reads no speech.
 pub(super) fn no_speech() -> SpeechConfig {
     let source = EncoderSource::Absent;
-    SpeechConfig { source, pooling: None, freeze: false, freeze_layers: 0, freeze_feature_encoder: false }
+    SpeechConfig {
+        source,
+        pooling: None,
+        freeze: false,
+        freeze_layers: 0,
+        freeze_feature_encoder: false,
+        feature_cache: None,
+    }
 }
 
 impl Resolver<'_> {
@@ -53,12 +62,48 @@ impl Resolver<'_> {
         let source = self.encoder(Modality::Speech, has_init, dropout);
         let is_loaded = !matches!(source, EncoderSource::Fresh { .. });
         let default = (!has_init).then_some(SpeechPooling::Mean);
+        let freeze = self.boolean("speech.freeze");
+        let freeze_layers = self.integer("speech.freeze_layers");
+        let freeze_feature_encoder = self.stated_boolean("speech.freeze_feature_encoder").unwrap_or(is_loaded);
         SpeechConfig {
             source,
             pooling: self.choice("speech.pooling", SpeechPooling::from_word).or(default),
-            freeze: self.boolean("speech.freeze"),
-            freeze_layers: self.integer("speech.freeze_layers"),
-            freeze_feature_encoder: self.stated_boolean("speech.freeze_feature_encoder").unwrap_or(is_loaded),
+            freeze,
+            freeze_layers,
+            freeze_feature_encoder,
+            feature_cache: self.feature_cache(freeze || freeze_layers > 0 || freeze_feature_encoder),
+        }
+    }
+
+    /// The cache of what the convolutions make of speech; `is_frozen`: they stay as they are.
+    fn feature_cache(&mut self, is_frozen: bool) -> Option<FeatureCacheConfig> {
+        let folder = self.text("speech.feature_cache").map(|text| self.surroundings.current_folder.join(text));
+        let precision = self.choice("speech.feature_cache_precision", FeaturePrecision::from_word);
+        let gib = self.number("speech.feature_cache_gib");
+        let Some(folder) = folder else {
+            for path in ["speech.feature_cache_precision", "speech.feature_cache_gib"] {
+                if self.is_flag(path) && !self.is_rejected(&["speech.feature_cache"]) {
+                    self.conflict(path, "is set, but there is no speech.feature_cache: set it, or remove this");
+                }
+            }
+            return None;
+        };
+        let freezes = ["speech.freeze", "speech.freeze_layers", "speech.freeze_feature_encoder"];
+        if !is_frozen && !self.is_rejected(&freezes) {
+            let reason = "keeps what the convolutions make of speech, but they train: set speech.freeze_feature_encoder \
+                          = true, or remove it";
+            self.conflict("speech.feature_cache", reason);
+        }
+        Some(FeatureCacheConfig { folder, precision: precision.unwrap_or(FeaturePrecision::F32), gib })
+    }
+
+    /// A file may serve several methods; a flag may not ask for a cache of what the method never computes.
+    pub(super) fn check_no_feature_cache(&mut self, method: Method) {
+        for path in ["speech.feature_cache", "speech.feature_cache_precision", "speech.feature_cache_gib"] {
+            if self.set(path).is_some_and(|value| value.as_str() != Some("")) && self.is_flag(path) {
+                let reason = format!("is of wav2vec 2.0, which model.method = {method} does not read: remove one");
+                self.conflict(path, reason);
+            }
         }
     }
 

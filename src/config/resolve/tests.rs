@@ -1,5 +1,6 @@
 //! Tests of the resolver: every built-in config, every key, the rules between keys, paths, the round trip.
 
+use super::super::FeaturePrecision;
 use super::super::builtin::BUILT_IN;
 use super::super::keys::{Kind, Preset};
 use super::super::{EncoderMap, TokenizerSource};
@@ -9,6 +10,9 @@ use super::*;
 const BASE: &str = "/base";
 const LOADED: &str = "[data]\ntrain = 'train.jsonl'\ndev = 'dev.jsonl'\ntest = '/t/test.jsonl'\n\
     [text]\ncheckpoint = 'models/roberta'\n[speech]\ncheckpoint = 'models/wav2vec2'\n";
+/// Ends in the section `[speech]`.
+const CACHED: &str = "[data]\ntrain = 'train.jsonl'\n[text]\ncheckpoint = 'models/roberta'\n\
+    [speech]\ncheckpoint = 'models/wav2vec2'\nfeature_cache = 'features'\n";
 const FRESH: &str = "[data]\ntrain = 'train.jsonl'\ndev = 'dev.jsonl'\ntest = 'test.jsonl'\n\
     [text]\ntokenizer = 'train'\n[text.config]\nmax_position_embeddings = 600\n[speech.config]\n";
 const INITIAL: &str = "[data]\ntrain = 'train.jsonl'\n[train]\ninit = 'runs/first/best'\n";
@@ -46,6 +50,8 @@ fn other_configs_survive_the_round_trip() {
         (LOADED, &["model.ablation=no-multi-head", "train.clip_norm=1", "train.patience=3", "train.batch_seconds=60"]),
         (LOADED, &["model.fusion.kind=attention", "model.ablation=no-contrastive", "run.device=cuda:0,1"]),
         (FRESH, &["model.dropout=0.25", "train.seed=9223372036854775807", "train.learning_rate=3e-5"]),
+        (CACHED, &[]),
+        (CACHED, &["speech.feature_cache_precision=f16", "speech.feature_cache_gib=0.5"]),
         (INITIAL, &["model.dropout=0.1", "loss.kl=0.30000000000000004", "model.ablation=no-multi-head"]),
         (INITIAL, &["speech.config.layerdrop=0.1", "data.labels=[\"a \\\"b\\\"\", 'c\\d', 'é\u{1F600}']"]),
     ];
@@ -269,11 +275,38 @@ fn rules_between_keys() {
         (LOADED, &["model.dropout=0", "model.fusion.dropout=0.2"], "both on the command line"),
         (LOADED, &["model.dropout=0", "speech.config.hidden_dropout=0.2"], "both on the command line"),
         (LOADED, &["model.ablation=no-kl", "loss.kl=0.2"], "takes this term out"),
+        (CACHED, &["speech.freeze_feature_encoder=false"], "but they train: set speech.freeze_feature_encoder = true"),
+        (
+            FRESH,
+            &["speech.feature_cache=features"],
+            "`speech.feature_cache` keeps what the convolutions make of speech",
+        ),
+        (LOADED, &["speech.feature_cache_gib=3"], "there is no speech.feature_cache: set it"),
+        (
+            LOADED,
+            &["model.method=text", "speech.feature_cache=features"],
+            "is of wav2vec 2.0, which model.method = text does not read",
+        ),
         (LOADED, &["model.ablation=no-multi-head", "model.fusion.kind=multi_head"], "remove one of them"),
     ] {
         let found = lines(load(text, overrides));
         assert!(found.len() == 1 && found.iter().all(|line| line.contains(part)), "{overrides:?}: {found:?}");
     }
+}
+
+#[test]
+fn a_feature_cache_needs_convolutions_that_stay() {
+    let cache = load(CACHED, &["speech.feature_cache_gib=0.5"]).unwrap().speech.feature_cache.unwrap();
+    assert_eq!((cache.folder.as_path(), cache.bytes()), (Path::new("/base/features"), 1 << 29));
+    assert_eq!(cache.precision, FeaturePrecision::F32);
+    for flags in [&["speech.freeze=true"][..], &["speech.freeze_layers=1"], &["speech.freeze_feature_encoder=true"]] {
+        let config = load(FRESH, &[flags, &["speech.feature_cache=/features"]].concat()).unwrap();
+        assert_eq!(config.speech.feature_cache.unwrap().folder, Path::new("/features"));
+    }
+    // Of a method that does not read speech, or without the cache, a file's keys are left alone.
+    let text = format!("{CACHED}feature_cache_precision = 'f16'\n");
+    assert_eq!(load(&text, &["model.method=text"]).unwrap().speech.feature_cache, None);
+    assert_eq!(load(&text, &["speech.feature_cache="]).unwrap().speech.feature_cache, None);
 }
 
 #[test]
@@ -463,7 +496,8 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
     let demo = "[data.demo]\n[text]\ntokenizer = 'train'\n[text.config]\n[speech.config]\n";
     let text = match key.path {
         path if path.starts_with("data.demo") => demo,
-        "text.checkpoint" | "speech.checkpoint" => LOADED,
+        "text.checkpoint" | "speech.checkpoint" | "speech.feature_cache" => LOADED,
+        path if path.starts_with("speech.feature_cache_") => CACHED,
         "train.init" => INITIAL,
         _ => FRESH,
     };

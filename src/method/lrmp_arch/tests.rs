@@ -62,6 +62,7 @@ fn inputs(expected: &BTreeMap<String, Stored>) -> Inputs {
         text_lengths: lengths("text_lengths", of("tokens")),
         waveforms: single(of("waveforms")),
         speech_lengths: lengths("speech_lengths", of("waveforms")),
+        features: None,
     }
 }
 
@@ -149,6 +150,7 @@ fn padding_changes_nothing() {
             text_lengths: Lengths::full(1, words),
             waveforms: all.waveforms[row * samples..row * samples + heard].to_vec(),
             speech_lengths: Lengths::full(1, heard),
+            features: None,
         };
         let alone = doubles(network.of(&one, Mode::evaluation(), &FlexDevice).logits.into_data());
         assert!(error(&alone, &together[3 * row..3 * row + 3], 0.0) < 1e-5);
