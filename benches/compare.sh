@@ -4,13 +4,15 @@
 #
 #   benches/compare.sh --size base --batch-size 4 --seconds 4.5 --tokens 20 --threads 2
 #
-# ROUNDS (3), JOBS ("train predict"), CLASP (target/release/clasp) and PYTHON (uv run) change what is run and how often.
+# ROUNDS (3), JOBS ("train predict"), CLASP (target/release/clasp) and PYTHON (uv run) change what is run and how often;
+# OURS are more arguments for clasp alone, as in OURS=--feature-cache JOBS=train.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rounds=${ROUNDS:-3}
 clasp=${CLASP:-target/release/clasp}
 read -ra python <<<"${PYTHON:-uv run}"
+read -ra more <<<"${OURS:-}"
 results=$(mktemp)
 trap 'rm -f -- "$results"' EXIT
 
@@ -21,7 +23,7 @@ for job in ${JOBS:-train predict}; do
     if ((round % 2 == 0)); then order=(theirs ours); fi
     for who in "${order[@]}"; do
       case $who in
-        ours) "$clasp" bench --only "$job" "$@" ;;
+        ours) "$clasp" bench --only "$job" "${more[@]}" "$@" ;;
         theirs) "${python[@]}" scripts/clasp_torch.py bench --only "$job" "$@" ;;
       esac | tee -a "$results" >&2
     done

@@ -428,6 +428,10 @@ pub struct BenchArguments {
     /// JSON list of [tokens, samples]: time an epoch over these instead of one batch
     #[arg(long, value_name = "FILE")]
     pub lengths: Option<PathBuf>,
+    /// Train with the features of the frozen convolutions from a cache in the system's temporary folder, which the steps
+    /// before the timed ones fill
+    #[arg(long)]
+    pub feature_cache: bool,
     /// Also how the time is shared out, and how fast the device multiplies matrices; a step then takes a little longer
     #[arg(long)]
     pub profile: bool,

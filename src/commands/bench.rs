@@ -1,6 +1,7 @@
 //! `clasp bench`: seconds of a training step and of a prediction, on the shapes and dropouts of
 //! `scripts/clasp_torch.py bench`, with the same fields.
 
+mod cached;
 mod profile;
 
 use std::{
@@ -13,6 +14,7 @@ use burn::{backend::Autodiff, module::AutodiffModule};
 use serde_json::json;
 
 use super::{count, write_output};
+use cached::Cached;
 use clasp::{
     checkpoint::parameters::trainable,
     cli::{BenchArguments, Job, Size},
@@ -49,6 +51,7 @@ const LEARNING_RATE: f64 = 1e-5;
 /// # Errors
 /// A device that is not there; a lengths file that cannot be read.
 pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
+    cached::check(arguments)?;
     let chosen = device::choose(arguments.device)?;
     if arguments.threads > 0 {
         rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("--threads")?;
@@ -262,7 +265,12 @@ impl Task for Work<'_> {
             let times = match job {
                 Job::Train => {
                     let mut trainee = Trainee::new(current, &self.model, self.arguments.precision);
-                    let times = self.time::<B>(device, || trainee.epoch(&batches, device));
+                    let cached =
+                        self.arguments.feature_cache.then(|| Cached::new(&batches, &trainee, device)).transpose()?;
+                    let times = self.time::<B>(device, || match &cached {
+                        Some(cached) => cached.epoch(&mut trainee, device),
+                        None => trainee.epoch(&batches, device),
+                    });
                     model = trainee.model.map(|model| model.valid());
                     times
                 }
@@ -338,6 +346,9 @@ impl Work<'_> {
             "steps": self.arguments.steps,
             "peak_gib": peak_gib(),
         });
+        if self.arguments.feature_cache && kind == Job::Train {
+            row["feature_cache"] = true.into();
+        }
         if let Some((spent, rate)) = profile {
             row["profile"] = profile::object(spent, kind, times.len() as f64, median, rate);
         }
@@ -378,24 +389,27 @@ impl<B: Ops> Trainee<B> {
     /// One optimiser step for each batch.
     fn epoch(&mut self, batches: &[(Inputs, Vec<usize>)], device: &B::Device) {
         for (inputs, labels) in batches {
-            let Some(model) = self.model.take() else { return };
-            self.step += 1;
-            let random = StepRandom::new(0, self.step);
-            let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
-            let targets = Targets::new(labels, LABELS, &[], 0.0);
-            let terms =
-                recorder::time::<B, _>(Part::Losses, device, || losses(&output, &targets, &LossConfig::default()));
-            drop(output);
-            let total = terms.total.clone();
-            drop(terms);
-            let mut window = GradientWindow::default();
-            let gradients = recorder::time::<B, _>(Part::Backward, device, || total.backward());
-            let optimizer = &mut self.optimizer;
-            self.model = Some(recorder::time::<B, _>(Part::Optimizer, device, || {
-                window.add::<Autodiff<B>, _>(&model, gradients);
-                optimizer.step(model, &mut window, 1.0, 1.0)
-            }));
+            self.step(inputs, labels, device);
         }
+    }
+
+    fn step(&mut self, inputs: &Inputs, labels: &[usize], device: &B::Device) {
+        let Some(model) = self.model.take() else { return };
+        self.step += 1;
+        let random = StepRandom::new(0, self.step);
+        let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
+        let targets = Targets::new(labels, LABELS, &[], 0.0);
+        let terms = recorder::time::<B, _>(Part::Losses, device, || losses(&output, &targets, &LossConfig::default()));
+        drop(output);
+        let total = terms.total.clone();
+        drop(terms);
+        let mut window = GradientWindow::default();
+        let gradients = recorder::time::<B, _>(Part::Backward, device, || total.backward());
+        let optimizer = &mut self.optimizer;
+        self.model = Some(recorder::time::<B, _>(Part::Optimizer, device, || {
+            window.add::<Autodiff<B>, _>(&model, gradients);
+            optimizer.step(model, &mut window, 1.0, 1.0)
+        }));
     }
 }
 
