@@ -29,7 +29,7 @@ fn fixture(name: &str) -> std::path::PathBuf {
 }
 
 /// The reference's inputs as the data path gives them.
-fn batch(name: &str) -> Batch {
+pub fn batch(name: &str) -> Batch {
     let Reference { inputs, labels, .. } = Reference::read(&fixture(name));
     Batch {
         indices: (0..labels.len()).collect(),

@@ -15,6 +15,7 @@ mod compare;
 mod config;
 mod corpora;
 mod devices;
+mod features;
 mod fuzz;
 mod hub;
 mod invariance;
