@@ -317,7 +317,9 @@ impl Work<'_> {
             batch.len() * self.model.frames(batch.iter().map(|shape| shape.1).max().unwrap_or(0))
         };
         let rows = self.shapes.iter().map(frames).max().unwrap_or(1);
-        profile::matrix_rate::<B>(&self.model, rows, self.arguments.precision, device)
+        let Some(speech) = &self.model.speech_encoder else { return f64::NAN };
+        let shape = [rows, speech.hidden_size, speech.intermediate_size];
+        recorder::matrix_rate::<B>(shape, self.arguments.precision, device)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "steps are few")]

@@ -1,6 +1,6 @@
 //! `clasp compare`: a plan's runs, one after another or several at a time, and the table of what came of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +14,21 @@ use clasp::{
     cli::CompareArguments,
     compare::{
         CompareError, Plan,
+        guess::Work,
         result::Results,
         run::{self, Means, Summary},
         standing::{self, Estimates, Hashes, Standing, standing},
         table,
         watch::{Watch, words},
     },
-    config::{Config, DataSource, EncoderSource, locate},
+    config::{Config, DataSource, EncoderSource, Precision, locate},
     data::manifest,
-    demo, device, error,
+    demo,
+    device::{self, Task},
+    error,
     eval::{Problems, comparison::has_key},
+    ops::Ops,
+    profile::matrix_rate,
     report::table::Table,
 };
 
@@ -42,6 +47,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
     let mut estimates = Estimates::of(&plan);
     let left: Vec<usize> = (0..plan.runs.len()).filter(|&place| standings[place] != Standing::Done).collect();
     if arguments.dry_run {
+        guess(&plan, &left, &mut estimates);
         write_output(&dry_run(&plan, &standings, &estimates, arguments.json))?;
         check(&plan, &left)?;
         check_clusters(&plan)?;
@@ -207,49 +213,93 @@ fn state(standing: &Standing) -> &'static str {
     }
 }
 
+/// Guesses how long runs take of which none like it was timed. What cannot be guessed (data or encoders that are missing
+/// are told of by the checks) stays unknown.
+fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
+    let mut rates: BTreeMap<String, Option<f64>> = BTreeMap::new();
+    for run in left.iter().map(|&place| &plan.runs[place]) {
+        if estimates.measured(run).is_some() || estimates.guessed(run).is_some() {
+            continue;
+        }
+        let device = plan.devices.first().copied().unwrap_or(run.config.run.device.all()[0]);
+        let Ok(chosen) = device::choose(device) else { continue };
+        let precision = run.config.run.precision;
+        let rate = rates
+            .entry(format!("{chosen} {}", precision.word()))
+            .or_insert_with(|| error::catch(|| device::dispatch(chosen, Rate(precision))).ok());
+        let made_up = plan.corpus_of(run).made_up.as_ref().map(|(_, options)| options);
+        if let (Some(rate), Ok(work)) = (*rate, Work::of(&run.config, made_up)) {
+            estimates.guess(run, work.seconds(rate));
+        }
+    }
+}
+
+/// How fast a device multiplies matrices of the size of the encoders'.
+struct Rate(Precision);
+
+impl Task for Rate {
+    type Output = f64;
+
+    fn run<B: Ops>(self, device: &B::Device) -> f64 {
+        matrix_rate::<B>([896, 768, 3072], self.0, device)
+    }
+}
+
 /// The runs, where they stand, and how long those that are left may take.
 #[expect(clippy::cast_precision_loss, reason = "a few jobs")]
 fn dry_run(plan: &Plan, standings: &[Standing], estimates: &Estimates, is_json: bool) -> String {
     let is_left = |standing: &Standing| *standing != Standing::Done;
-    let rows: Vec<_> =
-        plan.runs.iter().zip(standings).map(|(run, standing)| (run, standing, estimates.measured(run))).collect();
-    let left: Vec<Option<f64>> =
-        rows.iter().filter(|(_, standing, _)| is_left(standing)).map(|(_, _, seconds)| *seconds).collect();
-    let unknown = left.iter().filter(|seconds| seconds.is_none()).count();
-    let seconds = left.iter().flatten().sum::<f64>() / plan.jobs.max(1) as f64;
+    let time = |run| {
+        estimates
+            .measured(run)
+            .map(|seconds| (seconds, "runs"))
+            .or_else(|| Some((estimates.guessed(run)?, "arithmetic")))
+    };
+    let rows: Vec<_> = plan.runs.iter().zip(standings).map(|(run, standing)| (run, standing, time(run))).collect();
+    let left: Vec<Option<(f64, &str)>> =
+        rows.iter().filter(|(_, standing, _)| is_left(standing)).map(|(_, _, time)| *time).collect();
+    let unknown = left.iter().filter(|time| time.is_none()).count();
+    let guessed = left.iter().flatten().filter(|(_, from)| *from == "arithmetic").count();
+    let seconds = left.iter().flatten().map(|(seconds, _)| seconds).sum::<f64>() / plan.jobs.max(1) as f64;
     if is_json {
         let runs: Vec<_> = rows
             .iter()
-            .map(|(run, standing, seconds)| {
+            .map(|(run, standing, time)| {
                 json!({
                     "name": run.name,
                     "folder": standing::folder(run).path(),
                     "state": state(standing),
-                    "seconds": seconds,
+                    "seconds": time.map(|(seconds, _)| seconds),
+                    "estimated_from": time.map(|(_, from)| from),
                 })
             })
             .collect();
-        let left = json!({ "seconds_left": seconds, "runs_of_unknown_time": unknown });
+        let left = json!({ "seconds_left": seconds, "runs_of_guessed_time": guessed, "runs_of_unknown_time": unknown });
         return format!(
             "{:#}\n",
             json!({ "plan": plan.name, "folder": plan.dir, "jobs": plan.jobs, "runs": runs, "estimate": left })
         );
     }
     let mut table = Table::new(["run", "state", "time"]);
-    for (run, standing, seconds) in &rows {
-        let time = match seconds {
-            Some(seconds) => format!("about {}", words(*seconds)),
+    for (run, standing, time) in &rows {
+        let time = match time {
+            Some((seconds, "runs")) => format!("about {}", words(*seconds)),
+            Some((seconds, _)) => format!("roughly {}", words(*seconds)),
             None => "unknown until the first run ends".to_owned(),
         };
         table.row([run.name.as_str(), state(standing), if is_left(standing) { &time } else { "" }]);
     }
-    let time = match (unknown, left.len()) {
+    let mut time = match (unknown, left.len()) {
         (_, 0) => "nothing is left to do".to_owned(),
-        (0, _) => format!("about {} left", words(seconds)),
+        (0, _) if guessed == 0 => format!("about {} left", words(seconds)),
+        (0, _) => format!("roughly {} left", words(seconds)),
         (unknown, left) if unknown == left => "time unknown until the first run of a system ends".to_owned(),
         (unknown, _) => {
             format!("about {} left, and {unknown} run(s) of systems of which none has ended yet", words(seconds))
         }
     };
+    if guessed > 0 {
+        time.push_str("; rough times are of the arithmetic alone, until a run of the system tells");
+    }
     format!("{table}\nplan {}: {}; {time}\n", plan.name, begins(plan, standings))
 }

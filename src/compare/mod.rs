@@ -4,6 +4,7 @@
 //! A run of a comparison is an ordinary run folder, `<plan's folder>/<corpus>/<system>/fold<k>/seed<s>`.
 
 mod csv;
+pub mod guess;
 mod parse;
 pub mod plan;
 mod reader;

@@ -93,6 +93,8 @@ pub struct Estimates {
     ended: BTreeMap<(usize, usize), Vec<f64>>,
     /// Seconds of whole runs as their epochs so far promise.
     promised: BTreeMap<(usize, usize), Vec<f64>>,
+    /// Seconds of whole runs by their arithmetic alone.
+    guessed: BTreeMap<(usize, usize), f64>,
 }
 
 impl Estimates {
@@ -118,6 +120,17 @@ impl Estimates {
     /// A run ended.
     pub fn add(&mut self, run: &PlannedRun, seconds: f64) {
         self.ended.entry((run.corpus, run.system)).or_default().push(seconds);
+    }
+
+    /// Takes in how long a run of which none like it was timed may take.
+    pub fn guess(&mut self, run: &PlannedRun, seconds: f64) {
+        self.guessed.insert((run.corpus, run.system), seconds);
+    }
+
+    /// What [`Estimates::guess`] took in for a run like this one.
+    #[must_use]
+    pub fn guessed(&self, run: &PlannedRun) -> Option<f64> {
+        self.guessed.get(&(run.corpus, run.system)).copied()
     }
 
     /// The seconds of a whole run, from runs of its system on its corpus; none where there is none yet.

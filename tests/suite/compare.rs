@@ -167,7 +167,7 @@ fn a_killed_comparison_goes_on_without_repeating() {
     let run = |place: usize| at.join("out").join(RUNS[place]);
     let dry = clasp(at, &["compare", "plan.toml", "--dry-run"]).good();
     assert!(
-        dry.stdout.contains("4 runs, 0 done, 0 to go on with, 4 to begin, 1 at a time; time unknown"),
+        dry.stdout.contains("4 runs, 0 done, 0 to go on with, 4 to begin, 1 at a time; roughly "),
         "{}",
         dry.stdout
     );
@@ -182,8 +182,13 @@ fn a_killed_comparison_goes_on_without_repeating() {
     let dry = clasp(at, &["compare", "plan.toml", "--dry-run", "--json"]).good();
     let dry: Value = serde_json::from_str(&dry.stdout).unwrap();
     assert_eq!((&dry["runs"][0]["state"], &dry["runs"][3]["state"]), (&json!("done"), &json!("to begin")));
-    assert!(dry["runs"][1]["seconds"].as_f64().unwrap() > 0.0 && dry["runs"][3]["seconds"].is_null());
-    assert_eq!(dry["estimate"]["runs_of_unknown_time"], 2);
+    let from = |place: usize| (&dry["runs"][place]["estimated_from"], dry["runs"][place]["seconds"].as_f64().unwrap());
+    let (timed, guessed) = (from(1), from(3));
+    assert!(timed.0 == "runs" && guessed.0 == "arithmetic" && timed.1 > 0.0 && guessed.1 > 0.0, "{dry}");
+    assert_eq!(
+        (&dry["estimate"]["runs_of_guessed_time"], &dry["estimate"]["runs_of_unknown_time"]),
+        (&json!(2), &json!(0))
+    );
 
     // What the killed process began may still be at work: it is waited for.
     let said = clasp(at, &["compare", "plan.toml"]).good();

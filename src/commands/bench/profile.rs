@@ -1,22 +1,12 @@
 //! `clasp bench --profile`: the share of each part in the time, and how fast the device computes against how fast it
 //! multiplies matrices.
 
-use std::time::Instant;
-
-use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
 use clasp::{
     cli::Job,
-    config::Precision,
-    model::ModelConfig,
-    nn::{Init, Linear},
-    ops::Ops,
     profile::{Part, Spent},
 };
-
-/// How often the product is measured.
-const ROUNDS: usize = 9;
 
 /// What [`Spent`] says over some steps, as an object: `share` of each part, `operations` of a step (a multiplication and
 /// an addition are two; of a training step those of the backward are twice the forward's, and none in the frozen feature
@@ -34,28 +24,4 @@ pub fn object(spent: &[Spent], job: Job, steps: f64, median: f64, matrix_rate: f
         "matrix_operations_per_second": matrix_rate,
         "of_matrix_rate": rate / matrix_rate,
     })
-}
-
-/// Floating-point operations a second in the largest product of the speech encoder's layers: the median of a few rounds,
-/// with nothing else running.
-#[expect(clippy::cast_precision_loss, reason = "a number that is shown")]
-pub fn matrix_rate<B: Ops>(model: &ModelConfig, rows: usize, precision: Precision, device: &B::Device) -> f64 {
-    let Some(speech) = &model.speech_encoder else { return f64::NAN };
-    let (width, inner) = (speech.hidden_size, speech.intermediate_size);
-    let map = Linear::<B>::uniform(width, inner, &mut Init::fresh(1, device));
-    let x: Tensor<B, 2> = Init::<B>::fresh(2, device).uniform([rows, width], -1.0, 1.0).val();
-    let mut seconds: Vec<f64> = (0..ROUNDS + 2)
-        .map(|_| {
-            let started = Instant::now();
-            let y = map.forward_in(x.clone(), precision);
-            // A device that cannot wait has a number read back instead.
-            if B::sync(device).is_err() {
-                let _ = y.sum().into_data();
-            }
-            started.elapsed().as_secs_f64()
-        })
-        .skip(2)
-        .collect();
-    seconds.sort_by(f64::total_cmp);
-    2.0 * (rows * width * inner) as f64 / seconds[ROUNDS / 2]
 }

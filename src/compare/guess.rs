@@ -1,0 +1,166 @@
+//! How long a run may take of which there is no other to go by: from the arithmetic that it asks for and how fast the
+//! device multiplies matrices. It is rough (a factor of two is nothing unusual), and tells minutes from days before a
+//! plan is begun.
+
+use burn::backend::{Flex, flex::FlexDevice};
+
+use crate::{
+    checkpoint::parameters,
+    config::{Config, DataSource},
+    data::dataset::Dataset,
+    demo::{self, DemoOptions},
+    encoder::Wav2Vec2Config,
+    memory::estimate::Frozen,
+    model::{AnySystem, ModelConfig},
+    train::setup,
+};
+
+/// Of the rate of large products, what steps of the published sizes reach (`benches/RESULTS.md`).
+const SHARE: f64 = 0.6;
+/// Seconds of a step beside its arithmetic, which are most of it where the model is tiny.
+const STEP: f64 = 0.008;
+/// The same of an epoch: checkpoints and logs.
+const EPOCH: f64 = 0.1;
+/// Positions of the fused sequence, over which the layers behind the encoders run.
+const SLOTS: f64 = 8.0;
+
+/// What a run asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Work {
+    /// Floating-point operations, a multiplication and an addition being two.
+    pub operations: f64,
+    /// Batches that are trained on or scored.
+    pub batches: f64,
+    /// Epochs.
+    pub epochs: f64,
+}
+
+impl Work {
+    /// Of a whole run; `made_up` is the corpus that is made before it, if it is not there yet.
+    ///
+    /// # Errors
+    /// What a run of this config would fail with at its beginning.
+    pub fn of(config: &Config, made_up: Option<&DemoOptions>) -> anyhow::Result<Self> {
+        let mut config = config.clone();
+        let folder = tempfile::tempdir()?;
+        if let (Some(options), DataSource::Manifests { train, .. }) = (made_up, &config.data.source)
+            && !train.is_file()
+        {
+            let corpus = demo::write_corpus(folder.path(), options)?;
+            config.data.source = DataSource::Manifests { train: corpus.train, dev: Some(corpus.dev), test: None };
+        }
+        let material = setup::prepare(&config)?;
+        let (config, costs) = (&material.config, Costs::of(&material.model, &material.config));
+        let epochs = number(config.train.epochs);
+        let batches = |dataset: &Dataset| number(dataset.len().div_ceil(config.train.batch_size));
+        let mut work = Self {
+            operations: epochs * costs.over(&material.train, true)?,
+            batches: epochs * batches(&material.train),
+            epochs,
+        };
+        if let Some(dev) = &material.dev {
+            work.operations += epochs * costs.over(dev, false)?;
+            work.batches += epochs * batches(dev);
+        }
+        Ok(work)
+    }
+
+    /// Seconds on a device that multiplies large matrices with so many operations a second.
+    #[must_use]
+    pub fn seconds(self, matrix_rate: f64) -> f64 {
+        self.operations / (SHARE * matrix_rate) + STEP * self.batches + EPOCH * self.epochs
+    }
+}
+
+/// Operations of a forward pass, and how often a step of training does as many.
+struct Costs<'a> {
+    /// Each part: what it takes for a position of its sequence, and what training takes of that.
+    text: (f64, f64),
+    speech: (f64, f64),
+    features: f64,
+    rest: f64,
+    encoder: Option<&'a Wav2Vec2Config>,
+}
+
+impl<'a> Costs<'a> {
+    fn of(model: &'a ModelConfig, config: &Config) -> Self {
+        let frozen = Frozen::of(config, model);
+        let shapes = parameters::shapes(&AnySystem::<Flex>::empty(model, &FlexDevice));
+        let products = |is_wanted: &dyn Fn(&str) -> bool| -> (f64, f64) {
+            let wanted = shapes.iter().filter(|(name, shape)| shape.len() > 1 && is_wanted(name));
+            wanted.fold((0.0, 0.0), |(all, trained), (name, shape)| {
+                let operations = 2.0 * number(shape.iter().product());
+                // The backward of a product is two more.
+                (all + operations, trained + operations * if frozen.holds(name) { 1.0 } else { 3.0 })
+            })
+        };
+        let is_text = |name: &str| name.starts_with("text_encoder.");
+        let is_speech = |name: &str| name.starts_with("speech_encoder.");
+        Self {
+            text: products(&|name| is_text(name) && !name.contains("embeddings.")),
+            speech: products(&|name| is_speech(name) && !name.contains("feature_extractor.")),
+            features: if frozen.holds("speech_encoder.feature_extractor.") { 1.0 } else { 3.0 },
+            rest: 3.0 * products(&|name| !is_text(name) && !is_speech(name)).0,
+            encoder: model.speech_encoder.as_ref(),
+        }
+    }
+
+    /// Of a whole data set.
+    fn over(&self, dataset: &Dataset, is_training: bool) -> anyhow::Result<f64> {
+        let pick = |(forward, training): (f64, f64)| if is_training { training } else { forward };
+        let tokens: f64 = dataset.token_lengths().into_iter().map(number).sum();
+        let mut operations = pick(self.text) * tokens + SLOTS * self.rest * number(dataset.len());
+        if let Some(encoder) = self.encoder {
+            let passes = if is_training { self.features } else { 1.0 };
+            for samples in dataset.lengths()? {
+                operations += pick(self.speech) * number(encoder.frames(samples));
+                operations += passes * convolutions(encoder, samples);
+            }
+        }
+        Ok(operations)
+    }
+}
+
+/// Operations of the feature encoder over one utterance.
+fn convolutions(encoder: &Wav2Vec2Config, samples: usize) -> f64 {
+    let layers = encoder.conv_kernel.iter().zip(&encoder.conv_stride).zip(&encoder.conv_dim);
+    let mut operations = 0.0;
+    let (mut time, mut channels) = (samples, 1);
+    for ((&kernel, &stride), &width) in layers {
+        time = if time < kernel { 0 } else { (time - kernel) / stride + 1 };
+        operations += 2.0 * number(time) * number(kernel * channels * width);
+        channels = width;
+    }
+    operations
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn number(count: usize) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand, for two layers over 20 samples: (20 - 4) / 2 + 1 = 9 frames of 4 x 1 x 8 products, then (9 - 3) / 3 + 1
+    /// = 3 frames of 3 x 8 x 16.
+    #[test]
+    fn convolutions_are_counted_by_hand() {
+        let encoder = Wav2Vec2Config {
+            conv_kernel: vec![4, 3],
+            conv_stride: vec![2, 3],
+            conv_dim: vec![8, 16],
+            ..Wav2Vec2Config::default()
+        };
+        let expected = 2.0 * (9.0 * 32.0 + 3.0 * 384.0);
+        assert!((convolutions(&encoder, 20) - expected).abs() < 1e-9);
+    }
+
+    /// A run of 10^12 operations at 10^10 a second, 0.6 of which is reached, with a hundred batches in two epochs.
+    #[test]
+    fn seconds_are_those_of_the_arithmetic_and_of_the_steps() {
+        let work = Work { operations: 1e12, batches: 100.0, epochs: 2.0 };
+        assert!((work.seconds(1e10) - (1e12 / 6e9 + 0.8 + 0.2)).abs() < 1e-9);
+    }
+}
