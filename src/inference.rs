@@ -57,7 +57,9 @@ pub fn inputs(batch: &Batch) -> Inputs {
     }
 }
 
-/// The cache of what a model's feature encoder makes of speech on a device; none where the method has no such encoder.
+/// The cache of what a model's feature encoder makes of speech, computed in a number format by a backend of this name;
+/// none where the method has no such encoder.
+#[must_use]
 pub fn feature_cache<B: Ops, M: System<B>>(
     store: &Arc<FeatureStore>,
     model: &M,
@@ -88,7 +90,7 @@ pub fn inputs_with<B: Ops, M: System<B>>(
         })
     });
     let rows: Vec<Arc<Features>> = rows.collect();
-    Inputs { features: Some(side_by_side(&rows)), ..inputs }
+    Inputs { features: Some(side_by_side(&rows)), waveforms: Vec::new(), ..inputs }
 }
 
 /// What the feature encoder makes of one waveform.

@@ -19,9 +19,12 @@ use clasp::{
         batch::Batch,
         features::{FeatureCache, FeatureStore},
     },
+    encoder::{SpeechEncoder, Wav2Vec2Config},
     inference::{self, inputs_with},
     model::Clasp,
+    nn::Init,
     ops::{Lengths, Mode},
+    random::Random,
 };
 
 use crate::{
@@ -104,6 +107,33 @@ fn features_are_those_of_the_encoder_and_give_its_outputs() {
         for waveform in waveforms(&batch) {
             assert!(alone.get(waveform).unwrap() == cache.get(waveform).unwrap(), "{name}: company changes features");
         }
+    }
+}
+
+/// Utterances of half a second and more, alone and padded, through the convolutions of the base model: the same to the
+/// bit where the products are this program's own.
+#[test]
+#[expect(clippy::cast_possible_truncation, reason = "samples are single precision")]
+fn the_published_convolutions_give_the_same_alone_and_padded() {
+    let config = Wav2Vec2Config { num_hidden_layers: 1, ..Wav2Vec2Config::default() };
+    let encoder = SpeechEncoder::<Cpu>::new(&config, &mut Init::fresh(1, &FlexDevice));
+    let features = |samples: &[f32], lengths: &Lengths| {
+        let shape = [lengths.batch(), lengths.longest()];
+        let waveforms = Tensor::from_data(TensorData::new(samples.to_vec(), shape), &FlexDevice);
+        values(encoder.features(waveforms, lengths, Precision::F32).0.into_data())
+    };
+    let (mut random, valid) = (Random::new(1), vec![8_017, 14_400]);
+    let rows: Vec<Vec<f32>> =
+        valid.iter().map(|&samples| (0..samples).map(|_| random.normal() as f32).collect()).collect();
+    let padded: Vec<f32> =
+        rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(0.0)).take(14_400)).collect();
+    let together = features(&padded, &Lengths::new(valid, 14_400));
+    for (row, together) in rows.iter().zip(together.chunks(together.len() / 2)) {
+        let alone = features(row, &Lengths::full(1, row.len()));
+        let together = &together[..alone.len()];
+        assert!(relative_error(&alone, together, 1e-12) < 1e-5);
+        let has_own = cfg!(target_arch = "x86_64") && std::arch::is_x86_feature_detected!("avx2");
+        assert!(!has_own || alone == together, "company changes bits");
     }
 }
 

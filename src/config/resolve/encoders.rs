@@ -88,8 +88,14 @@ impl Resolver<'_> {
             }
             return None;
         };
-        let freezes = ["speech.freeze", "speech.freeze_layers", "speech.freeze_feature_encoder"];
-        if !is_frozen && !self.is_rejected(&freezes) {
+        let decisive = [
+            "speech.freeze",
+            "speech.freeze_layers",
+            "speech.freeze_feature_encoder",
+            "speech.checkpoint",
+            "train.init",
+        ];
+        if !is_frozen && !self.is_rejected(&decisive) {
             let reason = "keeps what the convolutions make of speech, but they train: set speech.freeze_feature_encoder \
                           = true, or remove it";
             self.conflict("speech.feature_cache", reason);
