@@ -73,6 +73,7 @@ pub fn convolution<B: Backend>(
 
 /// See [`Ops::positional_convolution`].
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "as the other forms take theirs")]
 pub fn positional_convolution<B: Backend>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 3>,
@@ -80,10 +81,18 @@ pub fn positional_convolution<B: Backend>(
     groups: usize,
 ) -> Tensor<B, 3> {
     let [_, time, _] = x.dims();
-    let [_, _, kernel] = weight.dims();
-    let options = ConvOptions::new([1], [kernel / 2], [1], groups);
+    let [width, input, kernel] = weight.dims();
+    let output = width / groups;
+    let x = x.swap_dims(1, 2);
+    // A group after the other: on CUDA only convolutions without groups have kernels that use the tensor cores.
+    let group = |group: usize| {
+        let x = x.clone().narrow(1, group * input, input);
+        let weight = weight.clone().narrow(0, group * output, output);
+        let bias = bias.clone().narrow(0, group * output, output);
+        conv1d(x, weight, Some(bias), ConvOptions::new([1], [kernel / 2], [1], 1))
+    };
     // An even kernel gives one frame more than went in: the last is dropped.
-    conv1d(x.swap_dims(1, 2), weight, Some(bias), options).swap_dims(1, 2).narrow(1, 0, time)
+    Tensor::cat((0..groups).map(group).collect(), 1).swap_dims(1, 2).narrow(1, 0, time)
 }
 
 /// See [`Ops::masked_group_norm`].
