@@ -297,9 +297,15 @@ impl<B: Ops> Predictor<B> {
     fn output(&self, input: &Input, classified: Probabilities) -> Option<Output> {
         let classify = |probabilities: Vec<f32>| Classification::new(self.labels.names(), &probabilities);
         let Probabilities { fusion, text, speech } = classified;
+        let row = &input.row;
+        let all = || [Some(&fusion), text.as_ref(), speech.as_ref()].into_iter().flatten().flatten();
+        if all().any(|probability| !probability.is_finite()) {
+            let error =
+                "the model's answer is not finite: its weights are damaged, or training had diverged".to_owned();
+            return Some(Output::Failure(Failure { id: Some(row.id.clone()), error }));
+        }
         let (text_only, speech_only) = (text.and_then(classify), speech.and_then(classify));
         let reported = classify(fusion)?;
-        let row = &input.row;
         let named = [("speaker", &row.speaker), ("group", &row.group)];
         let carried = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into())));
         Some(Output::Prediction(Box::new(Prediction {

@@ -26,10 +26,11 @@ use clasp::{
     demo,
     device::{self, Task},
     error,
-    eval::{Problems, comparison::has_key},
+    eval::{Problems, comparison::key_of},
     ops::Ops,
     profile::matrix_rate,
     report::table::Table,
+    train::setup,
 };
 
 /// Runs `clasp compare`.
@@ -71,10 +72,12 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
     let summary = run::run(&plan, &left, means, &mut estimates, &mut watch);
     watch.finish();
     let results = Results::of(&plan)?;
-    table::write(&results, &plan.dir)?;
-    if results.runs_done > 0 {
-        write_output(&if arguments.json { format!("{:#}\n", json!(results)) } else { table::text(&results) })?;
+    if arguments.json {
+        write_output(&format!("{:#}\n", json!(results)))?;
+    } else if results.runs_done > 0 {
+        write_output(&table::text(&results))?;
     }
+    table::write(&results, &plan.dir)?;
     conclude(summary, &results)
 }
 
@@ -94,8 +97,8 @@ fn conclude(summary: Summary, results: &Results) -> anyhow::Result<u8> {
 fn standings(plan: &Plan) -> anyhow::Result<Vec<Standing>> {
     let differences = |stored: &str, config: &Config| train::differences(stored, config, false);
     let mut hashes = Hashes::default();
-    let standings =
-        plan.runs.iter().map(|run| standing(run, &differences, &mut hashes)).collect::<Result<Vec<_>, _>>()?;
+    let standing = |run| standing(run, &differences, &mut hashes, plan.corpus_of(run).made_up.is_some());
+    let standings = plan.runs.iter().map(standing).collect::<Result<Vec<_>, _>>()?;
     let others: Vec<String> = standings
         .iter()
         .filter_map(|standing| match standing {
@@ -106,23 +109,32 @@ fn standings(plan: &Plan) -> anyhow::Result<Vec<Standing>> {
     if others.is_empty() { Ok(standings) } else { Err(CompareError::OtherRuns(Problems(others)).into()) }
 }
 
-/// A key that test data, where they are there, do not have would be missed only when all runs are done.
+/// A key that test data, where they are there, do not have would be missed only when all runs are done; and of a single
+/// cluster nothing can be drawn.
 fn check_clusters(plan: &Plan) -> anyhow::Result<()> {
-    let wanted: BTreeSet<(&str, &Path)> = plan
-        .runs
-        .iter()
-        .filter_map(|run| match (&plan.corpus_of(run).cluster, &run.config.data.source) {
-            (Some(key), DataSource::Manifests { test: Some(test), .. }) if test.is_file() => {
-                Some((key.as_str(), test.as_path()))
-            }
-            _ => None,
-        })
-        .collect();
     let mut problems = Vec::new();
-    for (key, path) in wanted {
-        let rows = manifest::read(path)?;
-        if !rows.iter().any(|row| has_key(row, key)) {
-            problems.push(format!("no row of {} has the key `{key}` of `cluster`", path.display()));
+    for (place, corpus) in plan.corpora.iter().enumerate() {
+        let Some(key) = corpus.cluster.as_deref() else { continue };
+        let runs = plan.runs.iter().filter(|run| run.corpus == place);
+        let paths: BTreeSet<&Path> = runs
+            .filter_map(|run| match &run.config.data.source {
+                DataSource::Manifests { test: Some(test), .. } if test.is_file() => Some(test.as_path()),
+                _ => None,
+            })
+            .collect();
+        let mut clusters = BTreeSet::new();
+        let mut lacking = 0;
+        for path in &paths {
+            let values: Vec<_> = manifest::read(path)?.iter().map(|row| key_of(row, key)).collect();
+            if values.iter().all(Option::is_none) {
+                problems.push(format!("no row of {} has the key `{key}` of `cluster`", path.display()));
+            }
+            lacking += values.iter().filter(|value| value.is_none()).count();
+            clusters.extend(values.into_iter().flatten());
+        }
+        if clusters.len() == 1 && lacking == 0 {
+            problems
+                .push(format!("all test utterances of {} have the same `{key}`, the key of `cluster`", corpus.name));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(CompareError::NoCluster(Problems(problems)).into()) }
@@ -163,6 +175,14 @@ fn check(plan: &Plan, left: &[usize]) -> anyhow::Result<()> {
     for (key, folder) in folders {
         locate::encoder(key, folder)?;
     }
+    let mut checked = BTreeSet::new();
+    for run in left.iter().map(|&place| &plan.runs[place]) {
+        if plan.corpus_of(run).made_up.is_none()
+            && checked.insert((run.corpus, run.fold, run.config.model.method.word()))
+        {
+            setup::check_splits(&run.config).with_context(|| run.name.clone())?;
+        }
+    }
     Ok(())
 }
 
@@ -184,6 +204,8 @@ fn stops() -> anyhow::Result<Arc<AtomicUsize>> {
     let seen = Arc::clone(&stops);
     ctrlc::set_handler(move || {
         if seen.fetch_add(1, Ordering::SeqCst) > 1 {
+            // The runs are to hear of it first.
+            std::thread::sleep(3 * run::TICK);
             std::process::exit(i32::from(error::INTERRUPTED));
         }
     })
@@ -246,7 +268,6 @@ impl Task for Rate {
 }
 
 /// The runs, where they stand, and how long those that are left may take.
-#[expect(clippy::cast_precision_loss, reason = "a few jobs")]
 fn dry_run(plan: &Plan, standings: &[Standing], estimates: &Estimates, is_json: bool) -> String {
     let is_left = |standing: &Standing| *standing != Standing::Done;
     let time = |run| {
@@ -260,7 +281,8 @@ fn dry_run(plan: &Plan, standings: &[Standing], estimates: &Estimates, is_json: 
         rows.iter().filter(|(_, standing, _)| is_left(standing)).map(|(_, _, time)| *time).collect();
     let unknown = left.iter().filter(|time| time.is_none()).count();
     let guessed = left.iter().flatten().filter(|(_, from)| *from == "arithmetic").count();
-    let seconds = left.iter().flatten().map(|(seconds, _)| seconds).sum::<f64>() / plan.jobs.max(1) as f64;
+    let each: Vec<f64> = left.iter().flatten().map(|(seconds, _)| *seconds).collect();
+    let seconds = standing::side_by_side(&each, plan.jobs);
     if is_json {
         let runs: Vec<_> = rows
             .iter()

@@ -46,7 +46,8 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         (None, Some(split)) => (split_of_run(&run, split)?, name(split).to_owned(), true),
         (None, None) => bail!("give --manifest or --split"),
     };
-    let is_test = if is_of_the_run { split == "test" } else { is_copy_of_test(&run, &path)? };
+    // Also where dev is the same data.
+    let is_test = (is_of_the_run && split == "test") || is_copy_of_test(&run, &path)?;
     let output = match &arguments.output {
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
@@ -58,10 +59,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
     let supply = Supply::new(&arguments.missing)?;
     let test_uses = if is_test {
         // Counted before it is looked at, so that a look that fails counts too.
-        let mut manifest = run.load_manifest()?;
-        manifest.count_test_use();
-        manifest.save(&run.manifest())?;
-        Some(manifest.test_uses.len())
+        Some(run.count_test_use()?)
     } else {
         None
     };
@@ -92,8 +90,11 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
 fn against(arguments: &EvalArguments, other: &Path, split: &str) -> anyhow::Result<u8> {
     let cluster = arguments.cluster.as_deref();
     let answers = |path: &Path| -> anyhow::Result<Answers> {
-        let run = RunFolder::new(path);
+        let (run, is_of_best) = run_of(path);
         run.load_manifest()?;
+        if !is_of_best {
+            return Err(RunError::NotScored { path: path.to_owned(), split: split.to_owned() }.into());
+        }
         let file = run.predictions(split);
         if !file.is_file() {
             return Err(RunError::NotScored { path: path.to_owned(), split: split.to_owned() }.into());
@@ -163,9 +164,10 @@ fn run_of(checkpoint: &Path) -> (RunFolder, bool) {
     }
 }
 
-/// Whether a manifest that is no split of a run holds what its test split held, byte by byte.
+/// Whether a manifest holds what the test split of a run held, byte by byte.
 fn is_copy_of_test(run: &RunFolder, path: &Path) -> anyhow::Result<bool> {
-    if !run.is_run() {
+    // What is read once, as a pipe, is left to the scoring.
+    if !run.is_run() || !path.is_file() {
         return Ok(false);
     }
     let files = run.load_manifest()?.files;

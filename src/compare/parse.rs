@@ -38,7 +38,7 @@ const DECIDED: [(&str, &str); 6] = [
 ];
 
 /// Keys that would give systems of one corpus other data.
-const DATA: [&str; 4] = ["data.train", "data.dev", "data.test", "data.demo"];
+const DATA: [&str; 5] = ["data.train", "data.dev", "data.test", "data.demo", "data.labels"];
 
 /// What stands for the number in a pattern of folders.
 const FOLD: &str = "{fold}";

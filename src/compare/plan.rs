@@ -240,7 +240,8 @@ impl Plan {
     fn settle_data(&mut self, config: &mut Config, corpus: usize) -> Result<(), String> {
         let Some(corpus) = self.corpora.get_mut(corpus) else { return Ok(()) };
         if let DataSource::Demo { utterances, seed, .. } = config.data.source {
-            let folder = self.runs_dir.join(MADE_UP).join(&corpus.name);
+            // Another corpus is another folder: none is made over the one that runs were trained on.
+            let folder = self.runs_dir.join(MADE_UP).join(format!("{}-{utterances}-{seed}", corpus.name));
             let part = |name: &str| folder.join(format!("{name}.jsonl"));
             config.data.source =
                 DataSource::Manifests { train: part("train"), dev: Some(part("dev")), test: Some(part("test")) };

@@ -69,6 +69,10 @@ pub struct CorpusResult {
     pub protocol: Option<String>,
     /// Whether dev, which picks the best epoch, shares recordings with test.
     pub selects_on_test: bool,
+    /// Whether folds have the same ids for different utterances, which are then counted apart.
+    pub repeats_ids: bool,
+    /// Systems of which no run is done.
+    pub absent: Vec<String>,
     /// Whether there is no dev, so that the last epoch is taken.
     pub takes_last_epoch: bool,
     /// What the parts share, a sentence each; what nobody declared begins with `warning`.
@@ -168,6 +172,22 @@ struct Done {
     result: RunResult,
     answers: Answers,
     split: Option<Proof>,
+    /// Whether dev and test are the same data.
+    dev_is_test: bool,
+}
+
+/// Whether an id is of one label in one fold, and of another in another.
+fn have_clashing_ids<'a>(runs: impl Iterator<Item = &'a Done>) -> bool {
+    let mut known: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for run in runs {
+        for (id, truth) in run.answers.truths() {
+            let (fold, label) = *known.entry(id).or_insert((run.result.fold, truth));
+            if fold != run.result.fold && label != truth {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 impl Results {
@@ -236,6 +256,12 @@ impl CorpusResult {
                 None => missing.entry(run.system).or_default().push(run.name.clone()),
             }
         }
+        let repeats_ids = have_clashing_ids(runs.values().flatten());
+        if repeats_ids {
+            for run in runs.values_mut().flatten() {
+                run.answers = std::mem::take(&mut run.answers).within(&format!("fold{}", run.result.fold));
+            }
+        }
         let reference = plan.systems.iter().position(|system| Some(&system.name) == plan.reference.as_ref());
         let of_reference = reference.and_then(|place| runs.get(&place));
         let mut systems = Vec::new();
@@ -255,7 +281,9 @@ impl CorpusResult {
             folds: corpus.folds,
             utterances: tested.utterances(),
             protocol: splits().find_map(|split| split.protocol.clone()),
-            selects_on_test: splits().any(shares_recordings),
+            selects_on_test: splits().any(shares_recordings) || runs.values().flatten().any(|run| run.dev_is_test),
+            repeats_ids,
+            absent: missing.keys().map(|&system| plan.systems[system].name.clone()).collect(),
             takes_last_epoch: plan.runs.iter().any(|run| run.corpus == place && has_no_dev(run)),
             shared: splits().flat_map(Proof::sentences).collect::<BTreeSet<String>>().into_iter().collect(),
             cluster: corpus.cluster.clone(),
@@ -358,6 +386,10 @@ impl Done {
                 peak_memory_bytes: manifest.peak_memory_bytes(),
                 device_memory_bytes: device_memory(&folder.log()),
                 test_uses: manifest.test_uses.len(),
+            },
+            dev_is_test: {
+                let sha256 = |role: &str| manifest.files.iter().find(|file| file.role == role).map(|file| &file.sha256);
+                sha256("dev").is_some_and(|dev| sha256("test") == Some(dev))
             },
             split: manifest.split,
         }))

@@ -5,7 +5,7 @@
 //! each child then writes its checkpoint. Children that outlive this process (it was killed) are waited for by the
 //! next one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -37,7 +37,7 @@ const LOG: &str = "compare.log";
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Between two looks at what is shown and at whether the user stops.
-const TICK: Duration = Duration::from_millis(200);
+pub const TICK: Duration = Duration::from_millis(200);
 
 /// How one run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +79,18 @@ pub struct Means<'a> {
 pub fn run(plan: &Plan, places: &[usize], means: Means, estimates: &mut Estimates, watch: &mut Watch) -> Summary {
     let queue: Mutex<VecDeque<usize>> = Mutex::new(places.iter().copied().collect());
     let jobs = means.jobs.clamp(1, places.len().max(1));
+    // As the standings found them: what is finished by another plan meanwhile is held against this one by `train`.
+    let is_trained = |place: &&usize| {
+        let manifest = plan.runs.get(**place).map(|run| folder(run).load_manifest());
+        manifest.is_some_and(|manifest| manifest.is_ok_and(|manifest| manifest.finished))
+    };
+    let trained: BTreeSet<usize> = places.iter().filter(is_trained).copied().collect();
     let slots: Vec<Slot> = (0..jobs).map(|_| Slot::default()).collect();
     let (sender, receiver) = mpsc::channel();
     let mut summary = Summary::default();
     thread::scope(|scope| {
         for (place, slot) in slots.iter().enumerate() {
-            let (sender, queue) = (sender.clone(), &queue);
+            let (sender, queue, trained) = (sender.clone(), &queue, &trained);
             let device = place.checked_rem(means.devices.len()).and_then(|place| means.devices.get(place)).copied();
             scope.spawn(move || {
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -96,7 +102,7 @@ pub fn run(plan: &Plan, places: &[usize], means: Means, estimates: &mut Estimate
                     let _ = sender.send(Told::Begun(place));
                     let began = Instant::now();
                     let cluster = plan.corpus_of(run).cluster.as_deref();
-                    let ended = Worker { means, device, jobs, slot }.work(run, cluster);
+                    let ended = Worker { means, device, jobs, slot }.work(run, cluster, trained.contains(&place));
                     let _ = sender.send(Told::Ended(place, ended, began.elapsed()));
                 }
             });
@@ -195,7 +201,8 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn work(&self, run: &PlannedRun, cluster: Option<&str>) -> Ended {
+    /// Trains a run, unless it `is_trained`, and scores it.
+    fn work(&self, run: &PlannedRun, cluster: Option<&str>, is_trained: bool) -> Ended {
         let folder = folder(run);
         while folder.is_busy() {
             if self.is_stopped() {
@@ -210,8 +217,9 @@ impl Worker<'_> {
         if let Err(problem) = prepared {
             return Ended::Failed(problem);
         }
-        // One that is trained may want to be scored alone; what it saved then may be damaged, and is not to be shown.
-        if !folder.load_manifest().is_ok_and(|manifest| manifest.finished) {
+        let was_finished = folder.load_manifest().is_ok_and(|manifest| manifest.finished);
+        // One that was trained already may want to be scored alone; what it saved may be damaged, and is not to be shown.
+        if !is_trained {
             let mut train = self.command(&folder, &["train", "--resume", "--config"]);
             train.arg(&config);
             if let Some(device) = self.device {
@@ -222,7 +230,8 @@ impl Worker<'_> {
                 return ended;
             }
         }
-        if is_scored(&folder) {
+        // By another process, on the same weights: no scores outlive a training that goes on.
+        if was_finished && is_scored(&folder) {
             return Ended::Done;
         }
         if self.is_stopped() {
@@ -235,7 +244,12 @@ impl Worker<'_> {
         if let Some(cluster) = cluster {
             eval.args(["--cluster", cluster]);
         }
-        self.finish(&mut eval, &folder)
+        match self.finish(&mut eval, &folder) {
+            Ended::Done if !is_scored(&folder) => {
+                Ended::Failed(format!("it was scored, but {} is not whole", folder.report("test").display()))
+            }
+            ended => ended,
+        }
     }
 
     fn is_stopped(&self) -> bool {
@@ -262,7 +276,9 @@ impl Worker<'_> {
             Ok(_) if self.is_stopped() => Ended::Interrupted,
             Ok(status) => {
                 let code = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
-                let said = if status.code() == Some(i32::from(error::INTERRUPTED)) { None } else { reason(folder) };
+                // One that was killed has said nothing; what stands in its log is of an earlier process.
+                let has_said = status.code().is_some_and(|code| code != i32::from(error::INTERRUPTED));
+                let said = if has_said { reason(folder) } else { None };
                 Ended::Failed(said.map_or_else(|| code.clone(), |line| format!("{line} ({code})")))
             }
             Err(error) => Ended::Failed(format!("cannot start {}: {error}", self.means.program.display())),

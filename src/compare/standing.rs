@@ -1,11 +1,14 @@
 //! Where each run of a plan stands, and how long what is left may take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::plan::{Plan, PlannedRun};
 use crate::config::{Config, DataSource};
-use crate::eval::{Report, predictions};
+use crate::eval::{
+    Report,
+    predictions::{self, Row},
+};
 use crate::run::log::{self, Entry};
 use crate::run::provenance::HashedFile;
 use crate::run::{Decision, Existing, RunError, RunFolder};
@@ -23,7 +26,8 @@ pub enum Standing {
     Other(String),
 }
 
-/// Where a run stands. `differences` says in which keys the stored config of a run differs from another one.
+/// Where a run stands. `differences` says in which keys the stored config of a run differs from another one; a corpus
+/// that is made up is made again where it is gone.
 ///
 /// # Errors
 /// When the run's folder cannot be read.
@@ -31,13 +35,15 @@ pub fn standing(
     run: &PlannedRun,
     differences: &dyn Fn(&str, &Config) -> Vec<String>,
     hashes: &mut Hashes,
+    is_made_up: bool,
 ) -> Result<Standing, RunError> {
     let folder = folder(run);
     let resume = Existing { resume: true, overwrite: false };
     Ok(match folder.decide(resume, |stored| differences(stored, &run.config)) {
         Ok(Decision::Start) => Standing::Left,
-        Ok(Decision::Show(_)) if is_scored(&folder) => match hashes.changed(run, &folder)? {
-            changed if changed.is_empty() => Standing::Done,
+        Ok(Decision::Show(_)) => match hashes.changed(run, &folder, is_made_up)? {
+            changed if changed.is_empty() && is_scored(&folder) => Standing::Done,
+            changed if changed.is_empty() => Standing::Begun,
             changed => Standing::Other(format!("{}: {}", run.name, changed.join("; "))),
         },
         Ok(_) => Standing::Begun,
@@ -53,7 +59,7 @@ pub struct Hashes(BTreeMap<PathBuf, Option<String>>);
 
 impl Hashes {
     /// What has changed of a run's manifests since it was made from them. A finished run stands on what they held then.
-    fn changed(&mut self, run: &PlannedRun, folder: &RunFolder) -> Result<Vec<String>, RunError> {
+    fn changed(&mut self, run: &PlannedRun, folder: &RunFolder, is_made_up: bool) -> Result<Vec<String>, RunError> {
         let DataSource::Manifests { train, dev, test } = &run.config.data.source else { return Ok(Vec::new()) };
         let stored = folder.load_manifest()?.files;
         let mut changed = Vec::new();
@@ -63,6 +69,7 @@ impl Hashes {
             match now {
                 Some(now) if *now == file.sha256 => {}
                 Some(_) => changed.push(format!("{role}: {} has changed since", path.display())),
+                None if is_made_up => {}
                 None => changed.push(format!("{role}: {} cannot be read", path.display())),
             }
         }
@@ -76,14 +83,21 @@ pub fn folder(run: &PlannedRun) -> RunFolder {
     RunFolder::new(&run.config.run.dir)
 }
 
-/// Whether a run has what the tables are made from, whole: what is damaged is scored again.
+/// Whether a run has what the tables are made from, whole and of one piece: what is damaged is scored again.
 #[must_use]
 pub fn is_scored(folder: &RunFolder) -> bool {
     let (Ok(report), Ok(rows)) = (Report::load(&folder.report("test")), predictions::read(&folder.predictions("test")))
     else {
         return false;
     };
-    !rows.is_empty() && rows.len() == report.examples + report.failed + report.unlabelled
+    let predictions = || rows.iter().filter_map(|row| if let Row::Prediction(row) = row { Some(row) } else { None });
+    let ids: BTreeSet<&str> = predictions().map(|row| row.id.as_str()).collect();
+    let right = predictions().filter(|row| row.truth.as_ref() == Some(&row.fusion.label)).count();
+    let accuracy = count(right) / count(report.examples);
+    !rows.is_empty()
+        && rows.len() == report.examples + report.failed + report.unlabelled
+        && ids.len() == predictions().count()
+        && (report.fusion.headline.accuracy.value - accuracy).abs() < 1e-9
 }
 
 /// How long runs take, from those that ended and the epochs of those that did not.
@@ -150,6 +164,14 @@ impl Estimates {
     }
 }
 
+/// Seconds of runs so many at a time, as long as the devices give each of them what one alone has.
+#[must_use]
+pub fn side_by_side(runs: &[f64], jobs: usize) -> f64 {
+    let longest = runs.iter().copied().fold(0.0, f64::max);
+    let all = runs.iter().fold(0.0, |sum, seconds| sum + seconds);
+    longest.max(all / count(jobs.clamp(1, runs.len().max(1))))
+}
+
 /// The mean time of an epoch so far.
 fn epoch_seconds(path: &Path) -> Option<f64> {
     let entries = log::read(path).ok()?;
@@ -171,4 +193,23 @@ fn mean<'a>(values: impl Iterator<Item = &'a f64>) -> Option<f64> {
 #[expect(clippy::cast_precision_loss, reason = "numbers of runs and epochs are small")]
 fn count(number: usize) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_side_by_side_take_as_long_as_the_longest() {
+        for (runs, jobs, expected) in [
+            (&[3.0, 3.0, 3.0, 3.0][..], 2, 6.0),
+            (&[3.0, 3.0], 7, 3.0),
+            (&[10.0, 1.0, 1.0], 3, 10.0),
+            (&[2.0], 0, 2.0),
+            (&[], 4, 0.0),
+        ] {
+            assert!((side_by_side(runs, jobs) - expected).abs() < 1e-12, "{runs:?}");
+        }
+        assert!(side_by_side(&[], 1).is_sign_positive());
+    }
 }

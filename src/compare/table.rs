@@ -270,6 +270,15 @@ fn notes(results: &Results) -> Vec<String> {
         ));
         notes.extend(corpus.shared.iter().map(|sentence| format!("{}: {sentence}", corpus.name)));
         notes.extend(corpus.clusters.map(|clusters| format!("{}: {}", corpus.name, cluster_note(clusters))));
+        if corpus.repeats_ids {
+            notes.push(format!(
+                "{}: folds have the same ids for utterances of different labels: those of each fold count apart",
+                corpus.name
+            ));
+        }
+        if !corpus.absent.is_empty() {
+            notes.push(format!("{}: no run is done of {}", corpus.name, corpus.absent.join(", ")));
+        }
         notes.extend(unpaired(corpus, results.reference.as_deref()));
     }
     notes.push(format!(
@@ -304,23 +313,37 @@ fn notes(results: &Results) -> Vec<String> {
     notes
 }
 
-/// Systems that no run of the reference can be held against.
-fn unpaired(corpus: &CorpusResult, reference: Option<&str>) -> Option<String> {
-    let reference = corpus.systems.iter().find(|cell| Some(cell.system.as_str()) == reference)?;
-    let alone: Vec<&str> = corpus
-        .systems
-        .iter()
-        .filter(|cell| cell.system != reference.system && cell.against.is_none())
-        .map(|cell| cell.system.as_str())
-        .collect();
-    (!alone.is_empty()).then(|| {
-        format!(
+/// Systems of which not every run can be held against one of the reference.
+fn unpaired(corpus: &CorpusResult, reference: Option<&str>) -> Vec<String> {
+    let Some(reference) = corpus.systems.iter().find(|cell| Some(cell.system.as_str()) == reference) else {
+        return Vec::new();
+    };
+    let others = || corpus.systems.iter().filter(|cell| cell.system != reference.system);
+    let mut notes = Vec::new();
+    let alone: Vec<&str> = others().filter(|cell| cell.against.is_none()).map(|cell| cell.system.as_str()).collect();
+    if !alone.is_empty() {
+        notes.push(format!(
             "{}: no difference to {} for {}: no run of theirs has a fold and a seed of its",
             corpus.name,
             reference.system,
             alone.join(", ")
-        )
-    })
+        ));
+    }
+    let partly: Vec<String> = others()
+        .filter_map(|cell| {
+            let pairs = cell.against.as_ref()?.paired_runs;
+            (pairs < cell.runs.len()).then(|| format!("{} ({pairs} of {})", cell.system, cell.runs.len()))
+        })
+        .collect();
+    if !partly.is_empty() {
+        notes.push(format!(
+            "{}: the difference to {} is of the runs alone that have a fold and a seed of its, for {}",
+            corpus.name,
+            reference.system,
+            partly.join(", ")
+        ));
+    }
+    notes
 }
 
 /// 218.9 M

@@ -12,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plan::{Plan, PlannedRun};
 use super::run::Ended;
-use super::standing::{Estimates, Standing, folder};
+use super::standing::{Estimates, Standing, folder, side_by_side};
 use crate::eval::Report;
 use crate::report::{Event, Progress};
 use crate::run::log::Entry;
@@ -145,15 +145,14 @@ impl<'a> Watch<'a> {
         text
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a few jobs")]
     fn seconds_left(&self, estimates: &Estimates) -> Option<f64> {
-        let mut all = 0.0;
+        let mut all = Vec::new();
         for place in &self.left {
             let whole = estimates.about(self.plan.runs.get(*place)?)?;
             let since = self.running.get(place).map_or(0.0, |began| began.elapsed().as_secs_f64());
-            all += (whole - since).max(0.0);
+            all.push((whole - since).max(0.0));
         }
-        Some(all / self.jobs.max(1) as f64)
+        Some(side_by_side(&all, self.jobs))
     }
 
     /// Takes the live table away.

@@ -119,6 +119,20 @@ impl Answers {
     }
 }
 
+impl Answers {
+    /// The true label of each utterance.
+    pub fn truths(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.by_id.iter().map(|(id, answer)| (id.as_str(), self.labels[answer.truth].as_str()))
+    }
+
+    /// The same, with something in front of the ids.
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        let by_id = self.by_id.into_iter().map(|(id, answer)| (format!("{place}/{id}"), answer)).collect();
+        Self { by_id, ..self }
+    }
+}
+
 fn place_of(labels: &mut Vec<String>, label: &str) -> usize {
     labels.iter().position(|known| known == label).unwrap_or_else(|| {
         labels.push(label.to_owned());
@@ -288,16 +302,21 @@ fn check_labels(first: &Answers, second: &Answers) -> Result<(), ComparisonError
     Err(ComparisonError::Labels { first, second, problems: Problems(problems) })
 }
 
-/// Whether a row of a manifest will have a key when it is scored.
+/// What a row of a manifest has under a key that it may be clustered by when it is scored.
 #[must_use]
-pub fn has_key(row: &manifest::Row, key: &str) -> bool {
+pub fn key_of(row: &manifest::Row, key: &str) -> Option<String> {
     match key {
-        "label" => row.label.is_some(),
-        "words" => row.text.is_some(),
-        "speaker" => row.speaker.is_some(),
-        "group" => row.group.is_some(),
-        "provenance.text" | "provenance.speech" => true,
-        _ => Extra::from_manifest(row.extra.clone()).get(key).is_some_and(|value| !value.is_null()),
+        "label" => row.label.clone(),
+        "words" => row.text.as_ref().map(|text| text.split_whitespace().count().to_string()),
+        "speaker" => row.speaker.clone(),
+        "group" => row.group.clone(),
+        // Known only then.
+        "provenance.text" => Some(row.text.is_some().to_string()),
+        "provenance.speech" => Some(row.audio.is_some().to_string()),
+        _ => {
+            let extra = Extra::from_manifest(row.extra.clone());
+            extra.get(key).filter(|value| !value.is_null()).map(ToString::to_string)
+        }
     }
 }
 
@@ -346,6 +365,20 @@ mod tests {
         assert_eq!((found.mcnemar.only_first, found.mcnemar.only_second), (2, 5));
         // 2·(1 + 7 + 21)/2^7
         assert!((found.mcnemar.p_value - 58.0 / 128.0).abs() < 1e-12 && found.mcnemar.form == McNemarForm::Exact);
+    }
+
+    /// Two folds whose ids are the same: eight utterances, and not four twice.
+    #[test]
+    fn utterances_within_folds_count_apart() {
+        let mut pairs = Pairs::default();
+        for (fold, first, second) in [("fold1", "aabb", "aaab"), ("fold2", "abbb", "aaab")] {
+            let answers = |says: &str| Answers::new("one", &rows(says), None).unwrap().within(fold);
+            pairs.add(1, &answers(first), &answers(second)).unwrap();
+        }
+        let found = pairs.compare(None, 500, 1).unwrap();
+        assert_eq!((found.pairs, found.utterances), (8, 8));
+        assert_eq!((found.mcnemar.only_first, found.mcnemar.only_second), (0, 3));
+        assert!((found.difference.accuracy.value - 3.0 / 8.0).abs() < 1e-12);
     }
 
     /// With three seeds, an utterance that one system gets right twice and the other once counts once.

@@ -381,12 +381,17 @@ impl RunFolder {
         Ok(manifest)
     }
 
-    /// Notes that another process goes on with the run.
+    /// Notes that another process goes on with the run. What was scored before is of weights that training changes, and
+    /// is removed.
     ///
     /// # Errors
-    /// When the manifest cannot be read or written.
+    /// When the manifest cannot be read or written, or a file not removed.
     pub fn begin_again(&self, _lock: &Lock, session: Session) -> Result<Manifest, RunError> {
         let mut manifest = self.load_manifest()?;
+        for name in self.names()?.into_iter().filter(|name| is_of_a_split(name)) {
+            let path = self.path.join(name);
+            remove(&path).map_err(|source| FileError::new("remove", &path, source))?;
+        }
         manifest.sessions.push(session);
         manifest.save(&self.manifest())?;
         Ok(manifest)
@@ -413,16 +418,32 @@ impl RunFolder {
         }
     }
 
+    /// Counts one more use of the test split, and says how many there are. Several processes may do so at once.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read or written.
+    pub fn count_test_use(&self) -> Result<usize, RunError> {
+        // A file that lives as long as the run, unlike the manifest, which is replaced. Some network file systems have no
+        // locks: then there is none to respect.
+        let file = File::open(self.config()).ok();
+        let _lock = file.filter(|file| file.lock().is_ok());
+        let mut manifest = self.load_manifest()?;
+        manifest.count_test_use();
+        manifest.save(&self.manifest())?;
+        Ok(manifest.test_uses.len())
+    }
+
+    /// What is in the folder.
+    fn names(&self) -> Result<Vec<String>, FileError> {
+        let cannot = |source| FileError::new("list", &self.path, source);
+        let entries = fs::read_dir(&self.path).map_err(cannot)?;
+        entries.map(|entry| Ok(entry.map_err(cannot)?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
     fn clear(&self) -> Result<(), FileError> {
         // First the mark that the run is finished: a kill while its files are removed must not leave a "finished" run.
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(|source| FileError::new("list", &self.path, source))? {
-            let entry = entry.map_err(|source| FileError::new("list", &self.path, source))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if NAMES.contains(&name.as_str()) || is_of_a_split(&name) {
-                names.push(name);
-            }
-        }
+        let mut names = self.names()?;
+        names.retain(|name| NAMES.contains(&name.as_str()) || is_of_a_split(name));
         if let Ok(mut manifest) = Manifest::load(&self.manifest())
             && manifest.finished
         {
@@ -504,6 +525,36 @@ mod tests {
                 assert_eq!(decided(&folder, existing), Ok(Decision::Start));
             }
         }
+    }
+
+    #[test]
+    fn no_scores_outlive_a_training_that_goes_on() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(parent.path());
+        let lock = folder.open().unwrap();
+        folder.begin(&lock, "seed = 1\n", 1, Vec::new(), session()).unwrap();
+        let mine = parent.path().join("report.md");
+        for path in [folder.report("test"), folder.predictions("test"), folder.report("dev"), mine.clone()] {
+            fs::write(path, "").unwrap();
+        }
+        folder.begin_again(&lock, session()).unwrap();
+        assert!(mine.is_file() && folder.is_run() && folder.config().is_file());
+        assert!(!folder.report("test").exists() && !folder.predictions("test").exists());
+        assert!(!folder.report("dev").exists());
+    }
+
+    #[test]
+    fn uses_of_test_by_several_at_once_are_all_counted() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(parent.path());
+        let lock = folder.open().unwrap();
+        folder.begin(&lock, "seed = 1\n", 1, Vec::new(), session()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| folder.count_test_use().unwrap());
+            }
+        });
+        assert_eq!(folder.load_manifest().unwrap().test_uses.len(), 8);
     }
 
     #[test]

@@ -176,6 +176,23 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
 }
 
+/// Checks the manifests that a config names against its labels, the test split's too; reads no audio.
+///
+/// # Errors
+/// A manifest that is missing or malformed, a label that is unknown, audio files that are not there.
+pub fn check_splits(config: &Config) -> anyhow::Result<()> {
+    let DataSource::Manifests { train, dev, test } = &config.data.source else { return Ok(()) };
+    let initial = config.train.init.as_deref().map(CheckpointConfig::read).transpose().context("train.init")?;
+    let reads = config.model.method.reads();
+    let labels = labels(config, &manifest::read(train).context("data.train")?, initial.as_ref())?;
+    for (key, path) in [("data.train", Some(train)), ("data.dev", dev.as_ref()), ("data.test", test.as_ref())] {
+        if let Some(path) = path {
+            check_test(path, &labels, reads).context(key)?;
+        }
+    }
+    Ok(())
+}
+
 /// A checkpoint to start from is of the method that is trained.
 fn check_same_method(method: Method, initial: &CheckpointConfig) -> Result<(), ConfigError> {
     if method.word() == initial.method {

@@ -266,6 +266,18 @@ fn a_checkpoint_that_cannot_be_used() {
     fresh();
     fs::remove_file(at.join("half/model.safetensors")).unwrap();
     predict("half").bad_line(2, &["half/model.safetensors"]);
+    fresh();
+    // All numbers of the second half are NaN.
+    let mut bytes = fs::read(best.join("model.safetensors")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0xff);
+    fs::write(at.join("half/model.safetensors"), bytes).unwrap();
+    let said = predict("half");
+    assert!(said.stdout.contains("the model's answer is not finite"), "{} {}", said.stdout, said.stderr);
+    assert_eq!(said.code, Some(3));
+    let dev = tiny_run().join("corpus/dev.jsonl");
+    clasp(at, &["eval", "--checkpoint", "half", "--manifest", dev.to_str().unwrap()])
+        .bad(3, &["the model's answer is not finite"]);
     let eval = clasp(at, &["eval", "--checkpoint", "half", "--split", "dev"]);
     eval.bad_line(2, &["holds no run: it has no manifest.json", "name the run folder"]);
 }

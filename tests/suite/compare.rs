@@ -353,6 +353,27 @@ fn plans_that_cannot_be_run_are_refused() {
     fs::write(at.join("plan.toml"), "config = 'demo'\ncluster = 'spaeker'\n").unwrap();
     clasp(at, &["compare", "plan.toml"]).bad(2, &["test.jsonl has the key `spaeker` of `cluster`"]);
     assert!(!at.join("runs/plan/demo").exists());
+    // What the scoring would fail at in the end is told before the training.
+    copy_folder(&tiny_run().join("corpus"), &at.join("data"));
+    let plan = "config = 'tiny.toml'\ndir = 'other'\ncluster = 'room'\n[[corpus]]\nname = 'c'\ndata = 'data'\n";
+    fs::write(at.join("plan.toml"), plan).unwrap();
+    let good = lines_of(&at.join("data/test.jsonl"));
+    let write = |change: &dyn Fn(usize, &mut Value)| {
+        let rows = good.iter().cloned().enumerate().map(|(place, mut row)| {
+            change(place, &mut row);
+            format!("{row}\n")
+        });
+        fs::write(at.join("data/test.jsonl"), rows.collect::<Vec<_>>().concat()).unwrap();
+    };
+    for words in [&["compare", "plan.toml"][..], &["compare", "plan.toml", "--dry-run"]] {
+        write(&|_, row| row["room"] = json!("a"));
+        clasp(at, words).bad(2, &["all test utterances of c have the same `room`"]);
+        write(&|place, row| row["label"] = json!(if place == 3 { "sing" } else { "start_calm" }));
+        clasp(at, words).bad(3, &["c/clasp/fold1/seed1: data.test", "sing"]);
+        write(&|place, row| row["id"] = json!(place / 2));
+        clasp(at, words).bad(3, &["data.test", "test.jsonl"]);
+    }
+    assert!(!at.join("other").exists());
     clasp(at, &["compare", "tabel8"]).bad_line(2, &["no plan \"tabel8\"", "demo.toml, table4.toml, table8.toml"]);
     clasp(at, &["compare", "plan.toml", "--device", "gpu"]).bad(2, &["--device"]);
     let listed = clasp(at, &["config", "list"]).good().stdout;
@@ -455,6 +476,11 @@ fn two_runs_are_tested_from_their_saved_predictions() {
     assert_eq!(uses(), before);
     clasp(at, &[&words[..], &["--cluster", "speaker"]].concat()).good();
     clasp(at, &[&words[..], &["--cluster", "turn"]].concat()).bad_line(3, &["has the key `turn`"]);
+    let best = ["eval", "--checkpoint", "other/best", "--split", "test", "--against", checkpoint()];
+    assert_eq!(
+        clasp(at, &best).good().stdout.lines().skip(2).collect::<Vec<_>>(),
+        said.stdout.lines().skip(2).collect::<Vec<_>>()
+    );
 
     let twice = [&rows[..], &rows[..1]].concat();
     write(&twice).unwrap();

@@ -110,7 +110,7 @@ fn a_made_up_corpus_is_shared_by_all_runs() {
     let config =
         CONFIG.split("[text]").nth(1).map(|rest| format!("[data.demo]\nutterances = 60\n[text]{rest}")).unwrap();
     let plan = parsed(folder.path(), "config = 'base.toml'\nseeds = [1, 2]\n", &config, &[]).unwrap();
-    let corpus = Path::new("/current/runs/my/corpora/base");
+    let corpus = Path::new("/current/runs/my/corpora/base-60-1");
     assert_eq!(plan.corpora[0].made_up, Some((corpus.to_owned(), DemoOptions { utterances: 60, seed: 1 })));
     for run in &plan.runs {
         assert!(matches!(&run.config.data.source, DataSource::Manifests { train, dev: Some(_), test: Some(_) }
