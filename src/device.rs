@@ -111,7 +111,7 @@ pub trait SharedTask {
 pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
     #[cfg(feature = "cuda")]
     if let Some(Chosen::Cuda(_)) = chosen.first() {
-        cuda::keep_kernels();
+        cuda::keep_choices();
         let number = |chosen: &Chosen| if let Chosen::Cuda(number) = chosen { *number } else { 0 };
         let devices: Vec<_> = chosen.iter().map(number).map(burn::backend::cuda::CudaDevice::new).collect();
         return task.run::<burn::backend::Cuda>(&devices);
@@ -124,7 +124,7 @@ pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
     match chosen {
         #[cfg(feature = "cuda")]
         Chosen::Cuda(number) => {
-            cuda::keep_kernels();
+            cuda::keep_choices();
             task.run::<burn::backend::Cuda>(&burn::backend::cuda::CudaDevice::new(number))
         }
         #[cfg(not(feature = "cuda"))]
@@ -190,18 +190,18 @@ mod cuda {
         Some((u64::try_from(free).ok()?, u64::try_from(total).ok()?))
     }
 
-    /// Has compiled kernels, and which of them were the fastest, kept in the user's cache for the next process. Left to
-    /// itself the backend forgets the first, and keeps the second in `target` of whichever Rust project it is run in.
-    pub fn keep_kernels() {
+    /// Has which kernels were the fastest kept in the user's cache for the next process. Left to itself the backend keeps
+    /// that in `target` of whichever Rust project it is run in. Compiled kernels are not kept: the backend does not tell
+    /// those of one kind of device from those of another.
+    pub fn keep_choices() {
         static SETTLED: Once = Once::new();
         // The backend reads its settings when its first device is used, and takes no others then.
-        SETTLED.call_once(|| CubeClRuntimeConfig::set(settings(&crate::supply::user_cache().join("kernels"))));
+        SETTLED.call_once(|| CubeClRuntimeConfig::set(settings(&crate::supply::user_cache().join("autotune"))));
     }
 
     fn settings(folder: &Path) -> CubeClRuntimeConfig {
         let mut settings = CubeClRuntimeConfig::default().override_from_env();
         settings.autotune.cache = CacheConfig::File(folder.to_owned());
-        settings.compilation.cache = Some(CacheConfig::File(folder.to_owned()));
         settings
     }
 
@@ -219,12 +219,11 @@ mod cuda {
     mod tests {
         use super::*;
 
-        /// The backend keeps each in a folder of its own below this one.
         #[test]
-        fn kernels_are_kept_in_the_folder() {
-            let settings = settings(Path::new("/cache/kernels"));
-            assert_eq!(settings.autotune.cache.root(), Path::new("/cache/kernels"));
-            assert_eq!(settings.compilation.cache.unwrap().root(), Path::new("/cache/kernels"));
+        fn choices_are_kept_in_the_folder_and_kernels_nowhere() {
+            let settings = settings(Path::new("/cache/autotune"));
+            assert_eq!(settings.autotune.cache.root(), Path::new("/cache/autotune"));
+            assert!(settings.compilation.cache.is_none());
         }
     }
 }

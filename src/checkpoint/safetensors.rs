@@ -4,8 +4,8 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom},
-    path::{Path, PathBuf},
+    io::{self, Read as _},
+    sync::Arc,
 };
 
 use burn::tensor::{BoolStore, Bytes, DType, TensorData};
@@ -21,7 +21,8 @@ const LONGEST_HEAD: u64 = 100_000_000;
 
 /// A tensor in a file.
 pub struct Piece {
-    path: PathBuf,
+    /// Kept open: one that takes its name meanwhile is another checkpoint's.
+    file: Arc<File>,
     start: u64,
     /// In bytes.
     length: usize,
@@ -30,9 +31,9 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// File and byte at which it begins.
-    pub fn place(&self) -> (&Path, u64) {
-        (&self.path, self.start)
+    /// The byte of its file at which it begins.
+    pub fn start(&self) -> u64 {
+        self.start
     }
 
     /// The tensor as it is stored.
@@ -40,19 +41,23 @@ impl Piece {
     /// # Errors
     /// The file cannot be read, or is shorter than it was.
     pub fn read(&self) -> io::Result<TensorData> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.start))?;
         let mut bytes = Vec::with_capacity(self.length);
-        file.take(self.length as u64).read_to_end(&mut bytes)?;
-        if bytes.len() < self.length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        while bytes.len() < self.length {
+            let place = self.start + bytes.len() as u64;
+            match rustix::io::pread(&*self.file, rustix::buffer::spare_capacity(&mut bytes), place) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(problem) => return Err(problem.into()),
+            }
         }
+        // Where there was room for more.
+        bytes.truncate(self.length);
         Ok(TensorData { bytes: Bytes::from_bytes_vec(bytes), shape: self.shape.clone().into(), dtype: self.dtype })
     }
 }
 
 /// The tensors of a file by name, or what is wrong with it.
-pub fn pieces(path: &Path, file: &mut File) -> Result<Vec<(String, Piece)>, String> {
+pub fn pieces(mut file: File) -> Result<Vec<(String, Piece)>, String> {
     let shown = |problem: io::Error| problem.to_string();
     let size = file.metadata().map_err(shown)?.len();
     let mut length = [0; LENGTH];
@@ -62,22 +67,24 @@ pub fn pieces(path: &Path, file: &mut File) -> Result<Vec<(String, Piece)>, Stri
         return Err(format!("its head of {length} bytes is longer than the file, or than any head may be"));
     }
     let mut head = Vec::new();
-    file.take(length).read_to_end(&mut head).map_err(shown)?;
+    (&file).take(length).read_to_end(&mut head).map_err(shown)?;
     let head: Metadata = serde_json::from_slice(&head).map_err(|problem| format!("its head: {problem}"))?;
     let info = |name: String| head.info(&name).cloned().map(|info| (name, info));
     let tensors: Vec<(String, TensorInfo)> = head.offset_keys().into_iter().filter_map(info).collect();
     // Checks that shapes and places fit each other, without gaps.
     let end = Metadata::new(None, tensors.clone()).map_err(|problem| problem.to_string())?.data_len();
     let start = LENGTH as u64 + length;
-    if start + end as u64 != size {
-        return Err(format!("it has {size} bytes where its head tells of {}", start + end as u64));
+    let told = u128::from(start) + end as u128;
+    if told != u128::from(size) {
+        return Err(format!("it has {size} bytes where its head tells of {told}"));
     }
+    let file = Arc::new(file);
     tensors
         .into_iter()
         .map(|(name, TensorInfo { dtype, shape, data_offsets: (from, to) })| {
             let dtype =
                 burn_type(dtype).ok_or_else(|| format!("tensor {name}: numbers of type {dtype} are not known"))?;
-            Ok((name, Piece { path: path.into(), start: start + from as u64, length: to - from, dtype, shape }))
+            Ok((name, Piece { file: Arc::clone(&file), start: start + from as u64, length: to - from, dtype, shape }))
         })
         .collect()
 }

@@ -271,6 +271,9 @@ impl Task for Work<'_> {
                         Some(cached) => cached.epoch(&mut trainee, device),
                         None => trainee.epoch(&batches, device),
                     });
+                    if let Some(cached) = &cached {
+                        cached.check()?;
+                    }
                     model = trainee.model.map(|model| model.valid());
                     times
                 }

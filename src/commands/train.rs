@@ -169,10 +169,14 @@ impl SharedTask for Work<'_> {
 /// Opens the folder that keeps the features of speech, if the config names one.
 fn feature_store(config: &Config) -> Result<Option<Arc<FeatureStore>>, ConfigError> {
     let Some(cache) = &config.speech.feature_cache else { return Ok(None) };
-    FeatureStore::open(&cache.folder, cache.precision, cache.bytes()).map(Some).map_err(|problem| {
-        let words = format!("cannot be used: {problem}");
-        ConfigError::invalid("config", vec![Problem::conflict("speech.feature_cache", words)])
-    })
+    let refused = |words| ConfigError::invalid("config", vec![Problem::conflict("speech.feature_cache", words)]);
+    if RunFolder::new(&config.run.dir).writes(&cache.folder) {
+        let words = format!("{} is of the run's own files: name another folder", cache.folder.display());
+        return Err(refused(words));
+    }
+    FeatureStore::open(&cache.folder, cache.precision, cache.bytes())
+        .map(Some)
+        .map_err(|problem| refused(format!("cannot be used: {problem}")))
 }
 
 /// Every device needs an utterance of a batch.

@@ -222,6 +222,10 @@ impl Plan {
         overrides: &[String],
     ) -> Vec<String> {
         let mut set: Vec<String> = [&corpus.set, &system.set, overrides].into_iter().flatten().cloned().collect();
+        if !system.method.encodes_speech() {
+            // Said for all systems, it is for those that have what it keeps.
+            set.retain(|assignment| !assignment.starts_with("speech.feature_cache"));
+        }
         let mut decide = |key: &str, value: toml::Value| set.push(format!("{key}={value}"));
         decide("model.method", system.method.word().into());
         decide("model.ablation", system.ablation.word().into());

@@ -17,9 +17,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -43,6 +43,8 @@ const ABANDONED: Duration = Duration::from_hours(1);
 const DIGITS: usize = 64;
 /// The folder is looked through again when this share of the bound was written: other processes write there too.
 const SHARE_BETWEEN_SURVEYS: u64 = 16;
+/// And when so many entries have found no room.
+const REFUSALS_BETWEEN_SURVEYS: u64 = 256;
 
 /// What the feature encoder makes of one utterance.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,8 +79,8 @@ struct State {
     own: BTreeSet<String>,
     /// Whether nothing is stored any more: writing failed.
     is_off: bool,
-    /// Whether an entry found no room.
-    is_full: bool,
+    /// Entries that found no room.
+    refused: u64,
     /// What the user has not been told yet.
     notes: Vec<String>,
 }
@@ -108,7 +110,10 @@ impl FeatureStore {
     #[must_use]
     pub fn of(self: &Arc<Self>, encoder: &str) -> FeatureCache {
         let place = format!("{encoder}-{}", self.format);
-        self.state().own.insert(place.clone());
+        let mut state = self.state();
+        state.others.retain(|found| !found.path.starts_with(self.folder.join(&place)));
+        state.own.insert(place.clone());
+        drop(state);
         FeatureCache { store: Arc::clone(self), place }
     }
 
@@ -152,19 +157,31 @@ impl FeatureStore {
         state.others.sort_by_key(|found| std::cmp::Reverse(found.modified));
     }
 
-    /// Takes room for some bytes, if need be from the oldest entries of other encoders; false where there is none.
-    fn take_room(&self, bytes: u64) -> bool {
+    /// Takes room for some bytes in the place of what is at a path, if need be from the oldest entries of other encoders;
+    /// false where there is none.
+    fn take_room(&self, bytes: u64, path: &Path) -> bool {
         let mut state = self.state();
         if state.is_off {
             return false;
         }
-        if state.written > self.bound / SHARE_BETWEEN_SURVEYS {
+        let replaced = fs::symlink_metadata(path).map_or(0, |facts| facts.len());
+        // Others write and remove here too. Where it was full it may not be any more, but looking takes its time.
+        let looks_again = state.refused > 0 && state.refused.is_multiple_of(REFUSALS_BETWEEN_SURVEYS);
+        if looks_again || state.written > self.bound / SHARE_BETWEEN_SURVEYS {
             self.survey(&mut state);
         }
-        while state.used.saturating_add(bytes) > self.bound {
-            let Some(oldest) = state.others.pop() else {
-                if !state.is_full {
-                    state.is_full = true;
+        let wanted = |state: &State| state.used.saturating_sub(replaced).saturating_add(bytes);
+        if state.refused == 0 && state.others.is_empty() && wanted(&state) > self.bound {
+            self.survey(&mut state);
+        }
+        // Nothing is removed where that does not make room.
+        let of_others = |state: &State| state.others.iter().map(|found| found.bytes).sum::<u64>();
+        let is_hopeless = wanted(&state) > self.bound && wanted(&state).saturating_sub(of_others(&state)) > self.bound;
+        while wanted(&state) > self.bound {
+            let oldest = if is_hopeless { None } else { state.others.pop() };
+            let Some(oldest) = oldest else {
+                state.refused += 1;
+                if state.refused == 1 {
                     let note = format!(
                         "note: the feature cache {} is full: features that it does not have are computed anew each time; \
                          speech.feature_cache_gib allows it more",
@@ -174,12 +191,12 @@ impl FeatureStore {
                 }
                 return false;
             };
-            let is_own = state.own.iter().any(|place| oldest.path.starts_with(self.folder.join(place)));
-            if !is_own && fs::remove_file(&oldest.path).is_ok() {
+            // One that is gone already takes no room either.
+            if fs::remove_file(&oldest.path).is_ok() || !oldest.path.exists() {
                 state.used = state.used.saturating_sub(oldest.bytes);
             }
         }
-        state.used += bytes;
+        state.used = wanted(&state);
         state.written += bytes;
         true
     }
@@ -207,7 +224,7 @@ impl FeatureCache {
     #[must_use]
     pub fn get(&self, waveform: &[f32]) -> Option<Arc<Features>> {
         let key = key(waveform);
-        let bytes = fs::read(self.path(&key)).ok()?;
+        let bytes = read(&self.path(&key))?;
         decode(&bytes, self.store.format, &self.seal(&key)).map(Arc::new)
     }
 
@@ -224,7 +241,7 @@ impl FeatureCache {
         };
         let key = key(waveform);
         if let Some(bytes) = encode(&features, self.store.format, &self.seal(&key))
-            && self.store.take_room(bytes.len() as u64)
+            && self.store.take_room(bytes.len() as u64, &self.path(&key))
             && let Err(problem) = write(&self.path(&key), &bytes)
         {
             self.store.switch_off(&problem);
@@ -336,6 +353,25 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     file.write_all(bytes).map_err(|source| FileError::new("write", path, source))?;
     file.persist(path).map_err(|problem| FileError::new("write", path, problem.error))?;
     Ok(())
+}
+
+/// The bytes of an entry; none of what is no file, or not as long as its header says.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    // Whoever opens a pipe would wait for its other end.
+    let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+    let facts = file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let mut header = [0; HEADER];
+    file.read_exact(&mut header).ok()?;
+    let number = |place: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| header[place + byte]));
+    let values = [16, 20, 24].map(|place| u64::from(number(place))).into_iter().try_fold(1, u64::checked_mul)?;
+    let length = values.checked_add(HEADER as u64)?;
+    if !header.starts_with(MAGIC) || length != facts.len() {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).ok()?);
+    bytes.extend(header);
+    file.take(values).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// The names in a folder; none where it cannot be read.

@@ -242,6 +242,14 @@ impl RunFolder {
         self.path.join(report_name(split))
     }
 
+    /// Whether a path is that of something that a run writes in its folder, or below it.
+    #[must_use]
+    pub fn writes(&self, path: &Path) -> bool {
+        let first = path.strip_prefix(&self.path).ok().and_then(|rest| rest.components().next());
+        let name = first.map(|first| first.as_os_str().to_string_lossy());
+        name.is_some_and(|name| NAMES.contains(&name.as_ref()) || name == MANIFEST || is_of_a_split(&name))
+    }
+
     /// Whether a process is at work there; also false where the file system has no locks.
     #[must_use]
     pub fn is_busy(&self) -> bool {

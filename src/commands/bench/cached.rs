@@ -1,8 +1,9 @@
 //! `clasp bench --feature-cache`: the training job with the features of the frozen convolutions from the disk, as
 //! `clasp train` does with `speech.feature_cache`. The warm-up fills the cache; every later epoch reads it back.
 
-use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, mpsc::sync_channel};
 
+use anyhow::Context as _;
 use tempfile::TempDir;
 
 use super::Trainee;
@@ -36,23 +37,34 @@ pub fn check(arguments: &BenchArguments) -> Result<(), ConfigError> {
 pub struct Cached {
     batches: Vec<(Batch, Vec<usize>)>,
     cache: FeatureCache,
+    store: Arc<FeatureStore>,
     _folder: TempDir,
 }
 
 impl Cached {
+    /// Whether all features were stored.
+    ///
+    /// # Errors
+    /// Why they were not: then nothing was read back either.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let notes = self.store.take_notes();
+        anyhow::ensure!(notes.is_empty(), "--feature-cache: {}; TMPDIR names another folder", notes.join("; "));
+        Ok(())
+    }
+
     /// An empty cache in the system's temporary folder.
     pub fn new<B: Ops>(
         batches: &[(Inputs, Vec<usize>)],
         trainee: &Trainee<B>,
         device: &B::Device,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::tempdir().context("--feature-cache needs a temporary folder")?;
         let store = FeatureStore::open(folder.path(), FeaturePrecision::F32, u64::MAX)?;
         let model = trainee.model.as_ref().ok_or_else(|| anyhow::anyhow!("there is no model"))?;
         let cache = feature_cache(&store, model, trainee.precision, &B::name(device))
             .ok_or_else(|| anyhow::anyhow!("there is no speech encoder"))?;
         let batches = batches.iter().map(|(inputs, labels)| (batch(inputs), labels.clone())).collect();
-        Ok(Self { batches, cache, _folder: folder })
+        Ok(Self { batches, cache, store, _folder: folder })
     }
 
     /// One optimiser step for each batch, while a thread reads the features of the next ones.

@@ -134,7 +134,43 @@ fn what_is_damaged_cut_short_or_moved_is_missing_and_is_replaced() {
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert_eq!(cache.get(&[1.0]), None);
+        // A pipe, which nobody writes to, and a file of zeros that takes no room on the disk.
+        fs::remove_dir(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(cache.get(&[1.0]), None);
+        fs::remove_file(&path).unwrap();
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(cache.get(&[1.0]), None);
     }
+}
+
+#[test]
+fn a_full_cache_is_mended_and_one_without_a_chance_leaves_others_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let given = || features(4, |number| number);
+    let cache = open(at, FeaturePrecision::F32, 2 * ENTRY).of(&encoder('a'));
+    let _ = (cache.put(&[1.0], given()), cache.put(&[2.0], given()));
+    for path in files(at) {
+        fs::write(&path, vec![0; usize::try_from(ENTRY).unwrap()]).unwrap();
+    }
+    assert_eq!((cache.get(&[1.0]), cache.get(&[2.0])), (None, None));
+    let _ = (cache.put(&[1.0], given()), cache.put(&[2.0], given()));
+    assert_eq!(*cache.get(&[1.0]).unwrap(), given());
+    assert_eq!(*cache.get(&[2.0]).unwrap(), given());
+    // Not even all of the other encoder's room would do.
+    let store = open(at, FeaturePrecision::F32, ENTRY - 1);
+    let _ = store.of(&encoder('b')).put(&[1.0], given());
+    assert_eq!(files(at).len(), 2);
+    assert_eq!(store.take_notes().len(), 1);
+    // Others emptied the folder meanwhile.
+    let store = open(at, FeaturePrecision::F32, 2 * ENTRY);
+    let cache = store.of(&encoder('a'));
+    for path in files(at) {
+        fs::remove_file(path).unwrap();
+    }
+    let _ = (cache.put(&[3.0], given()), cache.put(&[4.0], given()));
+    assert_eq!((files(at).len(), store.take_notes().len()), (2, 0));
 }
 
 #[test]
