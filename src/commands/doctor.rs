@@ -10,7 +10,7 @@ use super::write_output;
 use clasp::{
     checkpoint::{CheckpointConfig, published::read_config},
     cli::DoctorArguments,
-    config::{self, Config, DataSource, EncoderSource, TokenizerSource, locate},
+    config::{self, Config, ConfigError, DataSource, EncoderSource, Problem, TokenizerSource, locate},
     data::{manifest, text::Tokenizer},
     device,
     encoder::{RobertaConfig, Wav2Vec2Config},
@@ -137,6 +137,9 @@ fn check(config: &Config) -> Vec<Finding> {
         either("speech encoder", speech_encoder(config)),
         either("tokenizer", tokenizer(config)),
     ];
+    if let Some(cache) = &config.speech.feature_cache {
+        findings.push(either("feature cache", feature_cache(&cache.folder)));
+    }
     if let Some(folder) = &config.train.init {
         let read =
             CheckpointConfig::read(&checkpoint_folder(folder)).map(|found| format!("{} labels", found.labels.len()));
@@ -185,6 +188,18 @@ fn run_folder(config: &Config) -> anyhow::Result<String> {
         State::Finished(_) => format!("{path} holds a finished run"),
         State::Foreign(name) => format!("{path} holds a `{name}` that is no run's: choose another run.dir"),
     })
+}
+
+/// Whether the folder is there or can be made; nothing is written to find out.
+fn feature_cache(folder: &Path) -> anyhow::Result<String> {
+    match folder.ancestors().find(|path| path.exists()) {
+        Some(path) if !path.is_dir() => {
+            let words = format!("{} cannot be a folder: {} is a file", folder.display(), path.display());
+            Err(ConfigError::invalid("config", vec![Problem::conflict("speech.feature_cache", words)]).into())
+        }
+        Some(path) if path == folder => Ok(format!("{} is there", folder.display())),
+        _ => Ok(format!("{} will be made", folder.display())),
+    }
 }
 
 fn text_encoder(config: &Config) -> anyhow::Result<String> {

@@ -81,6 +81,8 @@ pub struct CorpusResult {
     pub cluster: Option<String>,
     /// How many of these there are; null where utterances are drawn.
     pub clusters: Option<usize>,
+    /// Test utterances without that key, each drawn alone.
+    pub lacking_cluster: usize,
     /// By system.
     pub systems: Vec<Cell>,
 }
@@ -174,6 +176,12 @@ struct Done {
     split: Option<Proof>,
     /// Whether dev and test are the same data.
     dev_is_test: bool,
+}
+
+/// Utterances of all folds without the key to cluster by; of each fold any run tells, since all are on the same data.
+fn lacking_cluster<'a>(runs: impl Iterator<Item = &'a Done>) -> usize {
+    let by_fold: BTreeMap<usize, usize> = runs.map(|run| (run.result.fold, run.answers.lacking_cluster())).collect();
+    by_fold.values().sum()
 }
 
 /// Whether an id is of one label in one fold, and of another in another.
@@ -288,6 +296,7 @@ impl CorpusResult {
             shared: splits().flat_map(Proof::sentences).collect::<BTreeSet<String>>().into_iter().collect(),
             cluster: corpus.cluster.clone(),
             clusters: cluster.map(|_| tested.units()),
+            lacking_cluster: if cluster.is_some() { lacking_cluster(runs.values().flatten()) } else { 0 },
             systems,
         })
     }

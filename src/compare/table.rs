@@ -270,6 +270,12 @@ fn notes(results: &Results) -> Vec<String> {
         ));
         notes.extend(corpus.shared.iter().map(|sentence| format!("{}: {sentence}", corpus.name)));
         notes.extend(corpus.clusters.map(|clusters| format!("{}: {}", corpus.name, cluster_note(clusters))));
+        if let (1.., Some(key)) = (corpus.lacking_cluster, &corpus.cluster) {
+            notes.push(format!(
+                "{}: {} test utterance(s) lack `{key}`: each counts as a cluster of its own",
+                corpus.name, corpus.lacking_cluster
+            ));
+        }
         if corpus.repeats_ids {
             notes.push(format!(
                 "{}: folds have the same ids for utterances of different labels: those of each fold count apart",

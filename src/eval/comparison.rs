@@ -125,6 +125,12 @@ impl Answers {
         self.by_id.iter().map(|(id, answer)| (id.as_str(), self.labels[answer.truth].as_str()))
     }
 
+    /// How many utterances lack the key that clusters are made of, and are clusters of their own.
+    #[must_use]
+    pub fn lacking_cluster(&self) -> usize {
+        self.by_id.values().filter(|answer| answer.cluster.is_none()).count()
+    }
+
     /// The same, with something in front of the ids.
     #[must_use]
     pub fn within(self, place: &str) -> Self {

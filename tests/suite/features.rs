@@ -348,8 +348,17 @@ fn a_cache_that_cannot_be_is_refused() {
     train(at, &flags, &["--set", "model.method=text"])
         .bad_line(2, &["`speech.feature_cache`", "model.method = text does not read"]);
     train(at, &flags, &["--set", "speech.feature_cache_precision=f8"]).bad(2, &["one of f32, f16"]);
+    let own = cached("run/last/features");
+    train(at, &own, &["--set", "run.dir=run"])
+        .bad_line(2, &["`speech.feature_cache`", "run/last/features is of the run's own files"]);
     fs::write(at.join("cache"), "a file").unwrap();
     train(at, &flags, &[]).bad_line(2, &["`speech.feature_cache` cannot be used: cannot create", "cache"]);
+    let text = fs::read_to_string(at.join("tiny.toml")).unwrap();
+    let cached = "freeze_feature_encoder = true\nfeature_cache = \"cache/below\"";
+    fs::write(at.join("cached.toml"), text.replace("freeze_feature_encoder = false", cached)).unwrap();
+    let said = clasp(at, &["doctor", "--config", "cached.toml"]);
+    assert!(said.stdout.contains("cache/below cannot be a folder: "), "{}", said.stdout);
+    assert_eq!(said.code, Some(2));
     for path in ["run", "runs"] {
         assert!(!at.join(path).join("log.jsonl").exists());
     }
