@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::{count, train, write_output};
 use clasp::{
@@ -23,7 +24,7 @@ use clasp::{
     },
     config::{Config, DataSource, EncoderSource, Precision, locate},
     data::manifest,
-    demo,
+    demo::{self, DemoCorpus},
     device::{self, Task},
     error,
     eval::{Problems, comparison::key_of},
@@ -239,6 +240,8 @@ fn state(standing: &Standing) -> &'static str {
 /// are told of by the checks) stays unknown.
 fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
     let mut rates: BTreeMap<String, Option<f64>> = BTreeMap::new();
+    // Copies of those that are made up: a dry run writes nothing where the plan's runs are.
+    let mut corpora: BTreeMap<usize, Option<(DemoCorpus, TempDir)>> = BTreeMap::new();
     for run in left.iter().map(|&place| &plan.runs[place]) {
         if estimates.measured(run).is_some() || estimates.guessed(run).is_some() {
             continue;
@@ -249,7 +252,13 @@ fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
         let rate = rates
             .entry(format!("{chosen} {}", precision.word()))
             .or_insert_with(|| error::catch(|| device::dispatch(chosen, Rate(precision))).ok());
-        let made_up = plan.corpus_of(run).made_up.as_ref().map(|(_, options)| options);
+        let made_up = corpora.entry(run.corpus).or_insert_with(|| {
+            let (_, options) = plan.corpus_of(run).made_up.as_ref()?;
+            let folder = tempfile::tempdir().ok()?;
+            let corpus = demo::write_corpus(folder.path(), options).ok()?;
+            Some((corpus, folder))
+        });
+        let made_up = made_up.as_ref().map(|(corpus, _)| corpus);
         if let (Some(rate), Ok(work)) = (*rate, Work::of(&run.config, made_up)) {
             estimates.guess(run, work.seconds(rate));
         }

@@ -8,7 +8,7 @@ use crate::{
     checkpoint::parameters,
     config::{Config, DataSource},
     data::dataset::Dataset,
-    demo::{self, DemoOptions},
+    demo::DemoCorpus,
     encoder::Wav2Vec2Config,
     memory::estimate::Frozen,
     model::{AnySystem, ModelConfig},
@@ -36,18 +36,14 @@ pub struct Work {
 }
 
 impl Work {
-    /// Of a whole run; `made_up` is the corpus that is made before it, if it is not there yet.
+    /// Of a whole run; `made_up` is the corpus that stands for the one that is made before it.
     ///
     /// # Errors
     /// What a run of this config would fail with at its beginning.
-    pub fn of(config: &Config, made_up: Option<&DemoOptions>) -> anyhow::Result<Self> {
+    pub fn of(config: &Config, made_up: Option<&DemoCorpus>) -> anyhow::Result<Self> {
         let mut config = config.clone();
-        let folder = tempfile::tempdir()?;
-        if let (Some(options), DataSource::Manifests { train, .. }) = (made_up, &config.data.source)
-            && !train.is_file()
-        {
-            let corpus = demo::write_corpus(folder.path(), options)?;
-            config.data.source = DataSource::Manifests { train: corpus.train, dev: Some(corpus.dev), test: None };
+        if let Some(DemoCorpus { train, dev, .. }) = made_up {
+            config.data.source = DataSource::Manifests { train: train.clone(), dev: Some(dev.clone()), test: None };
         }
         let material = setup::prepare(&config)?;
         let (config, costs) = (&material.config, Costs::of(&material.model, &material.config));

@@ -169,6 +169,7 @@ impl FeatureStore {
         let looks_again = state.refused > 0 && state.refused.is_multiple_of(REFUSALS_BETWEEN_SURVEYS);
         if looks_again || state.written > self.bound / SHARE_BETWEEN_SURVEYS {
             self.survey(&mut state);
+            state.refused += u64::from(looks_again);
         }
         let wanted = |state: &State| state.used.saturating_sub(replaced).saturating_add(bytes);
         if state.refused == 0 && state.others.is_empty() && wanted(&state) > self.bound {
