@@ -73,12 +73,14 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
     let summary = run::run(&plan, &left, means, &mut estimates, &mut watch);
     watch.finish();
     let results = Results::of(&plan)?;
+    // Neither a reader that has seen enough nor a folder that cannot be written keeps the table from the other.
+    let written = table::write(&results, &plan.dir);
     if arguments.json {
         write_output(&format!("{:#}\n", json!(results)))?;
     } else if results.runs_done > 0 {
         write_output(&table::text(&results))?;
     }
-    table::write(&results, &plan.dir)?;
+    written?;
     conclude(summary, &results)
 }
 
