@@ -149,10 +149,9 @@ fn data_split(run: &RunFolder, path: &Path, name: &str, is_of_the_run: bool) -> 
 /// checkpoint stands for itself, and is no run.
 fn run_of(checkpoint: &Path) -> (RunFolder, bool) {
     let given = RunFolder::new(checkpoint);
-    let Some(parent) = checkpoint.canonicalize().ok().as_deref().and_then(Path::parent).map(RunFolder::new) else {
-        return (given, true);
-    };
-    let is = |folder: &Path| folder.canonicalize().ok() == checkpoint.canonicalize().ok();
+    let Ok(path) = checkpoint.canonicalize() else { return (given, true) };
+    let Some(parent) = path.parent().map(RunFolder::new) else { return (given, true) };
+    let is = |folder: &Path| folder.canonicalize().is_ok_and(|folder| folder == path);
     if given.is_run() || !parent.is_run() {
         (given, true)
     } else if is(&parent.best()) {

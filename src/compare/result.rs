@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::{Corpus, Plan, PlannedRun, System};
-use super::standing::{folder, is_scored};
+use super::standing::{folder, scores};
 use crate::config::DataSource;
 use crate::data::overlap::Overlap;
 use crate::data::proof::Proof;
@@ -26,7 +26,6 @@ use crate::eval::metrics::Headline;
 use crate::eval::paired::holm;
 use crate::eval::report::Estimate;
 use crate::eval::statistics::{LEVEL, RESAMPLES};
-use crate::eval::{Report, predictions};
 use crate::run::log::{self, Entry};
 
 /// Seed of all resamples.
@@ -372,15 +371,14 @@ impl Done {
     /// A run that is done; nothing where it is not.
     fn read(run: &PlannedRun, cluster: Option<&str>) -> anyhow::Result<Option<Self>> {
         let folder = folder(run);
-        if !folder.is_run() || !is_scored(&folder) {
+        if !folder.is_run() {
             return Ok(None);
         }
+        let Some((report, rows)) = scores(&folder) else { return Ok(None) };
         let manifest = folder.load_manifest()?;
         if !manifest.finished {
             return Ok(None);
         }
-        let report = Report::load(&folder.report("test"))?;
-        let rows = predictions::read(&folder.predictions("test"))?;
         let best_epoch = manifest.result.as_ref().and_then(|result| result["best_epoch"].as_u64());
         Ok(Some(Self {
             answers: Answers::new(&run.name, &rows, cluster)?,

@@ -83,21 +83,25 @@ pub fn folder(run: &PlannedRun) -> RunFolder {
     RunFolder::new(&run.config.run.dir)
 }
 
-/// Whether a run has what the tables are made from, whole and of one piece: what is damaged is scored again.
+/// Whether a run has what the tables are made from: what is damaged is scored again.
 #[must_use]
 pub fn is_scored(folder: &RunFolder) -> bool {
-    let (Ok(report), Ok(rows)) = (Report::load(&folder.report("test")), predictions::read(&folder.predictions("test")))
-    else {
-        return false;
-    };
+    scores(folder).is_some()
+}
+
+/// What the tables are made from, where it is whole and of one piece.
+pub(super) fn scores(folder: &RunFolder) -> Option<(Report, Vec<Row>)> {
+    let report = Report::load(&folder.report("test")).ok()?;
+    let rows = predictions::read(&folder.predictions("test")).ok()?;
     let predictions = || rows.iter().filter_map(|row| if let Row::Prediction(row) = row { Some(row) } else { None });
     let ids: BTreeSet<&str> = predictions().map(|row| row.id.as_str()).collect();
     let right = predictions().filter(|row| row.truth.as_ref() == Some(&row.fusion.label)).count();
     let accuracy = count(right) / count(report.examples);
-    !rows.is_empty()
+    let is_whole = !rows.is_empty()
         && rows.len() == report.examples + report.failed + report.unlabelled
         && ids.len() == predictions().count()
-        && (report.fusion.headline.accuracy.value - accuracy).abs() < 1e-9
+        && (report.fusion.headline.accuracy.value - accuracy).abs() < 1e-9;
+    is_whole.then_some((report, rows))
 }
 
 /// How long runs take, from those that ended and the epochs of those that did not.

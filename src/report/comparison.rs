@@ -7,8 +7,8 @@ use crate::eval::comparison::Comparison;
 use crate::eval::paired::{McNemar, McNemarForm};
 use crate::eval::statistics::Interval;
 
-/// With fewer clusters a percentile bootstrap does not cover what it claims (Cameron, Gelbach and Miller 2008, who find
-/// it too narrow with five to ten).
+/// With fewer clusters the intervals of a bootstrap are too narrow (A. C. Cameron, J. B. Gelbach and D. L. Miller,
+/// "Bootstrap-based improvements for inference with clustered errors", 2008, on tests with five clusters and more).
 const FEW: usize = 10;
 
 /// Both runs' numbers side by side, their differences with intervals and p, and `McNemar`'s test. `second` is the run
