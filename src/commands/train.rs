@@ -34,6 +34,7 @@ use clasp::{
     train::{
         Outcome, Start,
         setup::{self, Material},
+        stepped::STEPS_AHEAD,
         train,
     },
 };
@@ -161,7 +162,9 @@ impl SharedTask for Work<'_> {
 
     fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output {
         let Self { material, folder, first, is_resumed, features, is_stopped, progress } = self;
-        let start = Start { material, folder, first, is_resumed, features, is_stopped };
+        // The CPU is never behind: what a step came to is there when it ends.
+        let read_every = if first == device::Chosen::Cpu { 1 } else { STEPS_AHEAD };
+        let start = Start { material, folder, first, is_resumed, features, read_every, is_stopped };
         train::<B>(start, devices, &mut |event| progress.handle(event))
     }
 }

@@ -138,18 +138,50 @@ impl<B: Ops> GradientWindow<B> {
         Ok(())
     }
 
-    /// The norms of the gradients.
+    /// The squared norms of the gradients, on the device; none where there are no gradients.
     #[must_use]
-    pub fn norms(&self) -> GradientNorms {
+    pub fn squares(&self) -> Option<Squares<B>> {
         if self.sums.is_empty() {
-            return GradientNorms::default();
+            return None;
         }
         let squares = self.sums.values().map(|sum| <B as Ops>::squared_norm(sum.clone().flat().0)).collect();
+        Some(Squares { names: self.sums.keys().cloned().collect(), values: Tensor::cat(squares, 0) })
+    }
+
+    /// Multiplies every gradient by a number that is on the device, [1].
+    pub fn scale(&mut self, factor: &Tensor<B, 1>) {
+        for sum in self.sums.values_mut() {
+            let (flat, shape) = sum.clone().flat();
+            *sum = AnyTensor::shaped(flat * factor.clone(), &shape);
+        }
+    }
+}
+
+/// Squared norms of gradients, on the device.
+#[derive(Clone, Debug)]
+pub struct Squares<B: Backend> {
+    /// Names of the parameters, in order.
+    names: Vec<String>,
+    /// [names]
+    values: Tensor<B, 1>,
+}
+
+impl<B: Ops> Squares<B> {
+    /// What the gradients are multiplied by so that the norm over all of them is `limit` at most, [1]: on the device,
+    /// in single precision.
+    #[must_use]
+    pub fn clipping(&self, limit: f64) -> Tensor<B, 1> {
+        (self.values.clone().sum().sqrt().recip() * limit).clamp_max(1.0)
+    }
+
+    /// The norms. Waits for the device.
+    #[must_use]
+    pub fn norms(self) -> GradientNorms {
         // One transfer from the device; summed in double precision in the order of the names.
-        let squares = Tensor::cat(squares, 0).into_data().convert::<f64>();
+        let squares = self.values.into_data().convert::<f64>();
         let squares = squares.as_slice::<f64>().unwrap_or_default();
         let mut groups: BTreeMap<String, f64> = BTreeMap::new();
-        for (name, square) in self.sums.keys().zip(squares) {
+        for (name, square) in self.names.iter().zip(squares) {
             *groups.entry(name.split('.').next().unwrap_or_default().to_owned()).or_default() += square;
         }
         for square in groups.values_mut() {

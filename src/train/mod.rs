@@ -8,6 +8,7 @@ pub mod replica;
 pub mod schedule;
 pub mod setup;
 pub mod state;
+pub mod stepped;
 
 use std::{
     ops::ControlFlow,
@@ -47,9 +48,10 @@ use crate::{
     },
 };
 use group::{Meeting, Member};
-use replica::{Replica, StepPlan, Stepped};
+use replica::{Replica, StepPlan};
 use setup::Material;
 use state::{Best, OPTIMIZER, STATE, State, loss_values};
+use stepped::Report;
 
 /// Training met a number that is not finite (exit code 4).
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,9 @@ pub struct Start<'a> {
     pub is_resumed: bool,
     /// Where the features of speech are kept.
     pub features: Option<&'a Arc<FeatureStore>>,
+    /// Steps that one device takes before their losses are read; several devices read those of every step. With 1 no
+    /// update is made where a loss or gradient is not finite.
+    pub read_every: usize,
     /// Set by the user who wants the run to stop.
     pub is_stopped: &'a AtomicBool,
 }
@@ -177,16 +182,37 @@ impl<B: Ops> Team<B> {
         1 + self.others.len()
     }
 
-    /// One step of all devices: a plan for each.
-    fn step(&mut self, plans: Vec<StepPlan>) -> anyhow::Result<Stepped> {
+    /// One step of all devices: a plan for each. A device alone need not be waited for.
+    fn step(&mut self, plans: Vec<StepPlan>, is_ahead: bool) -> anyhow::Result<Report<B>> {
         let mut plans = plans.into_iter();
         let own = plans.next().context("a step without a plan")?;
+        if is_ahead && self.others.is_empty() {
+            return Ok(Report::Unread(self.replica.step_ahead(&own)?));
+        }
         for (other, plan) in self.others.iter().zip(plans) {
             // One that is gone has said why; the step below hears it.
             let _ = other.send(plan);
         }
-        Ok(self.replica.step(&own)?)
+        Ok(Report::Read(self.replica.step(&own)?))
     }
+}
+
+/// A step that was taken, and what the log tells of it beside what it came to.
+#[derive(Debug)]
+struct Taken<B: Ops> {
+    report: Report<B>,
+    place: Place,
+    ids: Vec<String>,
+}
+
+/// Where a run stood after a step.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Its number, from 1.
+    step: usize,
+    /// Steps of its epoch done, this one included.
+    done: usize,
+    learning_rate: f64,
 }
 
 /// A run at work.
@@ -195,6 +221,7 @@ struct Trainer<'a, B: Ops> {
     folder: &'a RunFolder,
     device: &'a B::Device,
     first: Chosen,
+    read_every: usize,
     is_stopped: &'a AtomicBool,
     tell: &'a mut dyn FnMut(&Event),
     team: Team<B>,
@@ -205,6 +232,10 @@ struct Trainer<'a, B: Ops> {
     log: Log,
     events: Events,
     total_steps: usize,
+    /// Steps whose losses are not read yet; the state counts them already, their losses not.
+    taken: Vec<Taken<B>>,
+    /// When the first of them began.
+    taken_since: Instant,
 }
 
 impl<'a, B: Ops> Trainer<'a, B> {
@@ -216,7 +247,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         notes: &[String],
         tell: &'a mut dyn FnMut(&Event),
     ) -> anyhow::Result<Self> {
-        let Start { material, folder, first, is_resumed, features, is_stopped } = start;
+        let Start { material, folder, first, is_resumed, features, read_every, is_stopped } = start;
         for note in notes {
             tell(&Event::Message(note));
         }
@@ -240,6 +271,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             folder,
             device,
             first,
+            read_every,
             is_stopped,
             tell,
             team,
@@ -249,6 +281,8 @@ impl<'a, B: Ops> Trainer<'a, B> {
             log,
             events,
             total_steps: 0,
+            taken: Vec::new(),
+            taken_since: Instant::now(),
         };
         trainer.total_steps = trainer.count_steps()?;
         Ok(trainer)
@@ -299,7 +333,6 @@ impl<'a, B: Ops> Trainer<'a, B> {
         }
         let steps = plan.len().div_ceil(window);
         let rest = plan.get(self.state.batches..).unwrap_or_default().to_vec();
-        let mut done = self.state.batches / window;
         let (pad_token, cache) = (self.material.pad_token(), self.team.replica.cache());
         let mut loader = Loader::new(&self.material.train, rest, pad_token, config.run.workers, cache)?;
         loop {
@@ -307,20 +340,21 @@ impl<'a, B: Ops> Trainer<'a, B> {
             if batches.is_empty() {
                 break;
             }
-            let entry = self.step(&batches)?;
-            done += 1;
+            self.take_step(&batches)?;
             self.tell_of_features();
-            (self.tell)(&Event::Step { entry: &entry, done, of: steps });
-            if entry.step.is_multiple_of(config.train.log_every_steps) {
-                self.write(&Entry::Step(entry))?;
+            let is_stopped = self.is_stopped.load(Ordering::SeqCst);
+            let is_saved = config.train.save_every_steps.is_some_and(|every| self.state.step.is_multiple_of(every));
+            if is_stopped || is_saved || self.taken.len() >= self.read_every {
+                self.read_steps(steps)?;
             }
-            if self.is_stopped.load(Ordering::SeqCst) {
+            if is_stopped {
                 return Err(self.interrupted()?.into());
             }
-            if config.train.save_every_steps.is_some_and(|every| self.state.step.is_multiple_of(every)) {
+            if is_saved {
                 self.save_last()?;
             }
         }
+        self.read_steps(steps)?;
         let waited = loader.waited();
         drop(loader);
         self.end_epoch(started, waited)
@@ -340,32 +374,56 @@ impl<'a, B: Ops> Trainer<'a, B> {
     }
 
     /// One optimiser step over a window of batches.
-    #[expect(clippy::cast_precision_loss, reason = "numbers of examples and steps are small")]
-    fn step(&mut self, batches: &[Batch]) -> anyhow::Result<StepEntry> {
-        let started = Instant::now();
+    fn take_step(&mut self, batches: &[Batch]) -> anyhow::Result<()> {
+        if self.taken.is_empty() {
+            self.taken_since = Instant::now();
+        }
         let train = &self.material.config.train;
-        let examples: usize = batches.iter().map(Batch::len).sum();
         let schedule = schedule::factor(train.schedule, self.state.step, train.warmup_steps, self.total_steps);
         let first = self.state.batches as u64 + self.epoch_offset();
         let objective = self.team.replica.objective();
         let parts = objective.parts(batches, self.team.count(), |number| Some((train.seed, first + number as u64)));
         let plans = parts.into_iter().map(|parts| StepPlan { parts, schedule }).collect();
-        let stepped = self.team.step(plans)?;
-        if let Some(what) = stepped.culprit() {
-            return Err(self.diverged(what, batches).into());
-        }
+        let report = self.team.step(plans, self.read_every > 1)?;
         self.state.step += 1;
         self.state.batches += batches.len();
-        self.state.sums.add(&stepped.means, examples);
-        Ok(StepEntry {
-            epoch: self.state.epochs + 1,
+        let place = Place {
             step: self.state.step,
-            loss: loss_values(stepped.terms, &stepped.means),
+            done: self.state.batches.div_ceil(train.accumulation_steps),
             learning_rate: train.learning_rate * schedule,
-            gradient_norm: stepped.norms.total,
-            gradient_norms: stepped.norms.groups,
-            examples_per_second: examples as f64 / started.elapsed().as_secs_f64().max(1e-9),
-        })
+        };
+        let ids = batches.iter().flat_map(|batch| batch.ids.clone()).collect();
+        self.taken.push(Taken { report, place, ids });
+        Ok(())
+    }
+
+    /// Reads what the last steps came to, of so many of this epoch.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of examples and steps are small")]
+    fn read_steps(&mut self, of: usize) -> anyhow::Result<()> {
+        let taken = std::mem::take(&mut self.taken);
+        let examples: usize = taken.iter().map(|taken| taken.ids.len()).sum();
+        let read: Vec<_> = taken.into_iter().map(|Taken { report, place, ids }| (report.read(), place, ids)).collect();
+        let seconds = self.taken_since.elapsed().as_secs_f64().max(1e-9);
+        for (stepped, place, ids) in read {
+            if let Some(what) = stepped.culprit() {
+                return Err(self.diverged(what, place.step, ids).into());
+            }
+            self.state.sums.add(&stepped.means, ids.len());
+            let entry = StepEntry {
+                epoch: self.state.epochs + 1,
+                step: place.step,
+                loss: loss_values(stepped.terms, &stepped.means),
+                learning_rate: place.learning_rate,
+                gradient_norm: stepped.norms.total,
+                gradient_norms: stepped.norms.groups,
+                examples_per_second: examples as f64 / seconds,
+            };
+            (self.tell)(&Event::Step { entry: &entry, done: place.done, of });
+            if entry.step.is_multiple_of(self.material.config.train.log_every_steps) {
+                self.write(&Entry::Step(entry))?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the randomness of one epoch's batches apart from the next one's.
@@ -373,20 +431,14 @@ impl<'a, B: Ops> Trainer<'a, B> {
         (self.state.epochs as u64) << 32
     }
 
-    fn diverged(&self, what: String, batches: &[Batch]) -> Diverged {
+    fn diverged(&self, what: String, step: usize, ids: Vec<String>) -> Diverged {
         let last = self.folder.last();
         let checkpoint = if last.is_dir() {
             format!("the last good checkpoint is {}", last.display())
         } else {
             "no checkpoint was written yet".into()
         };
-        Diverged {
-            step: self.state.step + 1,
-            epoch: self.state.epochs + 1,
-            what,
-            ids: batches.iter().flat_map(|batch| batch.ids.clone()).collect(),
-            checkpoint,
-        }
+        Diverged { step, epoch: self.state.epochs + 1, what, ids, checkpoint }
     }
 
     /// Scores dev, keeps the best weights, writes `last/`.

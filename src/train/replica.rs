@@ -16,6 +16,7 @@ use super::{
     optimizer::{Optimizer, OptimizerConfig},
     setup::{self, Material},
     state::OPTIMIZER,
+    stepped::{Stepped, Unread},
 };
 use crate::{
     checkpoint::{self, parameters},
@@ -59,31 +60,6 @@ pub struct StepPlan {
     pub parts: Vec<Part>,
     /// Factor on every rate.
     pub schedule: f64,
-}
-
-/// What a step came to; the same on every device.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stepped {
-    /// The names of the terms, without their sum.
-    pub terms: &'static [&'static str],
-    /// The sum of the terms, and each of them.
-    pub means: Means,
-    /// Norms of the gradients, before any clipping.
-    pub norms: GradientNorms,
-}
-
-impl Stepped {
-    /// What is not finite, if anything: a term of the loss, or the gradients. Then no update was made.
-    #[must_use]
-    pub fn culprit(&self) -> Option<String> {
-        // The sum last: it is not finite where any of the others is not.
-        let names = self.terms.iter().copied().zip(self.means.iter().skip(1));
-        let term = names.chain([("total", &self.means[0])]).find(|(_, mean)| !mean.is_finite());
-        let term = term.map(|(name, _)| format!("the loss term {name}"));
-        let part = || self.norms.groups.iter().find(|(_, norm)| !norm.is_finite()).map(|(name, _)| name);
-        term.or_else(|| Some(format!("the gradient norm of {}", part()?)))
-            .or_else(|| (!self.norms.total.is_finite()).then(|| "the gradient norm".to_owned()))
-    }
 }
 
 /// What a step depends on beside the model and the data.
@@ -242,14 +218,31 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
     /// # Errors
     /// Another device stopped.
     pub fn step(&mut self, plan: &StepPlan) -> Result<Stepped, GroupError> {
-        let (mut window, stepped) = self.gradients(&plan.parts)?;
+        let (window, stepped) = self.gradients(&plan.parts)?;
         if stepped.culprit().is_none() {
             let norm = stepped.norms.total;
             let scale = self.objective.clip_norm.map_or(1.0, |limit| if norm > limit { limit / norm } else { 1.0 });
-            let optimizer = &mut self.optimizer;
-            self.model.change(|model| optimizer.step(model, &mut window, plan.schedule, scale));
+            self.update(window, plan.schedule, scale);
         }
         Ok(stepped)
+    }
+
+    /// One optimiser step of a device that trains alone and is not waited for: the update is made whatever comes out.
+    ///
+    /// # Errors
+    /// Another device stopped.
+    pub fn step_ahead(&mut self, plan: &StepPlan) -> Result<Unread<B>, GroupError> {
+        let (mut window, unread) = self.own_gradients(&plan.parts)?;
+        if let (Some(limit), Some(squares)) = (self.objective.clip_norm, &unread.squares) {
+            window.scale(&squares.clipping(limit));
+        }
+        self.update(window, plan.schedule, 1.0);
+        Ok(unread)
+    }
+
+    fn update(&mut self, mut window: GradientWindow<B>, schedule: f64, scale: f64) {
+        let optimizer = &mut self.optimizer;
+        self.model.change(|model| optimizer.step(model, &mut window, schedule, scale));
     }
 
     /// The gradients of a window, summed over all devices.
@@ -257,20 +250,13 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
     /// # Errors
     /// Another device stopped.
     pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Stepped), GroupError> {
-        let mut window = GradientWindow::default();
-        let mut means = Means::default();
-        for part in parts {
-            self.add(part, &mut window, &mut means)?;
-        }
-        let model = self.model.get();
-        let terms = model.terms();
+        let (mut window, unread) = self.own_gradients(parts)?;
         if self.member.count() == 1 {
-            let norms = window.norms();
-            return Ok((window, Stepped { terms, means, norms }));
+            return Ok((window, unread.read()));
         }
-        window.sum_over(&self.member, &parameters::shapes(model), &self.device)?;
+        window.sum_over(&self.member, &parameters::shapes(self.model.get()), &self.device)?;
         // The norms of the first device hold for all: each must scale its gradients by the same number.
-        let own = window.norms();
+        let Stepped { terms, means, norms: own } = Unread { squares: window.squares(), ..unread }.read();
         let mut numbers = means.to_vec();
         numbers.push(own.total);
         numbers.extend(own.groups.values());
@@ -284,9 +270,23 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
         Ok((window, Stepped { terms, means, norms: GradientNorms { total: norms[0], groups } }))
     }
 
-    /// Adds the gradients and terms of a part of a batch.
+    /// The gradients of this device's part of a window, and what it comes to; the norms are those of a device alone.
+    fn own_gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Unread<B>), GroupError> {
+        let mut window = GradientWindow::default();
+        let mut unread = Unread { terms: self.model.get().terms(), parts: Vec::new(), squares: None };
+        for part in parts {
+            unread.parts.extend(self.add(part, &mut window)?);
+        }
+        if self.member.count() == 1 {
+            unread.squares = window.squares();
+        }
+        Ok((window, unread))
+    }
+
+    /// Adds the gradients of a part of a batch. Returns its terms, with the sum of them in front, and its share of the
+    /// window; none where the part has no examples.
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples are small")]
-    fn add(&self, part: &Part, window: &mut GradientWindow<B>, means: &mut Means) -> Result<(), GroupError> {
+    fn add(&self, part: &Part, window: &mut GradientWindow<B>) -> Result<Option<(Tensor<B, 1>, f64)>, GroupError> {
         let (start, size) = part.place;
         let share = part.batch.len() as f64 / part.window as f64;
         let is_gathered = self.objective.gather_negatives && self.member.count() > 1 && size > 1;
@@ -294,7 +294,7 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
             if is_gathered {
                 self.gather(None, start, size)?;
             }
-            return Ok(());
+            return Ok(None);
         }
         memory::now(Doing::Training { last: &self.last }, &part.batch);
         let rank = self.member.rank() as u64;
@@ -320,9 +320,8 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
         drop(output);
         let contrast = if is_gathered { size as f64 / part.window as f64 } else { share };
         let gradients = terms.objective(share, contrast).backward();
-        means.iter_mut().zip(read(terms)).for_each(|(mean, value)| *mean += value * share);
         window.add::<Autodiff<B>, _>(self.model.get(), gradients);
-        Ok(())
+        Ok(Some((side_by_side(terms), share)))
     }
 
     /// The vectors that the contrastive terms compare, of all devices; gradients lead to this device's own. Nothing
@@ -381,17 +380,10 @@ fn optimizer_config(material: &Material) -> OptimizerConfig {
     }
 }
 
-/// The sum and the terms as numbers: one transfer from the device.
-fn read<A: AutodiffBackend>(terms: Terms<A>) -> Means {
+/// The sum and the terms behind it, [1 + terms].
+fn side_by_side<A: AutodiffBackend>(terms: Terms<A>) -> Tensor<A::InnerBackend, 1> {
     let terms = std::iter::once(terms.total).chain(terms.named.into_iter().map(|(_, term)| term));
-    let tensors: Vec<Tensor<A::InnerBackend, 1>> = terms.map(Tensor::inner).collect();
-    let data = Tensor::cat(tensors, 0).into_data().convert::<f64>();
-    let mut means = Means::default();
-    match data.as_slice::<f64>() {
-        Ok(values) => means.iter_mut().zip(values).for_each(|(mean, value)| *mean = *value),
-        Err(_) => means.fill(f64::NAN),
-    }
-    means
+    Tensor::cat(terms.map(Tensor::inner).collect(), 0)
 }
 
 /// A value that is changed by consuming it, so that its tensors have one owner and are updated in place.

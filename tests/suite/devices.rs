@@ -12,7 +12,8 @@ use clasp::{
         gradients::GradientWindow,
         group::{Meeting, Member},
         optimizer::{Optimizer, OptimizerConfig},
-        replica::{Objective, Part, Replica, StepPlan, Stepped},
+        replica::{Objective, Part, Replica, StepPlan},
+        stepped::Stepped,
     },
 };
 
@@ -44,7 +45,7 @@ pub fn batch(name: &str) -> Batch {
 }
 
 /// With unlike class weights and smoothing, so that a mean over the wrong number shows.
-fn objective(name: &str, gather_negatives: bool) -> Objective {
+pub fn objective(name: &str, gather_negatives: bool) -> Objective {
     let config = checkpoint::CheckpointConfig::read(&fixture(name)).unwrap();
     let labels = config.labels.len();
     let counts: Vec<usize> = (1..=labels).collect();
@@ -59,7 +60,7 @@ fn objective(name: &str, gather_negatives: bool) -> Objective {
     }
 }
 
-fn replica(name: &str, objective: Objective) -> Replica<Cpu> {
+pub fn replica(name: &str, objective: Objective) -> Replica<Cpu> {
     let loaded = checkpoint::load::<Cpu>(&fixture(name), &FlexDevice).unwrap();
     let optimizer = Optimizer::<Train>::new(OptimizerConfig {
         decoupled: true,

@@ -226,7 +226,7 @@ fn a_window_of_batches_is_one_batch_to_the_task_terms() {
                 window.add::<Train, _>(&model, loss.backward());
                 mean += f64::from(values(loss.into_data())[0]);
             }
-            (mean, window.norms().total, gradients(&model, window))
+            (mean, window.squares().unwrap().norms().total, gradients(&model, window))
         };
         let (mean, total, expected) = run(std::slice::from_ref(&(0..examples)));
         let ones: Vec<Range<usize>> = (0..examples).map(|one| one..one + 1).collect();
@@ -251,7 +251,7 @@ fn the_global_norm_is_that_of_all_gradients() {
     let (model, reference, config) = load("group-norm");
     let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::evaluation());
     let window = window(&model, &terms.total);
-    let found = window.norms().total;
+    let found = window.squares().unwrap().norms().total;
     let all: Vec<f32> = gradients(&model, window).into_values().flatten().collect();
     assert!((found - norm(&all)).abs() < 1e-6 * found, "{found}");
 }
