@@ -124,9 +124,13 @@ impl<B: Ops> Predictor<B> {
     pub fn load(path: &Path, device: &B::Device) -> anyhow::Result<Self> {
         let folder = checkpoint_folder(path);
         check_folder(&folder)?;
-        let checkpoint = checkpoint::load_any::<B>(&folder, device)?;
+        let config = CheckpointConfig::read(&folder)?;
+        let reads_text = config.model()?.method.reads().text();
         let load = || Tokenizer::load(&folder).map(Arc::new).map_err(|problem| unusable_tokenizer(&folder, problem));
-        let tokenizer = checkpoint.model_config.method.reads().text().then(load).transpose()?;
+        // The tokenizer is one thread's work, and the weights are as fast as memory or disk.
+        let (checkpoint, tokenizer) =
+            rayon::join(|| checkpoint::load_of::<B>(config, &folder, device), || reads_text.then(load).transpose());
+        let (checkpoint, tokenizer) = (checkpoint?, tokenizer?);
         let positions = checkpoint.model_config.max_tokens();
         let labels = Labels::new(checkpoint.config.labels.clone())?;
         let limits = Limits {

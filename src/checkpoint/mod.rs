@@ -283,7 +283,18 @@ pub struct Checkpoint<M> {
 /// # Errors
 /// See [`CheckpointConfig::read`]; tensors that do not fit, all of them listed.
 pub fn load_any<B: Ops>(folder: &Path, device: &B::Device) -> Result<Checkpoint<AnySystem<B>>, CheckpointError> {
-    let config = CheckpointConfig::read(folder)?;
+    load_of(CheckpointConfig::read(folder)?, folder, device)
+}
+
+/// The same where the config was read before.
+///
+/// # Errors
+/// Tensors that do not fit, all of them listed.
+pub fn load_of<B: Ops>(
+    config: CheckpointConfig,
+    folder: &Path,
+    device: &B::Device,
+) -> Result<Checkpoint<AnySystem<B>>, CheckpointError> {
     let model_config = config.model()?;
     let model = load_parameters(AnySystem::empty(&model_config, device), &folder.join("model.safetensors"))?;
     Ok(Checkpoint { config, model_config, model })

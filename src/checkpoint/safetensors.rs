@@ -41,18 +41,27 @@ impl Piece {
     /// # Errors
     /// The file cannot be read, or is shorter than it was.
     pub fn read(&self) -> io::Result<TensorData> {
-        let mut bytes = Vec::with_capacity(self.length);
-        while bytes.len() < self.length {
-            let place = self.start + bytes.len() as u64;
-            match rustix::io::pread(&*self.file, rustix::buffer::spare_capacity(&mut bytes), place) {
+        let mut bytes = self.room();
+        let mut done = 0;
+        while done < self.length {
+            match rustix::io::pread(&*self.file, &mut bytes[done..], self.start + done as u64) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(read) => done += read,
+                Err(rustix::io::Errno::INTR) => {}
                 Err(problem) => return Err(problem.into()),
             }
         }
-        // Where there was room for more.
-        bytes.truncate(self.length);
-        Ok(TensorData { bytes: Bytes::from_bytes_vec(bytes), shape: self.shape.clone().into(), dtype: self.dtype })
+        Ok(TensorData { bytes, shape: self.shape.clone().into(), dtype: self.dtype })
+    }
+
+    /// As many bytes, aligned for its numbers: bytes of no type would be copied once more so that they are.
+    fn room(&self) -> Bytes {
+        match self.dtype.size() {
+            8 => Bytes::from_elems(vec![0_u64; self.length / 8]),
+            4 => Bytes::from_elems(vec![0_u32; self.length / 4]),
+            2 => Bytes::from_elems(vec![0_u16; self.length / 2]),
+            _ => Bytes::from_elems(vec![0_u8; self.length]),
+        }
     }
 }
 
