@@ -28,6 +28,12 @@ impl StepRandom {
         Self { seed: mix(run_seed, step), drawn: Cell::new(0) }
     }
 
+    /// What all of it follows from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// A key that no other call of this step gets.
     pub fn key(&self) -> u64 {
         self.drawn.set(self.drawn.get() + 1);

@@ -14,6 +14,8 @@ pub mod plain;
 mod precision;
 #[cfg(test)]
 mod tests;
+#[cfg(any(feature = "cuda", test))]
+mod windows;
 
 use burn::tensor::{FloatDType, Int, Tensor, backend::Backend};
 
@@ -112,6 +114,9 @@ pub struct NormGradients<B: Backend, const D: usize> {
 pub trait Ops: Backend {
     /// Whether the `_backward` functions are there.
     const HAS_FAST_FORMS: bool = false;
+
+    /// Whether [`Ops::positional_convolution_backward`] is there, whatever the others are.
+    const HAS_POSITIONAL_BACKWARD: bool = Self::HAS_FAST_FORMS;
 
     /// Whether the operations take tensors of bf16. Where they do not, bf16 is emulated: values that are rounded by
     /// [`Ops::round_to_bf16`] and stay f32.
@@ -298,8 +303,11 @@ pub trait Ops: Backend {
         x * mask
     }
 
-    /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere, a function of the key alone where the
-    /// backend allows it.
+    /// Begins the randomness of a step, where a backend draws masks one after the other and not from their keys.
+    fn seed_step(_: &Self::Device, _seed: u64) {}
+
+    /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere: a function of the key, or else of
+    /// [`Ops::seed_step`] and of the masks that were drawn since.
     #[must_use]
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
         plain::dropout_mask(shape, dropout, device)
@@ -335,7 +343,38 @@ fn no_fast_form<Inputs, Output>(_: Inputs) -> Output {
 }
 
 #[cfg(feature = "cuda")]
-impl Ops for burn::backend::Cuda {}
+impl Ops for burn::backend::Cuda {
+    const HAS_POSITIONAL_BACKWARD: bool = true;
+
+    fn positional_convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 1>,
+        groups: usize,
+    ) -> Tensor<Self, 3> {
+        windows::positional_convolution(&x, weight, bias, groups)
+    }
+
+    fn positional_convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        groups: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        windows::positional_convolution_backward(&x, weight, groups, gradient, needed)
+    }
+
+    fn seed_step(device: &Self::Device, seed: u64) {
+        Self::seed(device, seed);
+    }
+
+    // Seeding waits for the thread that builds kernels and cuts the one that it is building, so it is done once a step. The
+    // backend has one generator for all devices: where several train together a step's masks depend on who comes first.
+    fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
+        plain::next_mask(shape, dropout.probability, device)
+    }
+}
 
 /// Zeroes elements at random and scales the others, where a dropout is given.
 #[must_use]

@@ -68,7 +68,16 @@ pub fn convolution<B: Backend>(
     bias: Option<Tensor<B, 1>>,
     stride: usize,
 ) -> Tensor<B, 3> {
-    conv1d(x.swap_dims(1, 2), weight, bias, ConvOptions::new([stride], [0], [1], 1)).swap_dims(1, 2)
+    let ([batch, time, input], kernel) = (x.dims(), weight.dims()[2]);
+    let options = ConvOptions::new([stride], [0], [1], 1);
+    if stride > 1 && (kernel..kernel + stride).contains(&time) {
+        // One frame comes out. Burn's gradient of that with strides is wrong on CUDA (its reshape of a gradient with a time
+        // of one reads other places), so that a second frame is computed and left out.
+        let zeros = Tensor::zeros([batch, stride, input], (&x.device(), x.dtype()));
+        let x = Tensor::cat(vec![x, zeros], 1);
+        return conv1d(x.swap_dims(1, 2), weight, bias, options).swap_dims(1, 2).narrow(1, 0, 1);
+    }
+    conv1d(x.swap_dims(1, 2), weight, bias, options).swap_dims(1, 2)
 }
 
 /// See [`Ops::positional_convolution`].
@@ -135,8 +144,14 @@ pub fn dropout_mask<B: Backend, const D: usize>(
     dropout: Dropout,
     device: &B::Device,
 ) -> Tensor<B, D> {
-    let keep = 1.0 - dropout.probability;
     B::seed(device, dropout.key);
+    next_mask(shape, dropout.probability, device)
+}
+
+/// A mask of [`Ops::dropout_mask`] with the next numbers of the backend's generator.
+#[must_use]
+pub fn next_mask<B: Backend, const D: usize>(shape: [usize; D], probability: f64, device: &B::Device) -> Tensor<B, D> {
+    let keep = 1.0 - probability;
     Tensor::random(shape, Distribution::Bernoulli(keep), device) / keep
 }
 

@@ -1,8 +1,8 @@
 //! The layers' matrix products, convolutions and attention in the number format of a forward pass. In bf16 their operands
 //! are rounded to bf16 and so are their results, forward and backward; all else, biases too, stays f32.
 //!
-//! A backend that has bf16 gets tensors of that type. Elsewhere bf16 is emulated: the values are rounded at the same
-//! places and stay f32, and sums are f32 in either case.
+//! A backend that has bf16 gets tensors of that type in all but convolutions. Elsewhere bf16 is emulated: the values are
+//! rounded at the same places and stay f32, and sums are f32 in either case.
 
 use burn::tensor::{FloatDType, Tensor};
 
@@ -59,7 +59,8 @@ pub fn convolution<B: Ops>(
     if precision == Precision::F32 {
         return <B as Ops>::convolution(x, weight, bias, stride);
     }
-    let y = leave(<B as Ops>::convolution(enter(x, precision), enter(weight, precision), None, stride), precision);
+    // Rounded and not cast, on every backend: CUDA's convolutions of bf16 may also add up in bf16.
+    let y = B::round_to_bf16(<B as Ops>::convolution(B::round_to_bf16(x), B::round_to_bf16(weight), None, stride));
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,

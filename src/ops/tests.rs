@@ -269,6 +269,9 @@ fn convolution_slides_over_time() {
     fn holds<B: Ops>() {
         for (batch, time, input, output, kernel, stride) in
             [(1, 1, 1, 1, 1, 1), (2, 11, 3, 5, 3, 2), (1, 43, 1, 4, 10, 5), (3, 9, 2, 2, 2, 2), (1, 7, 2, 3, 2, 4)]
+                .into_iter()
+                // One frame alone, with and without samples that it does not see.
+                .chain([(3, 3, 8, 8, 3, 2), (3, 4, 2, 3, 3, 2), (1, 14, 1, 4, 10, 5)])
         {
             let x = normal(batch * time * input, 13);
             let weight = normal(output * input * kernel, 14);
@@ -291,7 +294,8 @@ fn convolution_slides_over_time() {
             assert_near(&values(found), &expected, TOLERANCE);
             let without: Vec<f64> =
                 expected.iter().enumerate().map(|(at, sum)| sum - f64::from(bias[at % output])).collect();
-            assert_near(&values(<B as Ops>::convolution(x, weight, None, stride)), &without, TOLERANCE);
+            assert_near(&values(<B as Ops>::convolution(x.clone(), weight.clone(), None, stride)), &without, TOLERANCE);
+            assert_near(&values(plain::convolution(x, weight, None, stride)), &without, TOLERANCE);
         }
     }
     holds::<Flex>();
