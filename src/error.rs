@@ -117,6 +117,9 @@ static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
 /// Of the first panic that told of a lack of memory: those that follow from it, in other threads, say something else.
 static OUT_OF_MEMORY: Mutex<Option<String>> = Mutex::new(None);
 
+/// What the caller of a backend's thread panics with where that thread did: it says nothing of the cause.
+const FOLLOWS: &str = "CallError";
+
 /// Keeps panics silent and remembers the last one, in whichever thread, so that [`catch`] can tell of it in one line.
 pub fn install_panic_hook() {
     panic::set_hook(Box::new(|info| {
@@ -124,7 +127,9 @@ pub fn install_panic_hook() {
         if let (Some(sentence), Ok(mut first)) = (memory::of_panic(&words), OUT_OF_MEMORY.lock()) {
             first.get_or_insert(sentence);
         }
-        if let Ok(mut last) = LAST_PANIC.lock() {
+        if let Ok(mut last) = LAST_PANIC.lock()
+            && !(last.is_some() && words.contains(FOLLOWS))
+        {
             *last = Some(words);
         }
     }));
@@ -148,6 +153,23 @@ pub fn take_panic() -> Option<String> {
 #[must_use]
 pub fn take_out_of_memory() -> Option<String> {
     OUT_OF_MEMORY.lock().ok().and_then(|mut first| first.take())
+}
+
+/// What the first panic that told of a lack of memory came to, with the batch that was being computed.
+#[must_use]
+pub fn out_of_memory() -> Option<String> {
+    OUT_OF_MEMORY.lock().ok().and_then(|first| first.clone())
+}
+
+/// Goes no further where any thread had no memory. A backend that computes in threads of its own goes on without what it
+/// could not make, and what is read from it then means nothing: every reading is to be followed by this.
+///
+/// # Panics
+/// There was a lack of memory; [`catch`] and [`take_out_of_memory`] tell of it.
+pub fn stop_if_out_of_memory() {
+    if let Some(sentence) = out_of_memory() {
+        panic::resume_unwind(Box::new(sentence));
+    }
 }
 
 /// Runs a function; a panic in it becomes its description.
@@ -188,12 +210,27 @@ mod tests {
         assert_eq!(sentence(&error), "cannot save: no such disk");
     }
 
+    /// In one test: there is one hook in a process.
     #[test]
     fn a_panic_becomes_one_line() {
         install_panic_hook();
         let caught: Result<(), String> = catch(|| panic!("two\nlines"));
-        let _ = panic::take_hook();
         let line = caught.unwrap_err();
         assert!(line.starts_with("two lines (") && line.contains("error.rs:"), "{line}");
+        // That of a thread, and not what follows from it in the one that waits for it.
+        let caught: Result<(), String> = catch(|| {
+            let _ = std::thread::spawn(|| panic!("no compiler")).join();
+            panic!("called `Result::unwrap()` on an `Err` value: CallError");
+        });
+        let line = caught.unwrap_err();
+        assert!(line.starts_with("no compiler ("), "{line}");
+        // A lack of memory in another thread stops whoever reads what that thread should have made.
+        assert!(catch(stop_if_out_of_memory).is_ok());
+        let _ = std::thread::spawn(|| panic!("can't allocate buffer of size: 4096")).join();
+        assert!(catch(stop_if_out_of_memory).is_err());
+        let sentence = take_out_of_memory().unwrap();
+        assert!(sentence.starts_with("out of memory: the device cannot allocate 4096 bytes"), "{sentence}");
+        assert!(catch(stop_if_out_of_memory).is_ok());
+        let _ = panic::take_hook();
     }
 }

@@ -2,7 +2,10 @@
 //! for the device before and after each part.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -86,6 +89,8 @@ static NANOSECONDS: [AtomicU64; COUNT] = [const { AtomicU64::new(0) }; COUNT];
 static OPERATIONS: [AtomicU64; COUNT] = [const { AtomicU64::new(0) }; COUNT];
 /// The number of the part that is being computed.
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
+/// Of the first wait for a device that had failed.
+static FAILURE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Begins to measure, from nothing.
 pub fn start() {
@@ -96,14 +101,27 @@ pub fn start() {
 }
 
 /// Ends it: what each part took since [`start`].
+///
+/// # Errors
+/// The device failed meanwhile; waiting for it tells that once.
 #[expect(clippy::cast_precision_loss, reason = "numbers that are shown")]
-pub fn stop() -> [Spent; COUNT] {
+pub fn stop() -> Result<[Spent; COUNT], String> {
     IS_ON.store(false, Ordering::Relaxed);
-    Part::ALL.map(|part| Spent {
+    if let Some(problem) = FAILURE.lock().ok().and_then(|mut failure| failure.take()) {
+        return Err(problem);
+    }
+    Ok(Part::ALL.map(|part| Spent {
         part,
         seconds: NANOSECONDS[part as usize].load(Ordering::Relaxed) as f64 / 1e9,
         operations: OPERATIONS[part as usize].load(Ordering::Relaxed) as f64,
-    })
+    }))
+}
+
+/// Waits for a device.
+fn wait<B: Backend>(device: &B::Device) {
+    if let (Err(problem), Ok(mut failure)) = (B::sync(device), FAILURE.lock()) {
+        failure.get_or_insert(problem.to_string());
+    }
 }
 
 /// Does a part's work, and measures it where that is asked for. Parts do not lie within each other.
@@ -111,12 +129,11 @@ pub fn time<B: Backend, T>(part: Part, device: &B::Device, work: impl FnOnce() -
     if !IS_ON.load(Ordering::Relaxed) {
         return work();
     }
-    // A device that cannot wait has measured all the same what it was asked to do.
-    let _ = B::sync(device);
+    wait::<B>(device);
     CURRENT.store(part as usize, Ordering::Relaxed);
     let started = Instant::now();
     let result = work();
-    let _ = B::sync(device);
+    wait::<B>(device);
     let spent = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     NANOSECONDS[part as usize].fetch_add(spent, Ordering::Relaxed);
     result
@@ -140,10 +157,8 @@ pub fn matrix_rate<B: Ops>([rows, inner, columns]: [usize; 3], precision: Precis
         .map(|_| {
             let started = Instant::now();
             let y = map.forward_in(x.clone(), precision);
-            // A device that cannot wait has a number read back instead.
-            if B::sync(device).is_err() {
-                let _ = y.sum().into_data();
-            }
+            wait::<B>(device);
+            drop(y);
             started.elapsed().as_secs_f64()
         })
         .skip(2)

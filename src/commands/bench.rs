@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use burn::{backend::Autodiff, module::AutodiffModule};
 use serde_json::json;
 
@@ -27,7 +27,7 @@ use clasp::{
     error,
     inference::rows,
     loss::{Targets, losses},
-    memory,
+    memory::{self, DeviceMemory},
     model::{Clasp, Inputs, ModelConfig},
     nn::Init,
     ops::{Lengths, Mode, Ops, StepRandom},
@@ -84,7 +84,8 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
             ));
         }
     }
-    device::dispatch(chosen, Work { arguments, model, shapes, chosen })?;
+    let held = memory::device(chosen).map(DeviceMemory::used);
+    device::dispatch(chosen, Work { arguments, model, shapes, chosen, held })?;
     Ok(error::SUCCESS)
 }
 
@@ -243,11 +244,20 @@ fn batch(model: &ModelConfig, shapes: &[(usize, usize)], seed: u64) -> (Inputs, 
     (inputs, labels)
 }
 
+fn failed(problem: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("the device failed: {problem}")
+}
+
+/// Seconds of each timed step, and where they went if that is asked for.
+type Times = (Vec<f64>, Option<Vec<Spent>>);
+
 struct Work<'a> {
     arguments: &'a BenchArguments,
     model: ModelConfig,
     shapes: Vec<Vec<(usize, usize)>>,
     chosen: Chosen,
+    /// Bytes of a device of its own that were held before, by whichever process.
+    held: Option<u64>,
 }
 
 impl Task for Work<'_> {
@@ -270,7 +280,7 @@ impl Task for Work<'_> {
                     let times = self.time::<B>(device, || match &cached {
                         Some(cached) => cached.epoch(&mut trainee, device),
                         None => trainee.epoch(&batches, device),
-                    });
+                    })?;
                     if let Some(cached) = &cached {
                         cached.check()?;
                     }
@@ -279,7 +289,7 @@ impl Task for Work<'_> {
                 }
                 Job::Predict => {
                     let times =
-                        self.time::<B>(device, || predict(&current, &batches, self.arguments.precision, device));
+                        self.time::<B>(device, || predict(&current, &batches, self.arguments.precision, device))?;
                     model = Some(current);
                     times
                 }
@@ -294,7 +304,7 @@ impl Task for Work<'_> {
 
 impl Work<'_> {
     /// Seconds of each timed step, and where they went if that is asked for.
-    fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut()) -> (Vec<f64>, Option<Vec<Spent>>) {
+    fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut()) -> anyhow::Result<Times> {
         let mut times = Vec::new();
         let warmup = count(self.arguments.warmup);
         for number in 0..warmup + count(self.arguments.steps) {
@@ -303,15 +313,17 @@ impl Work<'_> {
             }
             let started = Instant::now();
             step();
-            // A device that is behind is waited for; where it cannot say, the numbers read in the step have waited.
-            let _ = B::sync(device);
+            // A device that is behind is waited for.
+            B::sync(device).map_err(failed)?;
+            error::stop_if_out_of_memory();
             let elapsed: Duration = started.elapsed();
             if number >= warmup {
                 times.push(elapsed.as_secs_f64());
             }
         }
-        let spent = self.arguments.profile.then(|| recorder::stop().to_vec());
-        (times, spent)
+        let spent = self.arguments.profile.then(recorder::stop).transpose().map_err(failed)?;
+        let spent = spent.map(|spent| spent.to_vec());
+        Ok((times, spent))
     }
 
     /// Of the product of the largest batch.
@@ -349,7 +361,7 @@ impl Work<'_> {
             "median_s": median,
             "min_s": times[0],
             "steps": self.arguments.steps,
-            "peak_gib": peak_gib(),
+            "peak_gib": self.peak_gib(),
         });
         if self.arguments.feature_cache && kind == Job::Train {
             row["feature_cache"] = true.into();
@@ -359,12 +371,17 @@ impl Work<'_> {
         }
         Ok(write_output(&format!("{row}\n"))?)
     }
-}
 
-/// The largest resident memory of this process so far, in GiB; none where the system does not say.
-#[expect(clippy::cast_precision_loss, reason = "a size that is shown")]
-fn peak_gib() -> Option<f64> {
-    memory::peak().map(|bytes| bytes as f64 / f64::from(1 << 30))
+    /// The largest resident memory of this process so far, in GiB; of a device of its own what the process holds there,
+    /// which never gets less. None where the system does not say.
+    #[expect(clippy::cast_precision_loss, reason = "a size that is shown")]
+    fn peak_gib(&self) -> Option<f64> {
+        let bytes = match self.held {
+            Some(held) => Some(memory::device(self.chosen)?.used().saturating_sub(held)),
+            None => memory::peak(),
+        };
+        bytes.map(|bytes| bytes as f64 / f64::from(1 << 30))
+    }
 }
 
 struct Trainee<B: Ops> {
@@ -402,6 +419,7 @@ impl<B: Ops> Trainee<B> {
         let Some(model) = self.model.take() else { return };
         self.step += 1;
         let random = StepRandom::new(0, self.step);
+        B::seed_step(device, random.seed());
         let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
         let targets = Targets::new(labels, LABELS, &[], 0.0);
         let terms = recorder::time::<B, _>(Part::Losses, device, || losses(&output, &targets, &LossConfig::default()));

@@ -34,6 +34,7 @@ use crate::{
         loader::Loader,
     },
     device::Chosen,
+    error,
     eval::metrics::{Confusion, Headline},
     inference::{self, Pass, Probabilities},
     memory::{self, DeviceMemory},
@@ -163,9 +164,9 @@ fn serve<B: Ops>(
         }
         Ok(())
     };
-    match crate::error::catch(work) {
+    match error::catch(work) {
         Ok(Ok(())) => {}
-        Ok(Err(problem)) => meeting.stop(&crate::error::sentence(&problem)),
+        Ok(Err(problem)) => meeting.stop(&error::sentence(&problem)),
         Err(words) => meeting.stop(&words),
     }
 }
@@ -541,7 +542,8 @@ impl<'a, B: Ops> Trainer<'a, B> {
                 self.team.replica.optimizer().save(&folder.join(OPTIMIZER))?;
                 self.state.save(folder)?;
             }
-            Ok(())
+            // What was read from a device without memory is no checkpoint.
+            error::out_of_memory().map_or(Ok(()), |problem| Err(SaveError::Memory(problem)))
         })?;
         Ok(())
     }
@@ -567,6 +569,9 @@ pub enum SaveError {
     /// The tokenizer's files.
     #[error("{0}")]
     Tokenizer(#[from] crate::data::DataError),
+    /// There was no memory for what was to be written.
+    #[error("{0}")]
+    Memory(String),
 }
 
 /// The label that the fusion gives to all of several utterances.

@@ -6,7 +6,7 @@ use super::{
     gradients::{GradientNorms, Squares},
     replica::Means,
 };
-use crate::ops::Ops;
+use crate::{error, ops::Ops};
 
 /// How many steps a device that works beside the host takes before their losses are read. Reading waits for the device,
 /// and then the device waits for the host's next step.
@@ -60,7 +60,9 @@ impl<B: Ops> Unread<B> {
                 Err(_) => means.fill(f64::NAN),
             }
         }
-        Stepped { terms: self.terms, means, norms: self.squares.map(Squares::norms).unwrap_or_default() }
+        let norms = self.squares.map(Squares::norms).unwrap_or_default();
+        error::stop_if_out_of_memory();
+        Stepped { terms: self.terms, means, norms }
     }
 }
 
