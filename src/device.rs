@@ -111,9 +111,10 @@ pub trait SharedTask {
 pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
     #[cfg(feature = "cuda")]
     if let Some(Chosen::Cuda(_)) = chosen.first() {
-        cuda::keep_choices();
         let number = |chosen: &Chosen| if let Chosen::Cuda(number) = chosen { *number } else { 0 };
-        let devices: Vec<_> = chosen.iter().map(number).map(burn::backend::cuda::CudaDevice::new).collect();
+        let numbers: Vec<usize> = chosen.iter().map(number).collect();
+        cuda::settle(&numbers);
+        let devices: Vec<_> = numbers.into_iter().map(burn::backend::cuda::CudaDevice::new).collect();
         return task.run::<burn::backend::Cuda>(&devices);
     }
     task.run::<Flex>(&vec![burn::backend::flex::FlexDevice; chosen.len()])
@@ -124,7 +125,7 @@ pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
     match chosen {
         #[cfg(feature = "cuda")]
         Chosen::Cuda(number) => {
-            cuda::keep_choices();
+            cuda::settle(&[number]);
             task.run::<burn::backend::Cuda>(&burn::backend::cuda::CudaDevice::new(number))
         }
         #[cfg(not(feature = "cuda"))]
@@ -143,8 +144,15 @@ mod cuda {
     use cubecl_runtime::config::{CubeClRuntimeConfig, RuntimeConfig as _, cache::CacheConfig};
     use cudarc::driver::{result, sys};
 
-    /// Where kernels find the toolkit's headers when they are compiled, beside `CUDA_PATH`.
+    /// Where the backend looks for the toolkit if `CUDA_PATH` is not set.
     const TOOLKITS: [&str; 2] = ["/usr/local/cuda", "/opt/cuda"];
+    /// The compiler of a toolkit that is installed for all users.
+    const COMPILER: &str = "/usr/bin/nvcc";
+    /// Headers without which kernels do not compile; without the last one those of the tensor cores do not, and slower ones
+    /// take their place in silence.
+    const HEADERS: [&str; 4] = ["cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h"];
+    /// Kernels are kept only where the disk has so many bytes left: the backend's thread does not survive a full one.
+    const ROOM: u64 = 4 << 30;
 
     pub fn devices() -> Result<usize, String> {
         // Asked for first: the driver's functions panic where its library is missing.
@@ -158,10 +166,29 @@ mod cuda {
         if count == 0 {
             return Err("the machine has none".into());
         }
-        if !has_headers() {
-            return Err("the CUDA toolkit's headers are missing: install the toolkit, or set CUDA_PATH to it".into());
+        // SAFETY: it only tries to open the library.
+        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
+            return Err("the CUDA toolkit's compiler library (libnvrtc) is not installed".into());
         }
-        Ok(count)
+        let toolkit = toolkit(std::env::var_os("CUDA_PATH")).ok_or("the CUDA toolkit's headers are not installed")?;
+        match missing_header(&toolkit) {
+            Some(header) => Err(format!(
+                "the CUDA toolkit's header {} is missing: install the whole toolkit, or set CUDA_PATH to one",
+                toolkit.join("include").join(header).display()
+            )),
+            None => Ok(count),
+        }
+    }
+
+    /// The folder of the toolkit that the backend takes (`cubecl-cuda`, `install::cuda_path`).
+    fn toolkit(named: Option<std::ffi::OsString>) -> Option<PathBuf> {
+        let installed = || TOOLKITS.iter().map(PathBuf::from).find(|path| path.exists());
+        let of_all = || Path::new(COMPILER).exists().then(|| PathBuf::from("/usr"));
+        named.map(PathBuf::from).or_else(installed).or_else(of_all)
+    }
+
+    fn missing_header(toolkit: &Path) -> Option<&'static str> {
+        HEADERS.into_iter().find(|header| !toolkit.join("include").join(header).is_file())
     }
 
     pub fn memory(number: usize) -> Option<(u64, u64)> {
@@ -190,29 +217,54 @@ mod cuda {
         Some((u64::try_from(free).ok()?, u64::try_from(total).ok()?))
     }
 
-    /// Has which kernels were the fastest kept in the user's cache for the next process. Left to itself the backend keeps
-    /// that in `target` of whichever Rust project it is run in. Compiled kernels are not kept: the backend does not tell
-    /// those of one kind of device from those of another.
-    pub fn keep_choices() {
+    /// Has which kernels were the fastest kept in the user's cache for the next process, and the compiled ones, which take
+    /// minutes. Left to itself the backend keeps the former in `target` of whichever Rust project it is run in, and the
+    /// latter nowhere.
+    pub fn settle(numbers: &[usize]) {
         static SETTLED: Once = Once::new();
         // The backend reads its settings when its first device is used, and takes no others then.
-        SETTLED.call_once(|| CubeClRuntimeConfig::set(settings(&crate::supply::user_cache().join("autotune"))));
+        SETTLED.call_once(|| {
+            let cache = crate::supply::user_cache();
+            let kernels = kernels_of(numbers).map(|name| cache.join("kernels").join(name));
+            CubeClRuntimeConfig::set(settings(&cache.join("autotune"), kernels.filter(|folder| has_room(folder))));
+        });
     }
 
-    fn settings(folder: &Path) -> CubeClRuntimeConfig {
+    fn settings(choices: &Path, kernels: Option<PathBuf>) -> CubeClRuntimeConfig {
         let mut settings = CubeClRuntimeConfig::default().override_from_env();
-        settings.autotune.cache = CacheConfig::File(folder.to_owned());
+        settings.autotune.cache = CacheConfig::File(choices.to_owned());
+        settings.compilation.cache = kernels.map(CacheConfig::File);
         settings
     }
 
-    fn has_headers() -> bool {
-        let named = std::env::var_os("CUDA_PATH").map(PathBuf::from);
-        named
-            .iter()
-            .map(PathBuf::as_path)
-            .chain(TOOLKITS.iter().map(Path::new))
-            .any(|path| path.join("include").is_dir())
-            || Path::new("/usr/bin/nvcc").exists()
+    /// What compiled kernels depend on: the program, the kind of device and the compiler. None where the devices are
+    /// of several kinds, which the backend does not tell apart.
+    fn kernels_of(numbers: &[usize]) -> Option<String> {
+        use sys::CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        };
+        let kind = |&number: &usize| -> Option<(i32, i32)> {
+            let device = result::device::get(i32::try_from(number).ok()?).ok()?;
+            let attribute = |which| {
+                // SAFETY: the device is there.
+                unsafe { result::device::get_attribute(device, which) }.ok()
+            };
+            Some((attribute(MAJOR)?, attribute(MINOR)?))
+        };
+        let kinds: Vec<_> = numbers.iter().map(kind).collect::<Option<_>>()?;
+        let (major, minor) = *kinds.first().filter(|first| kinds.iter().all(|kind| kind == *first))?;
+        let (mut compiler, mut release) = (0, 0);
+        // SAFETY: the library is there, and so are the places for the answer.
+        unsafe { cudarc::nvrtc::sys::nvrtcVersion(&raw mut compiler, &raw mut release) }.result().ok()?;
+        Some(format!("{}-sm_{major}{minor}-nvrtc_{compiler}.{release}", env!("CARGO_PKG_VERSION")))
+    }
+
+    /// Whether a folder can be written to and its disk is not nearly full.
+    fn has_room(folder: &Path) -> bool {
+        std::fs::create_dir_all(folder).is_ok()
+            && tempfile::tempfile_in(folder).is_ok()
+            && rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
     }
 
     #[cfg(test)]
@@ -220,10 +272,34 @@ mod cuda {
         use super::*;
 
         #[test]
-        fn choices_are_kept_in_the_folder_and_kernels_nowhere() {
-            let settings = settings(Path::new("/cache/autotune"));
-            assert_eq!(settings.autotune.cache.root(), Path::new("/cache/autotune"));
-            assert!(settings.compilation.cache.is_none());
+        fn choices_and_kernels_are_kept_in_their_folders() {
+            let (choices, kernels) = (Path::new("/cache/autotune"), PathBuf::from("/cache/kernels/sm_90-nvrtc_13.0"));
+            let kept = settings(choices, Some(kernels.clone()));
+            assert_eq!(kept.autotune.cache.root(), choices);
+            assert_eq!(kept.compilation.cache.map(|cache| cache.root()), Some(kernels));
+            assert!(settings(choices, None).compilation.cache.is_none());
+        }
+
+        #[test]
+        fn a_toolkit_without_all_of_its_headers_is_told() {
+            let folder = tempfile::tempdir().unwrap();
+            let include = folder.path().join("include");
+            std::fs::create_dir_all(include.join("crt")).unwrap();
+            for header in HEADERS {
+                assert_eq!(missing_header(folder.path()), Some(header));
+                std::fs::write(include.join(header), "").unwrap();
+            }
+            assert_eq!(missing_header(folder.path()), None);
+            // What is named is taken, whether or not it is there: the backend does the same.
+            assert_eq!(toolkit(Some("/no/such".into())), Some(PathBuf::from("/no/such")));
+        }
+
+        #[test]
+        fn kernels_are_kept_only_where_they_can_be_written() {
+            let folder = tempfile::tempdir().unwrap();
+            assert!(has_room(&folder.path().join("kernels")));
+            std::fs::write(folder.path().join("file"), "").unwrap();
+            assert!(!has_room(&folder.path().join("file/kernels")));
         }
     }
 }
