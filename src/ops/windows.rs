@@ -1,12 +1,14 @@
 //! The grouped convolution that keeps the length, as one product of matrices for all groups: of the windows that the frames
 //! see with the weights. For backends whose convolutions with groups are slow, and so is a launch for each group.
 
+use std::ops::Range;
+
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::ConvolutionGradients;
 
-/// Elements of windows that are laid out at once, where an utterance does not have more.
-const MOST: usize = 1 << 27;
+/// Elements of windows that are laid out at once, where one group of one utterance does not have more.
+const MOST: usize = if cfg!(test) { 1 << 8 } else { 1 << 24 };
 
 /// See [`super::Ops::positional_convolution`].
 #[must_use]
@@ -39,50 +41,74 @@ pub fn positional_convolution_backward<B: Backend>(
         correlated(&gradient, &matrices, kernel, kernel - 1 - kernel / 2)
     });
     let weight_gradient = weight_is_needed.then(|| {
-        let parts = parts(x, kernel).into_iter().zip(parts(&gradient, kernel)).map(|(x, gradient)| {
-            let gradient = by_group(gradient, groups); // [groups, examples * time, outputs]
-            gradient.swap_dims(1, 2).matmul(windows(x, groups, kernel, kernel / 2))
-        });
-        let sum = parts.reduce(|sum, part| sum + part);
-        sum.map(|sum| sum.reshape([width, channels, kernel]))
+        let (x, gradient) = (by_group(x, groups), by_group(&gradient, groups));
+        let part = |groups: Range<usize>| {
+            let parts = examples(&x, groups.len(), kernel).into_iter().map(|examples| {
+                let x = x.clone().slice([groups.clone(), examples.clone()]);
+                let gradient = gradient.clone().slice([groups.clone(), examples.clone()]);
+                let rows = [groups.len(), examples.len() * x.dims()[2], outputs];
+                gradient.reshape(rows).swap_dims(1, 2).matmul(windows(x, kernel, kernel / 2))
+            });
+            parts.reduce(|sum, part| sum + part)
+        };
+        let parts: Vec<Tensor<B, 3>> = together(&x, kernel).into_iter().filter_map(part).collect();
+        joined(parts, 0).reshape([width, channels, kernel])
     });
     let bias = bias_is_needed.then(|| gradient.sum_dim(0).sum_dim(1).reshape([width]));
-    ConvolutionGradients { x: x_gradient, weight: weight_gradient.flatten(), bias }
+    ConvolutionGradients { x: x_gradient, weight: weight_gradient, bias }
 }
 
 /// For each frame the product of the window that begins `left` frames before it with its group's matrix
 /// [channels * kernel, outputs]: x [batch, time, groups * channels] -> [batch, time, groups * outputs].
 fn correlated<B: Backend>(x: &Tensor<B, 3>, matrices: &Tensor<B, 3>, kernel: usize, left: usize) -> Tensor<B, 3> {
     let [groups, _, outputs] = matrices.dims();
-    let part = |x: Tensor<B, 3>| {
-        let [batch, time, _] = x.dims();
-        let y = windows(x, groups, kernel, left).matmul(matrices.clone());
-        y.reshape([groups, batch, time, outputs]).permute([1, 2, 0, 3]).reshape([batch, time, groups * outputs])
+    let [batch, time, _] = x.dims();
+    let x = by_group(x, groups);
+    let part = |groups: Range<usize>| {
+        let matrices = matrices.clone().slice([groups.clone()]);
+        let parts = examples(&x, groups.len(), kernel).into_iter().map(|examples| {
+            let count = examples.len();
+            let windows = windows(x.clone().slice([groups.clone(), examples]), kernel, left);
+            windows.matmul(matrices.clone()).reshape([groups.len(), count, time, outputs])
+        });
+        joined(parts.collect(), 1)
     };
-    let mut parts: Vec<Tensor<B, 3>> = parts(x, kernel).into_iter().map(part).collect();
-    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) }
+    let y = joined(together(&x, kernel).into_iter().map(part).collect(), 0); // [groups, batch, time, outputs]
+    y.permute([1, 2, 0, 3]).reshape([batch, time, groups * outputs])
 }
 
-/// As many examples as may have their windows laid out at once, and the next ones, and so on.
-fn parts<B: Backend>(x: &Tensor<B, 3>, kernel: usize) -> Vec<Tensor<B, 3>> {
-    let [batch, time, width] = x.dims();
-    x.clone().split((MOST / (time * width * kernel).max(1)).clamp(1, batch.max(1)), 0)
+/// The groups that may have the windows of an example laid out at once, and the next ones, and so on.
+fn together<B: Backend>(x: &Tensor<B, 4>, kernel: usize) -> Vec<Range<usize>> {
+    let [groups, _, time, channels] = x.dims();
+    pieces(groups, MOST / (time * channels * kernel).max(1))
 }
 
-/// [batch, time, groups * channels] -> [groups, batch * time, channels]
-fn by_group<B: Backend>(x: Tensor<B, 3>, groups: usize) -> Tensor<B, 3> {
-    let [batch, time, width] = x.dims();
-    let channels = width / groups;
-    x.reshape([batch * time, groups, channels]).swap_dims(0, 1)
+/// The same of the examples, for so many groups.
+fn examples<B: Backend>(x: &Tensor<B, 4>, groups: usize, kernel: usize) -> Vec<Range<usize>> {
+    let [_, batch, time, channels] = x.dims();
+    pieces(batch, MOST / (groups * time * channels * kernel).max(1))
 }
 
-/// The windows of so many frames, each `left` frames before its own, with zeros around the utterance:
-/// [batch, time, groups * channels] -> [groups, batch * time, channels * kernel].
-fn windows<B: Backend>(x: Tensor<B, 3>, groups: usize, kernel: usize, left: usize) -> Tensor<B, 3> {
+fn pieces(count: usize, at_once: usize) -> Vec<Range<usize>> {
+    let at_once = at_once.max(1);
+    (0..count).step_by(at_once).map(|start| start..count.min(start + at_once)).collect()
+}
+
+fn joined<B: Backend, const D: usize>(mut parts: Vec<Tensor<B, D>>, dim: usize) -> Tensor<B, D> {
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, dim) }
+}
+
+/// [batch, time, groups * channels] -> [groups, batch, time, channels]
+fn by_group<B: Backend>(x: &Tensor<B, 3>, groups: usize) -> Tensor<B, 4> {
     let [batch, time, width] = x.dims();
-    let channels = width / groups;
+    x.clone().reshape([batch, time, groups, width / groups]).permute([2, 0, 1, 3])
+}
+
+/// The windows of the frames, each beginning `left` frames before its own, with zeros around the utterance:
+/// [groups, batch, time, channels] -> [groups, batch * time, channels * kernel].
+fn windows<B: Backend>(x: Tensor<B, 4>, kernel: usize, left: usize) -> Tensor<B, 3> {
+    let [groups, batch, time, channels] = x.dims();
     let zeros = Tensor::<B, 4>::zeros([groups, batch, time + kernel - 1, channels], (&x.device(), x.dtype()));
-    let x = x.reshape([batch, time, groups, channels]).permute([2, 0, 1, 3]);
     let padded = zeros.slice_assign([0..groups, 0..batch, left..left + time, 0..channels], x);
     let windows: Tensor<B, 5> = padded.unfold(2, kernel, 1); // [groups, batch, time, channels, kernel]
     windows.reshape([groups, batch * time, channels * kernel])
@@ -138,10 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_with_too_many_windows_is_done_in_parts() {
-        let x = normal([3, 4, 8], 1);
-        assert_eq!(parts(&x, MOST).len(), 3);
-        assert_eq!(parts(&x, MOST / (4 * 8 * 2)).iter().map(|part| part.dims()[0]).collect::<Vec<_>>(), [2, 1]);
-        assert_eq!(parts(&x, 1).len(), 1);
+    fn windows_that_are_too_many_are_laid_out_in_parts() {
+        assert_eq!(pieces(3, 9).first(), Some(&(0..3)));
+        assert_eq!(pieces(5, 2), [0..2, 2..4, 4..5]);
+        assert_eq!(pieces(2, 0), [0..1, 1..2]);
+        let x = normal([4, 3, 2, 8], 1);
+        assert_eq!((together(&x, MOST / 32), together(&x, MOST)), (vec![0..2, 2..4], pieces(4, 1)));
+        assert_eq!((examples(&x, 2, MOST / 64), examples(&x, 2, MOST / 32)), (vec![0..2, 2..3], pieces(3, 1)));
     }
 }
