@@ -220,15 +220,18 @@ impl<B: Ops> TextEncoder<B> {
         profile::time::<B, _>(Part::TextLayers, device, || self.encode(tokens, lengths, mode, device))
     }
 
+    #[expect(clippy::cast_possible_wrap, reason = "token numbers are small")]
     fn encode(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
+        let wide = lengths.widened(B::TIME_UNIT);
+        let tokens = lengths.pad(tokens, &wide, self.pad_token as i64);
+        let lengths = &wide;
         let rows = tokens.len();
-        let positions = self.positions(tokens, lengths);
+        let positions = self.positions(&tokens, lengths);
         let embeddings = &self.embeddings;
         let indices = |values: Vec<i64>| Tensor::<B, 1, Int>::from_data(TensorData::new(values, [rows]), device);
         let token_type = embeddings.token_type.weight.val().narrow(0, 0, 1); // [1, hidden]
-        let summed = embeddings.word.forward(indices(tokens.to_vec()))
-            + embeddings.position.forward(indices(positions))
-            + token_type;
+        let summed =
+            embeddings.word.forward(indices(tokens)) + embeddings.position.forward(indices(positions)) + token_type;
         let mut hidden = ops::dropout(embeddings.norm.forward(summed), mode.dropout(self.dropout));
         for layer in &self.layers {
             hidden = layer.forward(hidden, lengths, mode);

@@ -234,7 +234,7 @@ impl<B: Ops> SpeechEncoder<B> {
     /// `waveforms` [batch, samples], each normalised over its own samples, zero behind its valid ones.
     pub fn forward(&self, waveforms: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
         let (features, lengths) = self.features(waveforms, lengths, mode.precision());
-        self.encode(features, lengths, mode)
+        self.encode(features, &lengths, mode)
     }
 
     /// What the feature encoder makes of waveforms [batch, samples]: [batch, frames, channels], and the valid frames of
@@ -252,7 +252,7 @@ impl<B: Ops> SpeechEncoder<B> {
 
     /// Features [batch, frames, channels], as [`SpeechEncoder::features`] gives them, to hidden states. What lies behind
     /// the valid frames may be any finite number.
-    pub fn encode(&self, features: Tensor<B, 3>, lengths: Lengths, mode: Mode<'_>) -> Encoded<B> {
+    pub fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
         let device = features.device();
         profile::time::<B, _>(Part::SpeechLayers, &device, || self.hidden(features, lengths, mode))
     }
@@ -273,7 +273,9 @@ impl<B: Ops> SpeechEncoder<B> {
     }
 
     /// Features [batch, frames, channels] to hidden states.
-    fn hidden(&self, features: Tensor<B, 3>, lengths: Lengths, mode: Mode<'_>) -> Encoded<B> {
+    fn hidden(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
+        let lengths = lengths.widened(B::TIME_UNIT);
+        let features = with_zeros(features, lengths.longest());
         let [batch, frames, channels] = features.dims();
         let features = self.feature_projection.layer_norm.forward(features.reshape([batch * frames, channels]));
         let features = self.feature_projection.projection.forward_in(features, mode.precision());
@@ -344,6 +346,16 @@ impl<B: Ops> SpeechEncoder<B> {
     }
 }
 
+/// [batch, time, channels] -> [batch, frames, channels], with zeros behind what there was.
+fn with_zeros<B: Backend>(x: Tensor<B, 3>, frames: usize) -> Tensor<B, 3> {
+    let [batch, time, channels] = x.dims();
+    if time == frames {
+        return x;
+    }
+    let zeros = Tensor::zeros([batch, frames - time, channels], (&x.device(), x.dtype()));
+    Tensor::cat(vec![x, zeros], 1)
+}
+
 /// Takes in words and parameters.
 struct Hasher(Sha256);
 
@@ -371,4 +383,19 @@ impl<B: Backend> ModuleVisitor<B> for Hasher {
 fn to_tensor<B: Backend>(masked: &[bool], shape: [usize; 3], device: &B::Device) -> Tensor<B, 3> {
     let values: Vec<f32> = masked.iter().map(|&masked| f32::from(u8::from(masked))).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Flex, flex::FlexDevice};
+
+    use super::*;
+
+    #[test]
+    fn frames_of_zeros_come_behind_the_others() {
+        let x = Tensor::<Flex, 3>::from_floats([[[1.0, 2.0]], [[3.0, 4.0]]], &FlexDevice);
+        let wide = with_zeros(x.clone(), 2).into_data().to_vec::<f32>().unwrap();
+        assert_eq!(wide, [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
+        assert_eq!(with_zeros(x, 1).dims(), [2, 1, 2]);
+    }
 }

@@ -271,7 +271,7 @@ fn speech_states<B: Ops>(
         Speech::Frames(Frames { values, lengths, channels }) => {
             let shape = [lengths.batch(), lengths.longest(), *channels];
             let features = || Tensor::from_data(TensorData::new(values.clone(), shape), device);
-            encoder.encode(profile::time::<B, _>(Part::Data, device, features), lengths.clone(), mode)
+            encoder.encode(profile::time::<B, _>(Part::Data, device, features), lengths, mode)
         }
     }
 }

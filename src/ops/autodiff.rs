@@ -241,6 +241,7 @@ impl<B: Ops> Backward<B, 3> for Attention {
 
 impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     const HAS_BF16: bool = B::HAS_BF16;
+    const TIME_UNIT: usize = B::TIME_UNIT;
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         if !B::HAS_FAST_FORMS {

@@ -23,6 +23,26 @@ impl Lengths {
         Self { valid: vec![longest; batch], longest }
     }
 
+    /// The same in a batch that is padded to a multiple of `unit`.
+    #[must_use]
+    pub fn widened(&self, unit: usize) -> Self {
+        Self { valid: self.valid.clone(), longest: self.longest.next_multiple_of(unit) }
+    }
+
+    /// Rows of `longest` values each, padded to be as long as those of another batch of the same examples.
+    #[must_use]
+    pub fn pad<T: Copy>(&self, rows: &[T], to: &Self, padding: T) -> Vec<T> {
+        if self.longest == to.longest {
+            return rows.to_vec();
+        }
+        let mut padded = Vec::with_capacity(to.batch() * to.longest);
+        for (number, row) in rows.chunks(self.longest.max(1)).enumerate() {
+            padded.extend_from_slice(row);
+            padded.resize((number + 1) * to.longest, padding);
+        }
+        padded
+    }
+
     /// Number of examples.
     #[must_use]
     pub fn batch(&self) -> usize {
@@ -64,5 +84,20 @@ impl Lengths {
     pub fn counts<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1> {
         let values: Vec<f32> = self.valid.iter().map(|&length| length as f32).collect();
         Tensor::from_data(TensorData::new(values, [self.batch()]), device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wider_batch_has_the_same_valid_values() {
+        let lengths = Lengths::new(vec![3, 1], 3);
+        assert_eq!(lengths.widened(1), lengths);
+        let wide = lengths.widened(4);
+        assert_eq!((wide.valid(), wide.longest()), (&[3, 1][..], 4));
+        assert_eq!(lengths.pad(&[7, 8, 9, 5, 0, 0], &wide, 0), [7, 8, 9, 0, 5, 0, 0, 0]);
+        assert_eq!(lengths.pad(&[7, 8, 9, 5, 0, 0], &lengths, 0), [7, 8, 9, 5, 0, 0]);
     }
 }

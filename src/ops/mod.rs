@@ -118,6 +118,9 @@ pub trait Ops: Backend {
     /// Whether [`Ops::positional_convolution_backward`] is there, whatever the others are.
     const HAS_POSITIONAL_BACKWARD: bool = Self::HAS_FAST_FORMS;
 
+    /// The encoders' layers work on so many positions, or a multiple of it.
+    const TIME_UNIT: usize = 1;
+
     /// Whether the operations take tensors of bf16. Where they do not, bf16 is emulated: values that are rounded by
     /// [`Ops::round_to_bf16`] and stay f32.
     const HAS_BF16: bool = true;
@@ -345,6 +348,9 @@ fn no_fast_form<Inputs, Output>(_: Inputs) -> Output {
 #[cfg(feature = "cuda")]
 impl Ops for burn::backend::Cuda {
     const HAS_POSITIONAL_BACKWARD: bool = true;
+    // A kernel that is chosen for one length is taken for all that round up to the same power of two, also where it takes
+    // no such input; most of those that do not have odd lengths.
+    const TIME_UNIT: usize = 8;
 
     fn positional_convolution(
         x: Tensor<Self, 3>,
