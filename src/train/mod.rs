@@ -187,7 +187,7 @@ impl<B: Ops> Team<B> {
     fn step(&mut self, plans: Vec<StepPlan>, is_ahead: bool) -> anyhow::Result<Report<B>> {
         let mut plans = plans.into_iter();
         let own = plans.next().context("a step without a plan")?;
-        if is_ahead && self.others.is_empty() {
+        if is_ahead {
             return Ok(Report::Unread(self.replica.step_ahead(&own)?));
         }
         for (other, plan) in self.others.iter().zip(plans) {
@@ -266,6 +266,8 @@ impl<'a, B: Ops> Trainer<'a, B> {
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
         let events = Events::open(&folder.events(), state.step)?;
+        // Several devices hear of each other's losses in every step.
+        let read_every = if team.others.is_empty() { read_every } else { 1 };
         let scoring_cache = features.and_then(|store| team.replica.feature_cache(store, Precision::F32));
         let mut trainer = Self {
             material,
