@@ -36,7 +36,14 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Err(words) => {
-            report(&format!("a fault of the program: {words}; please report it with the command that you ran"));
+            // The backend takes for a length what it has chosen for others, and may not be able to build it.
+            let kernel = if words.contains("ompile") {
+                let choices = clasp::supply::user_cache().join("autotune");
+                format!("; if a kernel was chosen that does not fit, delete {}", choices.display())
+            } else {
+                String::new()
+            };
+            report(&format!("a fault of the program: {words}{kernel}; please report it with the command that you ran"));
             ExitCode::from(error::FAILED)
         }
     }

@@ -15,6 +15,7 @@ mod check;
 mod compare;
 mod config;
 mod corpora;
+mod cuda;
 mod devices;
 mod features;
 mod fuzz;
