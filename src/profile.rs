@@ -149,20 +149,28 @@ pub fn count(factors: &[usize]) {
 
 /// Floating-point operations a second of a device in a product of [rows, inner] and [inner, columns]: the median of a few
 /// rounds, with nothing else running.
+///
+/// # Errors
+/// The device failed.
 #[expect(clippy::cast_precision_loss, reason = "a number that is shown")]
-pub fn matrix_rate<B: Ops>([rows, inner, columns]: [usize; 3], precision: Precision, device: &B::Device) -> f64 {
+pub fn matrix_rate<B: Ops>(
+    [rows, inner, columns]: [usize; 3],
+    precision: Precision,
+    device: &B::Device,
+) -> Result<f64, String> {
     let map = Linear::<B>::uniform(inner, columns, &mut Init::fresh(1, device));
     let x: Tensor<B, 2> = Init::<B>::fresh(2, device).uniform([rows, inner], -1.0, 1.0).val();
     let mut seconds: Vec<f64> = (0..ROUNDS + 2)
         .map(|_| {
             let started = Instant::now();
             let y = map.forward_in(x.clone(), precision);
-            wait::<B>(device);
+            B::sync(device).map_err(|problem| problem.to_string())?;
             drop(y);
-            started.elapsed().as_secs_f64()
+            Ok(started.elapsed().as_secs_f64())
         })
-        .skip(2)
-        .collect();
+        .collect::<Result<_, String>>()?;
+    // The first ones warm up.
+    seconds.drain(..2);
     seconds.sort_by(f64::total_cmp);
-    2.0 * (rows * inner * columns) as f64 / seconds[ROUNDS / 2]
+    Ok(2.0 * (rows * inner * columns) as f64 / seconds[ROUNDS / 2])
 }

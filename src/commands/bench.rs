@@ -295,7 +295,7 @@ impl Task for Work<'_> {
                 }
             };
             let (times, spent) = times;
-            let rate = spent.as_ref().map(|_| self.matrix_rate::<B>(device));
+            let rate = spent.as_ref().map(|_| self.matrix_rate::<B>(device)).transpose().map_err(failed)?;
             self.print((job, name), times, spent.as_deref().zip(rate))?;
         }
         Ok(())
@@ -327,12 +327,12 @@ impl Work<'_> {
     }
 
     /// Of the product of the largest batch.
-    fn matrix_rate<B: Ops>(&self, device: &B::Device) -> f64 {
+    fn matrix_rate<B: Ops>(&self, device: &B::Device) -> Result<f64, String> {
         let frames = |batch: &Vec<(usize, usize)>| {
             batch.len() * self.model.frames(batch.iter().map(|shape| shape.1).max().unwrap_or(0))
         };
         let rows = self.shapes.iter().map(frames).max().unwrap_or(1);
-        let Some(speech) = &self.model.speech_encoder else { return f64::NAN };
+        let Some(speech) = &self.model.speech_encoder else { return Ok(f64::NAN) };
         let shape = [rows, speech.hidden_size, speech.intermediate_size];
         recorder::matrix_rate::<B>(shape, self.arguments.precision, device)
     }

@@ -253,7 +253,7 @@ fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
         let precision = run.config.run.precision;
         let rate = rates
             .entry(format!("{chosen} {}", precision.word()))
-            .or_insert_with(|| error::catch(|| device::dispatch(chosen, Rate(precision))).ok());
+            .or_insert_with(|| error::catch(|| device::dispatch(chosen, Rate(precision))).and_then(|rate| rate).ok());
         let made_up = corpora.entry(run.corpus).or_insert_with(|| {
             let (_, options) = plan.corpus_of(run).made_up.as_ref()?;
             let folder = tempfile::tempdir().ok()?;
@@ -271,9 +271,9 @@ fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
 struct Rate(Precision);
 
 impl Task for Rate {
-    type Output = f64;
+    type Output = Result<f64, String>;
 
-    fn run<B: Ops>(self, device: &B::Device) -> f64 {
+    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
         matrix_rate::<B>([896, 768, 3072], self.0, device)
     }
 }

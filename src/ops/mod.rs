@@ -340,9 +340,9 @@ pub trait Ops: Backend {
     }
 }
 
-/// Stands for the backward on a backend that has no fast forms; nothing calls it there.
+/// Stands for a backward on a backend that does not have it; nothing calls it there.
 fn no_fast_form<Inputs, Output>(_: Inputs) -> Output {
-    unreachable!("called only where HAS_FAST_FORMS is true, and there it is replaced")
+    unreachable!("called only where the backend says that it has the backward, and there it is replaced")
 }
 
 #[cfg(feature = "cuda")]
