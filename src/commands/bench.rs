@@ -419,7 +419,6 @@ impl<B: Ops> Trainee<B> {
         let Some(model) = self.model.take() else { return };
         self.step += 1;
         let random = StepRandom::new(0, self.step);
-        B::seed_step(device, random.seed());
         let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
         let targets = Targets::new(labels, LABELS, &[], 0.0);
         let terms = recorder::time::<B, _>(Part::Losses, device, || losses(&output, &targets, &LossConfig::default()));

@@ -350,7 +350,7 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         bias: Tensor<Self, 1>,
         groups: usize,
     ) -> Tensor<Self, 3> {
-        if !B::HAS_POSITIONAL_BACKWARD {
+        if !B::HAS_FAST_FORMS {
             return plain::positional_convolution(x, weight, bias, groups);
         }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));

@@ -1,32 +1,55 @@
 //! The valid lengths of a right-padded batch. Masks are derived from them where they are needed, so that padding
 //! cannot be forgotten.
 
+#[cfg(feature = "gpu")]
+use std::{
+    any::Any,
+    sync::{Arc, OnceLock},
+};
+
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 /// The number of valid positions of each example in a batch that is padded to `longest`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Lengths {
     valid: Vec<usize>,
     longest: usize,
+    /// Where they are on a device.
+    #[cfg(feature = "gpu")]
+    kept: Arc<OnceLock<Box<dyn Any + Send + Sync>>>,
 }
+
+impl PartialEq for Lengths {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.valid, self.longest) == (&other.valid, other.longest)
+    }
+}
+
+impl Eq for Lengths {}
 
 impl Lengths {
     /// `valid` positions of each example, in a batch padded to `longest`; larger values are cut to it.
     #[must_use]
     pub fn new(valid: Vec<usize>, longest: usize) -> Self {
-        Self { valid: valid.into_iter().map(|length| length.min(longest)).collect(), longest }
+        let valid = valid.into_iter().map(|length| length.min(longest)).collect();
+        Self {
+            valid,
+            longest,
+            #[cfg(feature = "gpu")]
+            kept: Arc::default(),
+        }
     }
 
     /// A batch without padding.
     #[must_use]
     pub fn full(batch: usize, longest: usize) -> Self {
-        Self { valid: vec![longest; batch], longest }
+        Self::new(vec![longest; batch], longest)
     }
 
     /// The same in a batch that is padded to a multiple of `unit`.
     #[must_use]
     pub fn widened(&self, unit: usize) -> Self {
-        Self { valid: self.valid.clone(), longest: self.longest.next_multiple_of(unit) }
+        Self::new(self.valid.clone(), self.longest.next_multiple_of(unit))
     }
 
     /// Rows of `longest` values each, padded to be as long as those of another batch of the same examples.
@@ -65,6 +88,13 @@ impl Lengths {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.valid.iter().all(|&length| length == self.longest)
+    }
+
+    /// What `make` makes of the valid lengths: once for these lengths and all their clones, which belong to one device.
+    #[cfg(feature = "gpu")]
+    pub(super) fn kept<T: Any + Clone + Send + Sync>(&self, make: impl Fn(&[usize]) -> T) -> T {
+        let kept = self.kept.get_or_init(|| Box::new(make(&self.valid))).downcast_ref().cloned();
+        kept.unwrap_or_else(|| make(&self.valid))
     }
 
     /// 1 on valid positions and 0 on padding, [batch, longest].

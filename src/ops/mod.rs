@@ -5,20 +5,26 @@
 //! Activations are two-dimensional, `[batch * time, channels]`, in the layers and `[batch, time, channels]` in the
 //! convolutions; parameters have `PyTorch`'s layouts.
 
+mod adam;
 mod autodiff;
 mod dropout;
 mod flex;
+#[cfg(any(feature = "gpu", test))]
+mod formulas;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod lengths;
 mod mode;
 pub mod plain;
 mod precision;
 #[cfg(test)]
 mod tests;
-#[cfg(any(feature = "cuda", test))]
+#[cfg(any(feature = "gpu", test))]
 mod windows;
 
 use burn::tensor::{FloatDType, Int, Tensor, backend::Backend};
 
+pub use adam::{AdamState, AdamStep};
 pub use dropout::{Dropout, StepRandom};
 pub use lengths::Lengths;
 pub use mode::Mode;
@@ -31,38 +37,6 @@ pub struct AttentionShape<'a> {
     pub heads: usize,
     /// The valid keys of each example.
     pub lengths: &'a Lengths,
-}
-
-/// The constants of one step of Adam for one tensor (Kingma and Ba 2015, as `torch.optim.Adam` and `AdamW`).
-#[derive(Clone, Copy, Debug)]
-pub struct AdamStep {
-    /// The rate of this tensor at this step.
-    pub learning_rate: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// L2 penalty (`adam`) or decoupled decay (`adamw`).
-    pub weight_decay: f64,
-    /// Whether the decay is decoupled from the gradient.
-    pub decoupled: bool,
-    /// Factor on the gradient: the window's average and the clipping of the global norm.
-    pub gradient_scale: f64,
-    /// 1-based number of this update.
-    pub step: usize,
-}
-
-/// A tensor's weight and its two moments.
-#[derive(Clone, Debug)]
-pub struct AdamState<B: Backend, const D: usize> {
-    /// The parameter.
-    pub weight: Tensor<B, D>,
-    /// Running mean of the gradient.
-    pub first: Tensor<B, D>,
-    /// Running mean of the squared gradient.
-    pub second: Tensor<B, D>,
 }
 
 /// The gradients of a linear map, where they are needed.
@@ -115,8 +89,8 @@ pub trait Ops: Backend {
     /// Whether the `_backward` functions are there.
     const HAS_FAST_FORMS: bool = false;
 
-    /// Whether [`Ops::positional_convolution_backward`] is there, whatever the others are.
-    const HAS_POSITIONAL_BACKWARD: bool = Self::HAS_FAST_FORMS;
+    /// Whether sums of several devices are the same to the bit in every run.
+    const IS_REPRODUCIBLE: bool = false;
 
     /// The encoders' layers work on so many positions, or a multiple of it.
     const TIME_UNIT: usize = 1;
@@ -306,11 +280,7 @@ pub trait Ops: Backend {
         x * mask
     }
 
-    /// Begins the randomness of a step, where a backend draws masks one after the other and not from their keys.
-    fn seed_step(_: &Self::Device, _seed: u64) {}
-
-    /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere: a function of the key, or else of
-    /// [`Ops::seed_step`] and of the masks that were drawn since.
+    /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere: a function of the key.
     #[must_use]
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
         plain::dropout_mask(shape, dropout, device)
@@ -329,6 +299,12 @@ pub trait Ops: Backend {
         x.square().sum()
     }
 
+    /// The same of each of several tensors, [tensors]; there is at least one.
+    #[must_use]
+    fn squared_norms(tensors: Vec<Tensor<Self, 1>>) -> Tensor<Self, 1> {
+        Tensor::cat(tensors.into_iter().map(Self::squared_norm).collect(), 0)
+    }
+
     /// One update of Adam.
     #[must_use]
     fn adam<const D: usize>(
@@ -343,43 +319,6 @@ pub trait Ops: Backend {
 /// Stands for a backward on a backend that does not have it; nothing calls it there.
 fn no_fast_form<Inputs, Output>(_: Inputs) -> Output {
     unreachable!("called only where the backend says that it has the backward, and there it is replaced")
-}
-
-#[cfg(feature = "cuda")]
-impl Ops for burn::backend::Cuda {
-    const HAS_POSITIONAL_BACKWARD: bool = true;
-    // A kernel that is chosen for one length is taken for all that round up to the same power of two, also where it takes
-    // no such input; most of those that do not have odd lengths.
-    const TIME_UNIT: usize = 8;
-
-    fn positional_convolution(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 3>,
-        bias: Tensor<Self, 1>,
-        groups: usize,
-    ) -> Tensor<Self, 3> {
-        windows::positional_convolution(&x, weight, bias, groups)
-    }
-
-    fn positional_convolution_backward(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 3>,
-        groups: usize,
-        gradient: Tensor<Self, 3>,
-        needed: [bool; 3],
-    ) -> ConvolutionGradients<Self> {
-        windows::positional_convolution_backward(&x, weight, groups, gradient, needed)
-    }
-
-    fn seed_step(device: &Self::Device, seed: u64) {
-        Self::seed(device, seed);
-    }
-
-    // Seeding waits for the thread that builds kernels and cuts the one that it is building, so it is done once a step. The
-    // backend has one generator for all devices: where several train together a step's masks depend on who comes first.
-    fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
-        plain::next_mask(shape, dropout.probability, device)
-    }
 }
 
 /// Zeroes elements at random and scales the others, where a dropout is given.

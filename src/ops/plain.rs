@@ -3,7 +3,8 @@
 
 use burn::tensor::{Distribution, FloatDType, Tensor, activation, backend::Backend, module::conv1d, ops::ConvOptions};
 
-use super::{AdamState, AdamStep, AttentionShape, Dropout, Lengths, Ops};
+pub use super::adam::plain as adam;
+use super::{AttentionShape, Dropout, Lengths, Ops};
 
 /// Added to the scores of padded keys: far below any score, so that their weight underflows to exactly 0.
 const MASKED_SCORE: f64 = -1e9;
@@ -145,57 +146,6 @@ pub fn dropout_mask<B: Backend, const D: usize>(
     device: &B::Device,
 ) -> Tensor<B, D> {
     B::seed(device, dropout.key);
-    next_mask(shape, dropout.probability, device)
-}
-
-/// A mask of [`Ops::dropout_mask`] with the next numbers of the backend's generator.
-#[must_use]
-pub fn next_mask<B: Backend, const D: usize>(shape: [usize; D], probability: f64, device: &B::Device) -> Tensor<B, D> {
-    let keep = 1.0 - probability;
+    let keep = 1.0 - dropout.probability;
     Tensor::random(shape, Distribution::Bernoulli(keep), device) / keep
-}
-
-/// See [`Ops::adam`].
-#[must_use]
-pub fn adam<B: Backend, const D: usize>(
-    state: AdamState<B, D>,
-    gradient: Tensor<B, D>,
-    step: &AdamStep,
-) -> AdamState<B, D> {
-    let constants = AdamConstants::new(step);
-    let AdamState { mut weight, first, second } = state;
-    let mut gradient = gradient * step.gradient_scale;
-    if step.weight_decay > 0.0 {
-        if step.decoupled {
-            weight = weight * constants.shrink;
-        } else {
-            gradient = gradient + weight.clone() * step.weight_decay;
-        }
-    }
-    let first = first * step.beta1 + gradient.clone() * (1.0 - step.beta1);
-    let second = second * step.beta2 + gradient.square() * (1.0 - step.beta2);
-    let denominator = second.clone().sqrt() / constants.second_correction + step.epsilon;
-    let weight = weight - first.clone() / denominator * constants.rate;
-    AdamState { weight, first, second }
-}
-
-/// What follows from an [`AdamStep`].
-pub(super) struct AdamConstants {
-    /// The rate divided by the bias correction of the first moment.
-    pub rate: f64,
-    /// Root of the bias correction of the second moment.
-    pub second_correction: f64,
-    /// Factor of decoupled weight decay.
-    pub shrink: f64,
-}
-
-impl AdamConstants {
-    pub fn new(step: &AdamStep) -> Self {
-        let power = i32::try_from(step.step).unwrap_or(i32::MAX);
-        Self {
-            rate: step.learning_rate / (1.0 - step.beta1.powi(power)),
-            second_correction: (1.0 - step.beta2.powi(power)).sqrt(),
-            shrink: 1.0 - step.learning_rate * step.weight_decay,
-        }
-    }
 }

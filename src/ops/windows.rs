@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::ConvolutionGradients;
 
 /// Elements of windows that are laid out at once, where one group of one utterance does not have more.
-const MOST: usize = if cfg!(test) { 1 << 8 } else { 1 << 24 };
+const MOST: usize = if cfg!(test) { 1 << 8 } else { 1 << 26 };
 
 /// See [`super::Ops::positional_convolution`].
 #[must_use]

@@ -144,8 +144,8 @@ impl<B: Ops> GradientWindow<B> {
         if self.sums.is_empty() {
             return None;
         }
-        let squares = self.sums.values().map(|sum| <B as Ops>::squared_norm(sum.clone().flat().0)).collect();
-        Some(Squares { names: self.sums.keys().cloned().collect(), values: Tensor::cat(squares, 0) })
+        let values = B::squared_norms(self.sums.values().map(|sum| sum.clone().flat().0).collect());
+        Some(Squares { names: self.sums.keys().cloned().collect(), values })
     }
 
     /// Multiplies every gradient by a number that is on the device, [1].

@@ -156,7 +156,7 @@ impl<B: Ops> Member<B> {
         if self.meeting.is_none() {
             return Ok(tensor);
         }
-        if self.count > 2 && B::HAS_FAST_FORMS {
+        if self.count > 2 && B::IS_REPRODUCIBLE {
             return self.sum_in_order(&tensor);
         }
         self.reduce(tensor)

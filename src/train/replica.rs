@@ -301,9 +301,6 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
         // The devices' masks differ; those of the first are those of a run on one.
         let seed = |seed: u64| if rank == 0 { seed } else { mix(seed, rank) };
         let random = part.randomness.map(|(run, batch)| StepRandom::new(seed(run), batch));
-        if let Some(random) = &random {
-            B::seed_step(&self.device, random.seed());
-        }
         let mode =
             random.as_ref().map_or_else(Mode::evaluation, Mode::training).with_precision(self.objective.precision);
         let (model, cache) = (self.model.get(), self.cache.as_ref());

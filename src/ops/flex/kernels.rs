@@ -1,6 +1,8 @@
 //! Loops over slices, compiled for several instruction sets and chosen at run time. They are written so that the
 //! compiler vectorises them: no calls that it cannot inline, sixteen separate sums in a reduction.
 
+use crate::ops::{adam::AdamFactors, dropout::MaskConstants};
+
 /// Separate sums in a reduction: as many as an AVX-512 register holds.
 const LANES: usize = 16;
 
@@ -32,31 +34,6 @@ macro_rules! vectorised {
             $body
         }
     )* };
-}
-
-/// What an update of Adam multiplies by and adds, in f32.
-#[derive(Clone, Copy)]
-pub struct AdamFactors {
-    /// Decay of the first moment.
-    pub beta1: f32,
-    /// Decay of the second moment.
-    pub beta2: f32,
-    /// One less the first decay.
-    pub rest1: f32,
-    /// One less the second decay.
-    pub rest2: f32,
-    /// The rate, corrected for the first moment's start at zero.
-    pub rate: f32,
-    /// The same for the root of the second moment.
-    pub correction: f32,
-    /// Added to that root.
-    pub epsilon: f32,
-    /// On the gradient.
-    pub scale: f32,
-    /// On the weight, added to the gradient.
-    pub decay: f32,
-    /// On the weight before the update.
-    pub shrink: f32,
 }
 
 /// The exponential, within 2 units in the last place: Cody and Waite's reduction and a polynomial of degree 6
@@ -351,22 +328,24 @@ vectorised! {
     }
 
     /// `x *= mask`, of the mask that [`dropout_mask`] fills.
-    pub fn drop(x: &mut [f32], start: u32, key: (u32, u32), threshold: u32, kept: f32) {
+    pub fn drop(x: &mut [f32], start: u32, constants: &MaskConstants) {
+        let MaskConstants { low, high, threshold, scale } = *constants;
         let mut position = start;
         for x in x.iter_mut() {
-            let bits = hash(position, key.0, key.1);
-            *x *= if bits >= threshold { kept } else { 0.0 };
+            let bits = hash(position, low, high);
+            *x *= if bits >= threshold { scale } else { 0.0 };
             position = position.wrapping_add(1);
         }
     }
 
     /// Fills the part of a dropout mask that begins at element `start` (modulo 2^32): `kept` where the element's bits
     /// reach the threshold, 0 elsewhere.
-    pub fn dropout_mask(mask: &mut [f32], start: u32, key: (u32, u32), threshold: u32, kept: f32) {
+    pub fn dropout_mask(mask: &mut [f32], start: u32, constants: &MaskConstants) {
+        let MaskConstants { low, high, threshold, scale } = *constants;
         let mut position = start;
         for mask in mask.iter_mut() {
-            let bits = hash(position, key.0, key.1);
-            *mask = if bits >= threshold { kept } else { 0.0 };
+            let bits = hash(position, low, high);
+            *mask = if bits >= threshold { scale } else { 0.0 };
             position = position.wrapping_add(1);
         }
     }

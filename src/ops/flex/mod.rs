@@ -23,7 +23,7 @@ use product::{Base, Matrix, Target, multiply};
 
 use super::{
     AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, LinearGradients, NormGradients, Ops,
-    WeightNormGradients, plain::AdamConstants,
+    WeightNormGradients, adam::AdamFactors,
 };
 
 /// Elements that one task of a parallel element-wise loop handles.
@@ -31,6 +31,7 @@ const CHUNK: usize = 1 << 14;
 
 impl Ops for Flex {
     const HAS_FAST_FORMS: bool = true;
+    const IS_REPRODUCIBLE: bool = true;
     const HAS_BF16: bool = false;
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
@@ -222,7 +223,7 @@ impl Ops for Flex {
         let mut first = contiguous(state.first);
         let mut second = contiguous(state.second);
         let gradient = contiguous(gradient);
-        let factors = adam_factors(step);
+        let factors = AdamFactors::new(step);
         weight
             .storage_mut::<f32>()
             .par_chunks_mut(CHUNK)
@@ -281,41 +282,16 @@ fn to_be_written(count: usize) -> Vec<f32> {
 
 /// Fills the part of a mask that starts at element `start`.
 fn fill_mask(mask: &mut [f32], start: usize, dropout: Dropout) {
-    let (start, key, threshold, kept) = mask_constants(start, dropout);
-    kernels::dropout_mask(mask, start, key, threshold, kept);
+    kernels::dropout_mask(mask, place(start), &dropout.constants());
 }
 
 /// Multiplies by the part of a mask that starts at element `start`.
 fn drop(x: &mut [f32], start: usize, dropout: Dropout) {
-    let (start, key, threshold, kept) = mask_constants(start, dropout);
-    kernels::drop(x, start, key, threshold, kept);
+    kernels::drop(x, place(start), &dropout.constants());
 }
 
-/// The first element's number, the key's halves, the bits from which on an element is kept, and what it is scaled by.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the threshold is a probability times 2^32; positions count modulo 2^32"
-)]
-fn mask_constants(start: usize, dropout: Dropout) -> (u32, (u32, u32), u32, f32) {
-    let threshold = (dropout.probability * 4_294_967_296.0) as u32;
-    let kept = (1.0 / (1.0 - dropout.probability)) as f32;
-    (start as u32, (dropout.key as u32, (dropout.key >> 32) as u32), threshold, kept)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the update is computed in f32, as in PyTorch")]
-fn adam_factors(step: &AdamStep) -> kernels::AdamFactors {
-    let constants = AdamConstants::new(step);
-    kernels::AdamFactors {
-        beta1: step.beta1 as f32,
-        beta2: step.beta2 as f32,
-        rest1: (1.0 - step.beta1) as f32,
-        rest2: (1.0 - step.beta2) as f32,
-        rate: constants.rate as f32,
-        correction: 1.0 / constants.second_correction as f32,
-        epsilon: step.epsilon as f32,
-        scale: step.gradient_scale as f32,
-        decay: if step.decoupled { 0.0 } else { step.weight_decay as f32 },
-        shrink: if step.decoupled { constants.shrink as f32 } else { 1.0 },
-    }
+/// The number of an element of a mask.
+#[expect(clippy::cast_possible_truncation, reason = "positions count modulo 2^32")]
+fn place(start: usize) -> u32 {
+    start as u32
 }

@@ -1,0 +1,257 @@
+//! The fast forms on Burn's GPU backends: few launches, and a backward of few launches. A launch costs the host some ten
+//! microseconds, so that a training step of many small operations takes the longer the more of them there are, whatever
+//! the device could do.
+//!
+//! Products and convolutions are the backend's own, which chooses among its kernels by trying them.
+
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of a kernel have 32 bits")]
+
+mod attention;
+mod elementwise;
+mod kernels;
+mod norm;
+mod sums;
+
+use burn::tensor::{DType, IndexingUpdateOp, Int, Shape, Tensor, TensorPrimitive, ops::FloatTensor};
+use burn_cubecl::{
+    BoolElement, CubeBackend, CubeRuntime,
+    kernel::{
+        into_contiguous,
+        matmul::{MatmulStrategy, matmul},
+    },
+    ops::numeric::full_client,
+    tensor::CubeTensor,
+};
+
+use super::{
+    AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, Lengths, LinearGradients, NormGradients, Ops,
+    WeightNormGradients, formulas, windows,
+};
+
+impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
+    const HAS_FAST_FORMS: bool = true;
+    // A kernel that is chosen for one length is taken for all that round up to the same power of two, also where it takes
+    // no such input; most of those that do not have odd lengths.
+    const TIME_UNIT: usize = 8;
+
+    fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
+        let ([rows, _], [outputs, _]) = (x.dims(), weight.dims());
+        let (x, weight) = (primitive(x), primitive(weight.transpose()));
+        let dtype = x.dtype;
+        let y = product(x, weight, [rows, outputs], dtype);
+        if let Some(bias) = bias {
+            elementwise::add_bias(&y, primitive(bias));
+        }
+        tensor(y)
+    }
+
+    fn linear_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        [x_is_needed, weight_is_needed, bias_is_needed]: [bool; 3],
+    ) -> LinearGradients<Self> {
+        let ([rows, inputs], [outputs, _], dtype) = (x.dims(), weight.dims(), x.dtype());
+        let gradient = primitive(gradient);
+        let side_by_side = |gradient: &CubeTensor<R>| Tensor::<Self, 2>::from_primitive(float(gradient.clone()));
+        LinearGradients {
+            x: x_is_needed.then(|| tensor(product(gradient.clone(), primitive(weight), [rows, inputs], dtype))),
+            weight: weight_is_needed.then(|| {
+                let turned = primitive(side_by_side(&gradient).transpose());
+                tensor(product(turned, primitive(x), [outputs, inputs], dtype))
+            }),
+            bias: bias_is_needed.then(|| tensor(sums::column_sums(gradient))),
+        }
+    }
+
+    fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        tensor(elementwise::gelu(primitive(x)))
+    }
+
+    fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
+        tensor(elementwise::gelu_backward(primitive(x), primitive(gradient)))
+    }
+
+    fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        tensor(norm::layer_norm(primitive(x), primitive(weight), primitive(bias), epsilon as f32))
+    }
+
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        epsilon: f64,
+        gradient: Tensor<Self, 2>,
+    ) -> NormGradients<Self, 2> {
+        let [x, weight, bias] =
+            norm::layer_norm_backward(primitive(x), primitive(weight), epsilon as f32, primitive(gradient));
+        NormGradients { x: tensor(x), weight: tensor(weight), bias: tensor(bias) }
+    }
+
+    fn attention(
+        query: Tensor<Self, 2>,
+        key: Tensor<Self, 2>,
+        value: Tensor<Self, 2>,
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+    ) -> Tensor<Self, 2> {
+        tensor(attention::forward([query, key, value].map(primitive), shape, dropout))
+    }
+
+    fn attention_backward(
+        inputs: [Tensor<Self, 2>; 3],
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+        gradient: Tensor<Self, 2>,
+    ) -> [Tensor<Self, 2>; 3] {
+        attention::backward(inputs.map(primitive), shape, dropout, primitive(gradient)).map(tensor)
+    }
+
+    fn convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        stride: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        formulas::convolution_backward(x, weight, stride, gradient, needed)
+    }
+
+    fn positional_convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 1>,
+        groups: usize,
+    ) -> Tensor<Self, 3> {
+        windows::positional_convolution(&x, weight, bias, groups)
+    }
+
+    fn positional_convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        groups: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        windows::positional_convolution_backward(&x, weight, groups, gradient, needed)
+    }
+
+    fn masked_group_norm_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        lengths: &Lengths,
+        epsilon: f64,
+        gradient: Tensor<Self, 3>,
+    ) -> NormGradients<Self, 3> {
+        formulas::masked_group_norm_backward(x, weight, lengths, epsilon, gradient)
+    }
+
+    fn weight_norm_backward(
+        direction: Tensor<Self, 3>,
+        length: Tensor<Self, 3>,
+        gradient: Tensor<Self, 3>,
+    ) -> WeightNormGradients<Self> {
+        formulas::weight_norm_backward(direction, length, gradient)
+    }
+
+    fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let [_, width] = gradient.dims();
+        let table = Tensor::zeros([entries, width], &gradient.device());
+        table.select_assign(0, indices, gradient, IndexingUpdateOp::Add)
+    }
+
+    fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
+        tensor(elementwise::dropped(primitive(x), dropout))
+    }
+
+    fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
+        let (shape, client) = (Shape::from(shape), R::client(device));
+        let handle = client.empty(shape.num_elements() * DType::F32.size());
+        let mask = CubeTensor::new_contiguous(client, device.clone(), shape, handle, DType::F32);
+        elementwise::fill_mask(&mask, dropout);
+        tensor(mask)
+    }
+
+    fn squared_norm<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, 1> {
+        let elements = x.dims().iter().product::<usize>();
+        Self::squared_norms(vec![x.reshape([elements])])
+    }
+
+    fn squared_norms(tensors: Vec<Tensor<Self, 1>>) -> Tensor<Self, 1> {
+        tensor(sums::squared_norms(tensors.into_iter().map(primitive).collect()))
+    }
+
+    fn adam<const D: usize>(
+        state: AdamState<Self, D>,
+        gradient: Tensor<Self, D>,
+        step: &AdamStep,
+    ) -> AdamState<Self, D> {
+        let state = [state.weight, state.first, state.second].map(primitive);
+        let [weight, first, second] = elementwise::adam(state, primitive(gradient), step).map(tensor);
+        AdamState { weight, first, second }
+    }
+}
+
+fn float<R: CubeRuntime, Bool: BoolElement>(
+    primitive: FloatTensor<CubeBackend<R, f32, i32, Bool>>,
+) -> TensorPrimitive<CubeBackend<R, f32, i32, Bool>> {
+    TensorPrimitive::Float(primitive)
+}
+
+fn primitive<R: CubeRuntime, Bool: BoolElement, const D: usize>(
+    x: Tensor<CubeBackend<R, f32, i32, Bool>, D>,
+) -> CubeTensor<R> {
+    x.into_primitive().tensor()
+}
+
+fn tensor<R: CubeRuntime, Bool: BoolElement, const D: usize>(
+    x: CubeTensor<R>,
+) -> Tensor<CubeBackend<R, f32, i32, Bool>, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(x))
+}
+
+/// The same with all elements one behind the other.
+fn contiguous<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
+    into_contiguous(x)
+}
+
+/// The same, contiguous and nobody else's: a copy where somebody has it too.
+fn writable<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
+    let x = contiguous(x);
+    if x.can_mut() { x } else { x.copy() }
+}
+
+/// Room for so many numbers of a type, where another tensor is.
+fn room_of<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D], dtype: DType) -> CubeTensor<R> {
+    let shape = Shape::from(shape);
+    let handle = other.client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(other.client.clone(), other.device.clone(), shape, handle, dtype)
+}
+
+fn room<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D]) -> CubeTensor<R> {
+    room_of(other, shape, DType::F32)
+}
+
+fn zeros<R: CubeRuntime>(other: &CubeTensor<R>, elements: usize) -> CubeTensor<R> {
+    full_client::<R, f32>(other.client.clone(), [elements].into(), other.device.clone(), 0.0)
+}
+
+/// Room for as many numbers as another tensor has.
+fn room_like<R: CubeRuntime>(other: &CubeTensor<R>) -> CubeTensor<R> {
+    let shape = other.meta.shape().clone();
+    let handle = other.client.empty(shape.num_elements() * DType::F32.size());
+    CubeTensor::new_contiguous(other.client.clone(), other.device.clone(), shape, handle, DType::F32)
+}
+
+/// A product of matrices, or of two stacks of them, into contiguous memory.
+fn product<R: CubeRuntime, const D: usize>(
+    x: CubeTensor<R>,
+    y: CubeTensor<R>,
+    shape: [usize; D],
+    dtype: DType,
+) -> CubeTensor<R> {
+    let room = room_of(&x, shape, dtype);
+    match matmul(x, y, Some(room), MatmulStrategy::default(), dtype) {
+        Ok(product) => product,
+        Err(refused) => unreachable!("the shapes are those of matrices that can be multiplied: {refused:?}"),
+    }
+}
