@@ -1,6 +1,8 @@
 //! The operations on a GPU, or on what Vulkan shows as one, against the same on the CPU: values within 1e-5 of the largest
 //! one, gradients within 1e-4. The kernels are those that CUDA gets; the compiler behind them is another one.
 
+mod model;
+
 use std::process::ExitCode;
 
 use burn::{
@@ -150,6 +152,13 @@ where
     all
 }
 
+/// Of matrices that are large enough for every kind of kernel.
+fn stacked_product<B: Ops + AutodiffBackend>(inner: usize, device: &B::Device) -> Outcome {
+    let x = leaf::<B, 3>([2, 600, inner], 30, device);
+    let y = leaf::<B, 3>([2, inner, 40], 31, device);
+    outcome(B::stacked_product(x.clone(), y.clone()), &x, &y, &x)
+}
+
 #[derive(Clone, Debug)]
 struct Size {
     rows: usize,
@@ -167,35 +176,52 @@ fn size([rows, inputs, outputs]: [usize; 3], valid: &[usize], time: usize, rest:
     Size { rows, inputs, outputs, valid: valid.to_vec(), time, heads, kernel, stride }
 }
 
+/// Prints how far two outcomes are apart; whether they are as near as they should be.
+fn compare(operation: &str, expected: &Outcome, found: &Outcome, bounds: impl Fn(&str) -> f32) -> bool {
+    let mut is_right = expected.len() == found.len();
+    let mut words = Vec::new();
+    for ((what, expected), (_, found)) in expected.iter().zip(found) {
+        let largest = expected.iter().fold(1e-20_f32, |largest, value| largest.max(value.abs()));
+        let differences = expected.iter().zip(found).map(|(expected, found)| (expected - found).abs());
+        let has_all = expected.len() == found.len() && found.iter().all(|value| value.is_finite());
+        let error = differences.fold(0.0, f32::max) / largest;
+        let is_near = has_all && error <= bounds(what);
+        is_right &= is_near;
+        words.push(format!("{}{what} {error:.1e}", if is_near { "" } else { "WRONG: " }));
+    }
+    println!("  {operation}: {}{}", words.join(", "), if is_right { "" } else { " WRONG" });
+    is_right
+}
+
 fn main() -> ExitCode {
     let sizes = [
         size([5, 8, 3], &[8, 8], 8, [2, 3, 2]),
         size([37, 24, 40], &[16, 5, 1], 16, [3, 4, 5]),
-        size([300, 520, 33], &[264, 100], 264, [1, 2, 2]),
+        size([300, 520, 33], &[288, 100], 288, [1, 2, 2]),
         size([1100, 72, 64], &[3], 3, [4, 3, 2]),
-        size([2100, 7, 5], &[600, 1], 600, [2, 10, 1]),
+        size([2100, 7, 5], &[608, 1], 608, [2, 10, 1]),
     ];
     let mut is_right = true;
+    let bounds = |what: &str| if what.starts_with("gradient") { 1e-4 } else { 1e-5 };
     for size in &sizes {
         println!("{size:?}");
         let expected = operations::<Cpu>(size, &FlexDevice);
         let found = operations::<Gpu>(size, &WgpuDevice::default());
         for ((operation, expected), (_, found)) in expected.iter().zip(&found) {
-            let mut words = Vec::new();
-            for ((what, expected), (_, found)) in expected.iter().zip(found) {
-                let largest = expected.iter().fold(1e-20_f32, |largest, value| largest.max(value.abs()));
-                let differences = expected.iter().zip(found).map(|(expected, found)| (expected - found).abs());
-                let has_all = expected.len() == found.len() && found.iter().all(|value| value.is_finite());
-                let error = differences.fold(0.0, f32::max) / largest;
-                let bound = if what.starts_with("gradient") { 1e-4 } else { 1e-5 };
-                let is_near = has_all && error <= bound;
-                is_right &= is_near;
-                words.push(format!("{}{what} {error:.1e}", if is_near { "" } else { "WRONG: " }));
-            }
-            let counts = if expected.len() == found.len() { "" } else { " WRONG: other gradients" };
-            is_right &= counts.is_empty();
-            println!("  {operation}: {}{counts}", words.join(", "));
+            is_right &= compare(operation, expected, found, bounds);
         }
+    }
+    println!("products, each by its inner size");
+    for inner in [8, 72, 128, 232, 256, 600, 608, 904] {
+        let expected = stacked_product::<Cpu>(inner, &FlexDevice);
+        let found = stacked_product::<Gpu>(inner, &WgpuDevice::default());
+        is_right &= compare(&inner.to_string(), &expected, &found, bounds);
+    }
+    for (name, is_stable) in [("group norm", false), ("layer norm", true)] {
+        println!("training of a model whose speech encoder has {name}");
+        let expected = model::training::<Flex>(is_stable, &FlexDevice);
+        let found = model::training::<Wgpu<f32, i32, u32>>(is_stable, &WgpuDevice::default());
+        is_right &= compare("four steps", &expected, &found, |_| 1e-3);
     }
     println!("{}", if is_right { "all as on the CPU" } else { "WRONG" });
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }

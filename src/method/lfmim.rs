@@ -234,7 +234,7 @@ fn pooled<B: Ops>(speech: &Sequence<B>, bins: usize) -> Tensor<B, 3> {
         of_bin[start..end].fill(1.0 / (end - start) as f32);
     }
     let shares = Tensor::from_data(TensorData::new(shares, [batch, bins, time]), &speech.states.device());
-    shares.matmul(speech.states.clone().reshape([batch, time, width]))
+    B::stacked_product(shares, speech.states.clone().reshape([batch, time, width]))
 }
 
 impl<B: Ops> HeadMethod<B> for Lfmim<B> {

@@ -141,6 +141,24 @@ impl<B: Ops, const N: usize> Backward<B, N> for Linear<N> {
 }
 
 #[derive(Debug)]
+struct StackedProduct;
+
+impl<B: Ops> Backward<B, 2> for StackedProduct {
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, node: Node<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient: Tensor<B, 3> = tensor(gradients.consume::<B>(&node.node));
+        let [x, y] = node.state.map(|state| tensor::<B, 3>(state).swap_dims(1, 2));
+        let needed = node.parents.each_ref().map(Option::is_some);
+        let results = [
+            needed[0].then(|| primitive(B::stacked_product(gradient.clone(), y))),
+            needed[1].then(|| primitive(B::stacked_product(x, gradient))),
+        ];
+        register::<B, 2, 2>(gradients, node.parents.map(|parent| parent.map(|parent| parent.id)), results);
+    }
+}
+
+#[derive(Debug)]
 struct LayerNorm {
     epsilon: f64,
 }
@@ -261,6 +279,17 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
                 OpsKind::Tracked(node) => node.finish(state, y),
                 OpsKind::UnTracked(node) => node.finish(y),
             },
+        })
+    }
+
+    fn stacked_product(x: Tensor<Self, 3>, y: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        let (x, y) = (primitive(x), primitive(y));
+        let state = [x.primitive, y.primitive];
+        let [inner_x, inner_y] = state.clone().map(tensor);
+        let product = primitive(B::stacked_product(inner_x, inner_y));
+        tensor(match StackedProduct.prepare::<C>([x.node, y.node]).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish(state, product),
+            OpsKind::UnTracked(node) => node.finish(product),
         })
     }
 

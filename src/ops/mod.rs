@@ -116,6 +116,13 @@ pub trait Ops: Backend {
         no_fast_form((x, weight, gradient, needed))
     }
 
+    /// The products of the matrices of two stacks: x [stacks, rows, inner], y [stacks, inner, columns] -> [stacks, rows,
+    /// columns].
+    #[must_use]
+    fn stacked_product(x: Tensor<Self, 3>, y: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        x.matmul(y)
+    }
+
     /// The exact Gaussian error linear unit, `x (1 + erf(x / sqrt 2)) / 2`.
     #[must_use]
     fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {

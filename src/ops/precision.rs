@@ -31,8 +31,11 @@ fn leave<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tenso
 #[must_use]
 pub fn product<B: Ops>(x: Tensor<B, 4>, y: Tensor<B, 4>, precision: Precision) -> Tensor<B, 4> {
     let [stacks, others, rows, inner] = x.dims();
-    profile::count(&[stacks, others, rows, inner, y.dims()[3]]);
-    leave(enter(x, precision).matmul(enter(y, precision)), precision)
+    let columns = y.dims()[3];
+    profile::count(&[stacks, others, rows, inner, columns]);
+    let x = enter(x.reshape([stacks * others, rows, inner]), precision);
+    let y = enter(y.reshape([stacks * others, inner, columns]), precision);
+    leave(B::stacked_product(x, y), precision).reshape([stacks, others, rows, columns])
 }
 
 /// See [`Ops::linear`].

@@ -5,14 +5,14 @@ use std::ops::Range;
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::ConvolutionGradients;
+use super::{ConvolutionGradients, Ops};
 
 /// Elements of windows that are laid out at once, where one group of one utterance does not have more.
 const MOST: usize = if cfg!(test) { 1 << 8 } else { 1 << 26 };
 
 /// See [`super::Ops::positional_convolution`].
 #[must_use]
-pub fn positional_convolution<B: Backend>(
+pub fn positional_convolution<B: Ops>(
     x: &Tensor<B, 3>,
     weight: Tensor<B, 3>,
     bias: Tensor<B, 1>,
@@ -25,7 +25,7 @@ pub fn positional_convolution<B: Backend>(
 
 /// See [`super::Ops::positional_convolution_backward`].
 #[must_use]
-pub fn positional_convolution_backward<B: Backend>(
+pub fn positional_convolution_backward<B: Ops>(
     x: &Tensor<B, 3>,
     weight: Tensor<B, 3>,
     groups: usize,
@@ -47,7 +47,7 @@ pub fn positional_convolution_backward<B: Backend>(
                 let x = x.clone().slice([groups.clone(), examples.clone()]);
                 let gradient = gradient.clone().slice([groups.clone(), examples.clone()]);
                 let rows = [groups.len(), examples.len() * x.dims()[2], outputs];
-                gradient.reshape(rows).swap_dims(1, 2).matmul(windows(x, kernel, kernel / 2))
+                B::stacked_product(gradient.reshape(rows).swap_dims(1, 2), windows(x, kernel, kernel / 2))
             });
             parts.reduce(|sum, part| sum + part)
         };
@@ -60,7 +60,7 @@ pub fn positional_convolution_backward<B: Backend>(
 
 /// For each frame the product of the window that begins `left` frames before it with its group's matrix
 /// [channels * kernel, outputs]: x [batch, time, groups * channels] -> [batch, time, groups * outputs].
-fn correlated<B: Backend>(x: &Tensor<B, 3>, matrices: &Tensor<B, 3>, kernel: usize, left: usize) -> Tensor<B, 3> {
+fn correlated<B: Ops>(x: &Tensor<B, 3>, matrices: &Tensor<B, 3>, kernel: usize, left: usize) -> Tensor<B, 3> {
     let [groups, _, outputs] = matrices.dims();
     let [batch, time, _] = x.dims();
     let x = by_group(x, groups);
@@ -69,7 +69,7 @@ fn correlated<B: Backend>(x: &Tensor<B, 3>, matrices: &Tensor<B, 3>, kernel: usi
         let parts = examples(&x, groups.len(), kernel).into_iter().map(|examples| {
             let count = examples.len();
             let windows = windows(x.clone().slice([groups.clone(), examples]), kernel, left);
-            windows.matmul(matrices.clone()).reshape([groups.len(), count, time, outputs])
+            B::stacked_product(windows, matrices.clone()).reshape([groups.len(), count, time, outputs])
         });
         joined(parts.collect(), 1)
     };

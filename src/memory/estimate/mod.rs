@@ -232,7 +232,7 @@ impl Footprint {
     }
 
     fn stages(&self, shape: Shape, trains: bool) -> Stages {
-        let forms = if self.chosen == Chosen::Cpu { Forms::Fast } else { Forms::Plain };
+        let forms = if self.chosen == Chosen::Cpu { Forms::Cpu } else { Forms::Gpu };
         let precision = if trains { self.precision } else { Precision::F32 };
         let place = stages::Place { shape, forms, threads: self.threads, precision, trains };
         let (frozen, model) = (&self.frozen, &self.model);

@@ -1,21 +1,20 @@
 //! What each part of the model keeps for its backward pass, and what it holds while it runs.
 //!
-//! Sizes are those of the operations in `crate::ops`: an operation keeps its inputs, a plain dropout its mask; the fast
-//! attention computes its weights again, the plain one keeps them.
+//! Sizes are those of the operations in `crate::ops`: an operation keeps its inputs; dropout makes its mask again, and
+//! attention its weights.
 
 use std::ops::{Add, Sub};
 
 use super::Shape;
 use crate::{
     config::Precision,
-    encoder::{
-        RobertaConfig, Wav2Vec2Config,
-        layer::{Activation, LayerConfig},
-    },
+    encoder::{RobertaConfig, Wav2Vec2Config, layer::LayerConfig},
 };
 
 /// From this size on glibc gives a block back to the system as soon as it is freed (`DEFAULT_MMAP_THRESHOLD_MAX`).
 const LARGE: u64 = 32 << 20;
+/// The most elements of windows that a positional convolution lays out at once (`crate::ops`, its form for GPUs).
+const WINDOWS: usize = 1 << 26;
 /// Vectors of an utterance that the projections, reconstructions, classifiers and losses keep.
 const VECTORS: usize = 24;
 
@@ -71,10 +70,10 @@ impl Sub for Blocks {
 /// Which forms of the operations run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forms {
-    /// One node of the graph an operation: the CPU.
-    Fast,
-    /// A graph of small operations, each of which keeps what its own backward needs: CUDA.
-    Plain,
+    /// Those of the CPU.
+    Cpu,
+    /// Those of CUDA, which hold the scores of all heads while an attention runs.
+    Gpu,
 }
 
 /// One part of the model.
@@ -115,11 +114,6 @@ impl Place {
         usize::from(self.trains && probability > 0.0)
     }
 
-    /// 1 where a dropout that is on keeps its mask: the fast forms make theirs again.
-    fn kept_mask(self, probability: f64) -> usize {
-        if self.forms == Forms::Fast { 0 } else { self.dropout(probability) }
-    }
-
     /// A stage that keeps and goes back only where it is trained.
     fn stage(self, is_trained: bool, kept: Blocks, forward: Blocks, backward: Blocks) -> Stage {
         let is_trained = is_trained && self.trains;
@@ -132,11 +126,10 @@ impl Place {
         let rows = self.shape.batch * time;
         let narrow = |count: usize| Blocks::tensors(count, rows * config.width);
         let wide = |count: usize| Blocks::tensors(count, rows * config.feed_forward);
-        let scores = self.dropout(config.attention_dropout);
-        let [hidden, inner] = [config.hidden_dropout, config.activation_dropout].map(|dropout| self.kept_mask(dropout));
         let operands = self.operands(config);
         match self.forms {
-            Forms::Fast => {
+            Forms::Cpu => {
+                let scores = self.dropout(config.attention_dropout);
                 // Input, query, key, value, attended; input and output of the middle norm, input of the last. In
                 // bf16 the input is rounded for each of three maps.
                 let rounded = if self.precision == Precision::Bf16 { 2 } else { 0 };
@@ -148,24 +141,21 @@ impl Place {
                 let backward = (narrow(5) + weights(3 + scores)).or(narrow(1) + wide(2));
                 self.stage(is_trained, kept, forward, backward)
             }
-            Forms::Plain => {
+            Forms::Gpu => {
+                // As on the CPU; in bf16 what products and attention keep has half the size.
+                let kept = match self.precision {
+                    Precision::F32 => narrow(8) + wide(2),
+                    Precision::Bf16 => {
+                        let halves = |count: usize, width: usize| Blocks::halves(count, rows * width);
+                        narrow(2) + wide(1) + halves(8, config.width) + halves(1, config.feed_forward)
+                    }
+                } + operands;
+                // Scores and weights of all heads, and behind the backward pass the gradients of both; and the heads'
+                // vectors apart from each other.
                 let elements = self.shape.batch * config.heads * time * time;
                 let weights = |count: usize| Blocks::tensors(count, elements);
-                // The norms keep two tensors each, the non-linearity its input, the error function's and a factor. The
-                // attention keeps the exponentials, and a mask, and what the values are multiplied by.
-                let activated = if config.activation == Activation::Gelu { 3 } else { 1 };
-                let own = narrow(4 + 2 * hidden) + wide(activated + inner) + weights(1 + scores);
-                let kept =
-                    own + match self.precision {
-                        Precision::F32 => narrow(6) + wide(1) + weights(1),
-                        Precision::Bf16 => {
-                            let rows = self.shape.batch * time;
-                            let narrow = Blocks::halves(8, rows * config.width);
-                            narrow + Blocks::halves(1, rows * config.feed_forward) + Blocks::halves(1, elements)
-                        }
-                    } + operands;
-                let forward = (narrow(5) + weights(3)).or(narrow(1) + wide(4));
-                let backward = (narrow(5) + weights(3)).or(narrow(1) + wide(3));
+                let forward = (narrow(7) + weights(2)).or(narrow(1) + wide(2));
+                let backward = (narrow(9) + weights(4)).or(narrow(1) + wide(2));
                 self.stage(is_trained, kept, forward, backward)
             }
         }
@@ -175,8 +165,8 @@ impl Place {
     fn operands(self, config: &LayerConfig) -> Blocks {
         let copies = |count: usize, elements: usize| match (self.precision, self.forms) {
             (Precision::F32, _) => Blocks::default(),
-            (Precision::Bf16, Forms::Fast) => Blocks::tensors(count, elements),
-            (Precision::Bf16, Forms::Plain) => Blocks::halves(count, elements),
+            (Precision::Bf16, Forms::Cpu) => Blocks::tensors(count, elements),
+            (Precision::Bf16, Forms::Gpu) => Blocks::halves(count, elements),
         };
         copies(4, config.width * config.width) + copies(2, config.width * config.feed_forward)
     }
@@ -184,8 +174,7 @@ impl Place {
     /// The sum of a token's three vectors, and its norm.
     pub fn text_embeddings(self, config: &RobertaConfig, is_trained: bool) -> Stage {
         let rows = |count: usize| Blocks::tensors(count, self.shape.batch * self.shape.tokens * config.hidden_size);
-        let norm = if self.forms == Forms::Fast { 1 } else { 2 };
-        let kept = rows(norm + self.kept_mask(config.hidden_dropout_prob));
+        let kept = rows(1);
         // The gradient of the table is added to a table of zeros.
         let table = Blocks::tensors(1, config.vocab_size * config.hidden_size);
         self.stage(is_trained, kept, rows(4), rows(3) + table)
@@ -204,11 +193,10 @@ impl Place {
             time = if time < kernel { 0 } else { (time - kernel) / stride + 1 };
             let output = |count: usize| Blocks::tensors(count, self.shape.batch * time * width);
             let norms = usize::from(index == 0 || config.feat_extract_norm == "layer");
-            // What non-linearity and norm keep, and how many tensors they hold at once.
-            let (kept, copies) = match self.forms {
-                Forms::Fast => (1 + norms, 2),
-                Forms::Plain => (3 + 2 * norms, 4),
-            };
+            // What non-linearity and norm keep, and how many tensors they hold at once: on GPUs the norm is a graph of
+            // small operations.
+            let kept = 1 + norms;
+            let copies = if self.forms == Forms::Cpu { 2 } else { 4 };
             let mut forward = output(copies).or(input + output(1));
             if index == 0 {
                 largest = output(copies);
@@ -234,10 +222,13 @@ impl Place {
         let narrow = |count: usize| Blocks::tensors(count, rows * config.hidden_size);
         let group = config.hidden_size / config.num_conv_pos_embedding_groups;
         let weight = Blocks::tensors(1, config.hidden_size * group * config.num_conv_pos_embeddings);
-        let masks = self.kept_mask(config.feat_proj_dropout) + self.kept_mask(config.hidden_dropout);
-        let (norms, activated) = if self.forms == Forms::Fast { (1, 1) } else { (2, 3) };
-        let kept = Blocks::tensors(1 + norms, rows * features) + narrow(1 + activated + norms + masks) + weight;
-        self.stage(is_trained, kept, narrow(4) + weight, narrow(5) + weight)
+        let kept = Blocks::tensors(2, rows * features) + narrow(3) + weight;
+        // All that a frame of the positional convolution sees lies side by side.
+        let windows = match self.forms {
+            Forms::Cpu => Blocks::default(),
+            Forms::Gpu => Blocks::tensors(1, (rows * config.hidden_size * config.num_conv_pos_embeddings).min(WINDOWS)),
+        };
+        self.stage(is_trained, kept, narrow(4) + weight + windows, narrow(5) + weight + windows)
     }
 
     /// All that follows from the two utterance vectors, but for the fusion's layers.

@@ -9,8 +9,9 @@ use cubecl::{prelude::*, server::Handle};
 use super::{
     contiguous,
     elementwise::{kept, number},
-    kernels::{UNITS, cubes, cubes_of_elements, largest_of_cube, sum_of_cube, units},
-    product, room_of,
+    kernels::{cubes_of_elements, cubes_of_rows, planes, row_of_plane, units},
+    product::product,
+    room_of,
 };
 use crate::ops::{AttentionShape, Dropout, Lengths, dropout::MaskConstants};
 
@@ -128,15 +129,15 @@ fn moved<R: CubeRuntime, const N: usize>(
 #[cube]
 fn softmax_of_row(scores: &Array<f32>, start: u32, valid: u32, scale: f32) -> (f32, f32) {
     let mut largest = f32::new(-1.0e30);
-    for column in range_stepped(UNIT_POS, valid, UNITS) {
+    for column in range_stepped(UNIT_POS_X, valid, CUBE_DIM_X) {
         largest = max(largest, scores[(start + column) as usize] * scale);
     }
-    let largest = largest_of_cube(largest);
+    let largest = plane_max(largest);
     let mut sum = 0.0f32;
-    for column in range_stepped(UNIT_POS, valid, UNITS) {
+    for column in range_stepped(UNIT_POS_X, valid, CUBE_DIM_X) {
         sum += f32::exp(scores[(start + column) as usize] * scale - largest);
     }
-    (largest, sum_of_cube(sum))
+    (largest, plane_sum(sum))
 }
 
 /// The constants of a mask, with which nothing is dropped where the threshold is 0.
@@ -166,12 +167,12 @@ fn softmax_kernel<Number: Float>(
     mask: &Mask,
     #[define(Number)] _dtype: StorageType,
 ) {
-    let row = CUBE_POS as u32;
+    let row = row_of_plane();
     if row < rows {
         let valid = lengths[(row / rows_of_example) as usize];
         let start = row * time;
         let (largest, sum) = softmax_of_row(scores, start, valid, scale);
-        for column in range_stepped(UNIT_POS, time, UNITS) {
+        for column in range_stepped(UNIT_POS_X, time, CUBE_DIM_X) {
             let place = start + column;
             let mut weight = 0.0f32;
             if column < valid {
@@ -198,20 +199,20 @@ fn softmax_backward_kernel<Number: Float>(
     mask: &Mask,
     #[define(Number)] _dtype: StorageType,
 ) {
-    let row = CUBE_POS as u32;
+    let row = row_of_plane();
     if row < rows {
         let valid = lengths[(row / rows_of_example) as usize];
         let start = row * time;
         let (largest, sum) = softmax_of_row(scores, start, valid, scale);
         let mut shift = 0.0f32;
-        for column in range_stepped(UNIT_POS, valid, UNITS) {
+        for column in range_stepped(UNIT_POS_X, valid, CUBE_DIM_X) {
             let place = start + column;
             let weight = f32::exp(scores[place as usize] * scale - largest) / sum;
             let kept = kept(place, mask.low, mask.high, mask.threshold, mask.scale);
             shift += weight * kept * gradient[place as usize];
         }
-        let shift = sum_of_cube(shift);
-        for column in range_stepped(UNIT_POS, time, UNITS) {
+        let shift = plane_sum(shift);
+        for column in range_stepped(UNIT_POS_X, time, CUBE_DIM_X) {
             let place = start + column;
             let mut dropped = 0.0f32;
             let mut slope = 0.0f32;
@@ -255,14 +256,14 @@ pub fn forward<R: CubeRuntime>(
     let rows = size.batch * size.heads * size.time;
     let lengths = lengths_on_device(shape.lengths, &scores);
     let sizes = [rows, size.heads * size.time, size.time].map(number);
-    let client = scores.client.clone();
+    let (client, planes) = (scores.client.clone(), planes(&scores.client));
     let (from, to, scale) = (scores.into_array_arg(), weights.clone().into_array_arg(), size.scale());
     // SAFETY: there are so many rows of both and a length for each example.
     unsafe {
         softmax_kernel::launch_unchecked::<R>(
             &client,
-            cubes(rows),
-            units(),
+            cubes_of_rows(rows, planes),
+            planes,
             from,
             lengths,
             to,
@@ -293,7 +294,7 @@ pub fn backward<R: CubeRuntime>(
     let rows = size.batch * size.heads * size.time;
     let lengths = lengths_on_device(shape.lengths, &scores);
     let sizes = [rows, size.heads * size.time, size.time].map(number);
-    let client = scores.client.clone();
+    let (client, planes) = (scores.client.clone(), planes(&scores.client));
     let from = [scores, weights_gradient].map(CubeTensor::into_array_arg);
     let to = [weights.clone(), scores_gradient.clone()].map(CubeTensor::into_array_arg);
     let ([from, from_gradient], [to, to_gradient], scale) = (from, to, size.scale());
@@ -301,8 +302,8 @@ pub fn backward<R: CubeRuntime>(
     unsafe {
         softmax_backward_kernel::launch_unchecked::<R>(
             &client,
-            cubes(rows),
-            units(),
+            cubes_of_rows(rows, planes),
+            planes,
             from,
             from_gradient,
             lengths,

@@ -45,23 +45,19 @@ pub fn sum_of_cube(value: f32) -> f32 {
     sum
 }
 
-/// The largest of what the units of a cube have, for all of them.
+/// The units of a cube whose planes (CUDA's warps) have a row each.
+pub fn planes<R: Runtime>(client: &ComputeClient<R>) -> CubeDim {
+    let plane = client.properties().hardware.plane_size_max.clamp(1, UNITS);
+    CubeDim::new_2d(plane, UNITS / plane)
+}
+
+/// A plane for each row.
+pub fn cubes_of_rows(rows: usize, planes: CubeDim) -> CubeCount {
+    cubes(rows.div_ceil(planes.y as usize))
+}
+
+/// The row that a plane has.
 #[cube]
-pub fn largest_of_cube(value: f32) -> f32 {
-    let mut values = SharedMemory::<f32>::new(UNITS as usize);
-    values[UNIT_POS as usize] = value;
-    sync_cube();
-    #[unroll]
-    for step in 0..HALVINGS {
-        let half = comptime![UNITS >> (step + 1)];
-        if UNIT_POS < half {
-            let other = values[(UNIT_POS + half) as usize];
-            let own = values[UNIT_POS as usize];
-            values[UNIT_POS as usize] = max(own, other);
-        }
-        sync_cube();
-    }
-    let largest = values[0];
-    sync_cube();
-    largest
+pub fn row_of_plane() -> u32 {
+    CUBE_POS as u32 * CUBE_DIM_Y + UNIT_POS_Y
 }

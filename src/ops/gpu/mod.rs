@@ -10,18 +10,15 @@ mod attention;
 mod elementwise;
 mod kernels;
 mod norm;
+mod product;
 mod sums;
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Shape, Tensor, TensorPrimitive, ops::FloatTensor};
 use burn_cubecl::{
-    BoolElement, CubeBackend, CubeRuntime,
-    kernel::{
-        into_contiguous,
-        matmul::{MatmulStrategy, matmul},
-    },
-    ops::numeric::full_client,
-    tensor::CubeTensor,
+    BoolElement, CubeBackend, CubeRuntime, kernel::into_contiguous, ops::numeric::full_client, tensor::CubeTensor,
 };
+
+use product::product;
 
 use super::{
     AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, Lengths, LinearGradients, NormGradients, Ops,
@@ -31,8 +28,9 @@ use super::{
 impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
     const HAS_FAST_FORMS: bool = true;
     // A kernel that is chosen for one length is taken for all that round up to the same power of two, also where it takes
-    // no such input; most of those that do not have odd lengths.
-    const TIME_UNIT: usize = 8;
+    // no such input; most of those that do not have odd lengths. With four utterances the rows of a batch are then what all
+    // products can take (`product`).
+    const TIME_UNIT: usize = 32;
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         let ([rows, _], [outputs, _]) = (x.dims(), weight.dims());
@@ -62,6 +60,11 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
             }),
             bias: bias_is_needed.then(|| tensor(sums::column_sums(gradient))),
         }
+    }
+
+    fn stacked_product(x: Tensor<Self, 3>, y: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        let ([stacks, rows, _], [_, _, columns], dtype) = (x.dims(), y.dims(), x.dtype());
+        tensor(product(primitive(x), primitive(y), [stacks, rows, columns], dtype))
     }
 
     fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
@@ -240,18 +243,4 @@ fn room_like<R: CubeRuntime>(other: &CubeTensor<R>) -> CubeTensor<R> {
     let shape = other.meta.shape().clone();
     let handle = other.client.empty(shape.num_elements() * DType::F32.size());
     CubeTensor::new_contiguous(other.client.clone(), other.device.clone(), shape, handle, DType::F32)
-}
-
-/// A product of matrices, or of two stacks of them, into contiguous memory.
-fn product<R: CubeRuntime, const D: usize>(
-    x: CubeTensor<R>,
-    y: CubeTensor<R>,
-    shape: [usize; D],
-    dtype: DType,
-) -> CubeTensor<R> {
-    let room = room_of(&x, shape, dtype);
-    match matmul(x, y, Some(room), MatmulStrategy::default(), dtype) {
-        Ok(product) => product,
-        Err(refused) => unreachable!("the shapes are those of matrices that can be multiplied: {refused:?}"),
-    }
 }

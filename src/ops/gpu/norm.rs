@@ -1,4 +1,4 @@
-//! Layer normalisation: a cube for each row.
+//! Layer normalisation: a plane for each row.
 
 use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 use cubecl::prelude::*;
@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use super::{
     contiguous,
     elementwise::number,
-    kernels::{UNITS, cubes, sum_of_cube, units},
+    kernels::{UNITS, cubes, cubes_of_rows, planes, row_of_plane, units},
     room, room_like,
     sums::{COLUMNS, column_sums, rows_at_once, shares, sum_of_column},
 };
@@ -16,16 +16,16 @@ use super::{
 fn statistics(x: &Array<f32>, start: u32, width: u32, epsilon: f32) -> (f32, f32) {
     let count = f32::cast_from(width);
     let mut sum = 0.0f32;
-    for column in range_stepped(UNIT_POS, width, UNITS) {
+    for column in range_stepped(UNIT_POS_X, width, CUBE_DIM_X) {
         sum += x[(start + column) as usize];
     }
-    let mean = sum_of_cube(sum) / count;
+    let mean = plane_sum(sum) / count;
     let mut squares = 0.0f32;
-    for column in range_stepped(UNIT_POS, width, UNITS) {
+    for column in range_stepped(UNIT_POS_X, width, CUBE_DIM_X) {
         let centred = x[(start + column) as usize] - mean;
         squares += centred * centred;
     }
-    let variance = sum_of_cube(squares) / count;
+    let variance = plane_sum(squares) / count;
     (mean, 1.0 / f32::sqrt(variance + epsilon))
 }
 
@@ -39,11 +39,11 @@ fn layer_norm_kernel(
     width: u32,
     epsilon: f32,
 ) {
-    let row = CUBE_POS as u32;
+    let row = row_of_plane();
     if row < rows {
         let start = row * width;
         let (mean, inverse) = statistics(x, start, width, epsilon);
-        for column in range_stepped(UNIT_POS, width, UNITS) {
+        for column in range_stepped(UNIT_POS_X, width, CUBE_DIM_X) {
             let normal = (x[(start + column) as usize] - mean) * inverse;
             y[(start + column) as usize] = normal * weight[column as usize] + bias[column as usize];
         }
@@ -59,13 +59,13 @@ pub fn layer_norm<R: CubeRuntime>(
 ) -> CubeTensor<R> {
     let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
     let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
-    let y = room_like(&x);
+    let (y, planes) = (room_like(&x), planes(&x.client));
     // SAFETY: both matrices have so many rows, and weight and bias one.
     unsafe {
         layer_norm_kernel::launch_unchecked::<R>(
             &y.client,
-            cubes(rows),
-            units(),
+            cubes_of_rows(rows, planes),
+            planes,
             x.into_array_arg(),
             weight.into_array_arg(),
             bias.into_array_arg(),
@@ -89,24 +89,24 @@ fn x_gradient_kernel(
     width: u32,
     epsilon: f32,
 ) {
-    let row = CUBE_POS as u32;
+    let row = row_of_plane();
     if row < rows {
         let start = row * width;
         let (mean, inverse) = statistics(x, start, width, epsilon);
-        if UNIT_POS == 0 {
+        if UNIT_POS_X == 0 {
             statistics_of_rows[(row * 2) as usize] = mean;
             statistics_of_rows[(row * 2 + 1) as usize] = inverse;
         }
         let mut sum = 0.0f32;
         let mut products = 0.0f32;
-        for column in range_stepped(UNIT_POS, width, UNITS) {
+        for column in range_stepped(UNIT_POS_X, width, CUBE_DIM_X) {
             let scaled = gradient[(start + column) as usize] * weight[column as usize];
             sum += scaled;
             products += scaled * (x[(start + column) as usize] - mean) * inverse;
         }
-        let sum = sum_of_cube(sum) / f32::cast_from(width);
-        let products = sum_of_cube(products) / f32::cast_from(width);
-        for column in range_stepped(UNIT_POS, width, UNITS) {
+        let sum = plane_sum(sum) / f32::cast_from(width);
+        let products = plane_sum(products) / f32::cast_from(width);
+        for column in range_stepped(UNIT_POS_X, width, CUBE_DIM_X) {
             let scaled = gradient[(start + column) as usize] * weight[column as usize];
             let normal = (x[(start + column) as usize] - mean) * inverse;
             y[(start + column) as usize] = inverse * (scaled - sum - normal * products);
@@ -157,7 +157,7 @@ pub fn layer_norm_backward<R: CubeRuntime>(
 ) -> [CubeTensor<R>; 3] {
     let (x, weight, gradient) = (contiguous(x), contiguous(weight), contiguous(gradient));
     let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
-    let y = room_like(&x);
+    let (y, planes) = (room_like(&x), planes(&x.client));
     let statistics = room(&x, [rows, 2]);
     let (blocks, parts) = shares(rows, width);
     let [weights, biases] = [(); 2].map(|()| if parts == 1 { room(&x, [width]) } else { room(&x, [parts, width]) });
@@ -165,8 +165,8 @@ pub fn layer_norm_backward<R: CubeRuntime>(
     unsafe {
         x_gradient_kernel::launch_unchecked::<R>(
             &y.client,
-            cubes(rows),
-            units(),
+            cubes_of_rows(rows, planes),
+            planes,
             x.clone().into_array_arg(),
             weight.into_array_arg(),
             gradient.clone().into_array_arg(),
