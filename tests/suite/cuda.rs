@@ -257,6 +257,9 @@ fn a_training_runs_to_its_end_and_no_step_waits_for_the_device() {
         log.iter().map(|entry| entry["event"].as_str().unwrap().to_owned()).collect()
     };
     let short = machine.run(folder.path(), &TRAIN).good();
+    for kernel in ["squares", "row_sums"] {
+        assert!(short.compiled.iter().any(|name| name.starts_with(kernel)), "no {kernel} among {:?}", short.compiled);
+    }
     let on_cpu = lines_of(&tiny_run().join("log.jsonl"));
     assert_eq!(events("run"), on_cpu.iter().map(|entry| entry["event"].as_str().unwrap()).collect::<Vec<_>>());
     for name in ["best", "last"] {
