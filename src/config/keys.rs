@@ -190,7 +190,7 @@ const GENERAL: &[Key] = &[
     Key::open(
         "text.vocab_size",
         Kind::Integer(261),
-        "1000 with tokenizer = \"train\"",
+        "text.config.vocab_size, else 1000, with tokenizer = \"train\"",
         "size of a tokenizer that is trained (256 bytes and 5 special tokens at least)",
     ),
     Key::open(
@@ -323,7 +323,12 @@ const GENERAL: &[Key] = &[
         "1.0",
         "factor on the rate per encoder layer downwards",
     ),
-    Key::fixed("train.weight_decay", Kind::Number(Range::NotNegative), "0.0", "weight decay"),
+    Key::fixed(
+        "train.weight_decay",
+        Kind::Number(Range::NotNegative),
+        "0.0",
+        "weight decay; biases and other vectors have none",
+    ),
     Key::fixed("train.schedule", Kind::Choice(Schedule::WORDS), "\"constant\"", "the rate after the warm-up"),
     Key::fixed("train.warmup_steps", Kind::Integer(0), "0", "steps in which the rate rises from 0"),
     Key::fixed("train.clip_norm", Kind::Number(Range::NotNegative), "0.0", "largest global gradient norm; 0: no limit"),

@@ -243,12 +243,35 @@ fn tokenizers_fit_their_encoders() {
         ),
         (
             FRESH,
-            &["text.config.vocab_size=300"],
-            "--set text.config.vocab_size=300: `text.config.vocab_size` differs from text.vocab_size, 1000: remove it, it \
+            &["text.config.vocab_size=300", "text.vocab_size=400"],
+            "--set text.config.vocab_size=300: `text.config.vocab_size` differs from text.vocab_size, 400: remove it, it \
              follows the tokenizer",
+        ),
+        (
+            FRESH,
+            &["text.config.vocab_size=260"],
+            "--set text.config.vocab_size=260: `text.config.vocab_size` is too small for a trained tokenizer, which has \
+             261 tokens at least (256 bytes and 5 special ones)",
+        ),
+        (
+            FRESH,
+            &["text.config.is_decoder=true"],
+            "--set text.config.is_decoder=true: `text.config.is_decoder` = true is not available in this \
+             version; available: false",
         ),
     ] {
         one_problem(text, overrides, message);
+    }
+    for (overrides, size) in [
+        (&[][..], 1000),
+        (&["text.config.vocab_size=512"], 512),
+        (&["text.vocab_size=512"], 512),
+        (&["text.config.vocab_size=512", "text.vocab_size=512"], 512),
+    ] {
+        let config = load(FRESH, overrides).unwrap();
+        assert_eq!(config.text.tokenizer, TokenizerSource::Train { vocab_size: size }, "{overrides:?}");
+        let EncoderSource::Fresh { config } = config.text.source else { panic!("fresh") };
+        assert_eq!(config["vocab_size"], size);
     }
 }
 
@@ -510,6 +533,8 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
             | "speech.config.feat_extract_activation"
             | "speech.pooling"
             | "speech.config.add_adapter"
+            | "text.config.is_decoder"
+            | "text.config.add_cross_attention"
             | "text.config.position_embedding_type",
             _,
         ) => None, // Only one value is available.
