@@ -24,7 +24,7 @@ use crate::{
         text::Tokenizer,
     },
     demo::{self, DemoOptions},
-    encoder::{SpeechEncoder, TextEncoder},
+    encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
     loss::class_weights,
     method::{Method, Reads},
     model::{AnySystem, ModelConfig},
@@ -138,6 +138,13 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         encoder_config(&config.speech.source, "speech.checkpoint", initial_encoder(|initial| &initial.speech_encoder))?;
     if let (EncoderSource::Fresh { .. }, Some(tokenizer)) = (&config.text.source, &tokenizer) {
         fit_to_tokenizer(&mut text_encoder, tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
+    }
+    // A value that no encoder can have is told as such, and not as a misfit of what follows from it.
+    if method.encodes_text() {
+        RobertaConfig::from_json(&Value::Object(text_encoder.clone()))?;
+    }
+    if method.encodes_speech() {
+        Wav2Vec2Config::from_json(&Value::Object(speech_encoder.clone()))?;
     }
     let architecture = initial.as_ref().map(|initial| &initial.architecture);
     let (config, architecture) = config.settle(&text_encoder, &speech_encoder, architecture)?;

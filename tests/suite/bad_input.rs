@@ -260,6 +260,15 @@ fn a_checkpoint_that_cannot_be_used() {
     let config = fs::read_to_string(best.join("config.json")).unwrap();
     fs::write(at.join("half/config.json"), config.replace("\"layers\": 1", "\"layers\": 2")).unwrap();
     predict("half").bad_line(2, &["model.safetensors", "missing", "fusion.layers.1."]);
+    for (from, into, words) in [
+        ("\"classifier_dropout\": 0.1", "\"classifier_dropout\": 5.0", "classifier_dropout = 5"),
+        ("\"temperature\": 0.1", "\"temperature\": 0.0", "loss.temperature = 0"),
+        ("\"layerdrop\": 0.1", "\"layerdrop\": 1.0", "layerdrop = 1"),
+    ] {
+        assert!(config.contains(from), "{config}");
+        fs::write(at.join("half/config.json"), config.replace(from, into)).unwrap();
+        predict("half").bad_line(2, &["half/config.json", words]);
+    }
     fresh();
     fs::write(at.join("half/config.json"), config.replace("clasp-1", "clasp-9")).unwrap();
     predict("half").bad_line(2, &["half/config.json: format is \"clasp-9\""]);
