@@ -351,7 +351,12 @@ const GENERAL: &[Key] = &[
     Key::fixed("train.seed", Kind::Seed, "1", "seed of the weights, the order and the dropout"),
     Key::fixed("train.save_every_steps", Kind::Integer(0), "0", "also save within an epoch; 0: only at its end"),
     Key::fixed("train.log_every_steps", Kind::Integer(1), "1", "log each so many steps"),
-    Key::open("train.init", Kind::Path, "none", "start from this clasp checkpoint, which decides the architecture"),
+    Key::open(
+        "train.init",
+        Kind::Path,
+        "none",
+        "start from this clasp checkpoint, which decides the architecture; text.checkpoint and speech.checkpoint are then not read",
+    ),
     Key::open("run.dir", Kind::Path, "runs/<name of the config>", "folder of the run, relative to the current folder"),
     Key::fixed("run.device", Kind::Devices, "\"auto\"", "auto, cpu, cuda, cuda:N, or several: cuda:0,1"),
     Key::fixed("run.precision", Kind::Choice(Precision::WORDS), "\"f32\"", "number format of training; scoring is f32"),

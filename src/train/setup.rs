@@ -179,7 +179,8 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let train = dataset(train_rows).context("data.train")?;
     let dev = dev_rows.map(dataset).transpose().context("data.dev")?;
     let label_weights = class_weights(config.loss.class_weights, &label_counts(&train, labels.len()));
-    let warnings = warnings(&train, dev.as_deref())?;
+    let mut warnings = warnings(&train, dev.as_deref())?;
+    warnings.extend(unread(&config));
     Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
 }
 
@@ -257,6 +258,15 @@ fn limits(config: &Config, model: &ModelConfig) -> Limits {
     Limits { max_seconds: config.data.max_seconds, max_tokens }
 }
 
+/// What a config names beside a checkpoint to start from, which decides.
+fn unread(config: &Config) -> Option<String> {
+    let is_unread = |source: &EncoderSource| matches!(source, EncoderSource::Initial { unread: Some(_), .. });
+    let sources = [("text.checkpoint", &config.text.source), ("speech.checkpoint", &config.speech.source)];
+    let keys: Vec<&str> = sources.into_iter().filter(|(_, source)| is_unread(source)).map(|(key, _)| key).collect();
+    let verb = if keys.len() > 1 { "are" } else { "is" };
+    (!keys.is_empty()).then(|| format!("{} {verb} not read: train.init decides", keys.join(" and ")))
+}
+
 fn warnings(train: &Dataset, dev: Option<&Dataset>) -> anyhow::Result<Vec<String>> {
     let mut warnings = Vec::new();
     for (split, dataset) in [("train", Some(train)), ("dev", dev)] {
@@ -330,7 +340,7 @@ fn encoder_config(source: &EncoderSource, key: &'static str, initial: Option<&Va
             locate::encoder(key, folder)?;
             with(&read_config(folder)?, overrides)
         }
-        EncoderSource::Initial { overrides } => with(initial.unwrap_or(&Value::Null), overrides),
+        EncoderSource::Initial { overrides, .. } => with(initial.unwrap_or(&Value::Null), overrides),
     })
 }
 

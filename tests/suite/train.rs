@@ -547,7 +547,6 @@ fn a_run_starts_from_a_checkpoint_and_frozen_parts_stay() {
         ("model.hidden_size=32", "model.hidden_size"),
         ("text.pooling=mean", "text.pooling"),
         ("text.config.hidden_size=32", "text.config.hidden_size"),
-        ("text.checkpoint=somewhere", "text.checkpoint"),
         ("data.labels=[\"a\", \"b\"]", "data.labels"),
     ] {
         let words = ["train", "--config", "init.toml", "--set", set, "--set", "run.dir=other"];

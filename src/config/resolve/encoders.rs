@@ -141,15 +141,11 @@ impl Resolver<'_> {
             }
             self.check_dropout_flags(key.path, dropout.filter(|_| dropouts.contains(&name)));
         }
-        if has_init && checkpoint.is_some() {
-            let reason = format!("and train.init exclude each other: remove one of them (`--set {checkpoint_key}=`)");
-            self.conflict(checkpoint_key, reason);
-        }
         if is_fresh {
             self.check_fresh(modality, &map);
         }
         match (checkpoint, has_init) {
-            (_, true) => EncoderSource::Initial { overrides: map },
+            (unread, true) => EncoderSource::Initial { overrides: map, unread },
             (Some(folder), false) => EncoderSource::Checkpoint { folder, overrides: map },
             (None, false) => {
                 if !is_stated {

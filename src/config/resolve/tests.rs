@@ -207,11 +207,12 @@ fn encoders_are_loaded_or_fresh_or_initial() {
     let overridden = load(LOADED, &["text.config.hidden_dropout_prob=0"]).unwrap();
     let EncoderSource::Checkpoint { overrides, .. } = overridden.text.source else { panic!("loaded") };
     assert_eq!(serde_json::to_string(&overrides).unwrap(), r#"{"hidden_dropout_prob":0.0}"#);
-    one_problem(
-        LOADED,
-        &["train.init=runs/a/best", "speech.checkpoint="],
-        "x.toml:6: `text.checkpoint` and train.init exclude each other: remove one of them (`--set text.checkpoint=`)",
-    );
+    // A checkpoint to start from decides, and what the config names for fresh starts is not read.
+    let both = load(LOADED, &["train.init=runs/a/best", "speech.checkpoint="]).unwrap();
+    let unread = Some("/base/models/roberta".into());
+    assert_eq!(both.text.source, EncoderSource::Initial { overrides: EncoderMap::new(), unread });
+    assert_eq!(both.speech.source, EncoderSource::Initial { overrides: EncoderMap::new(), unread: None });
+    assert_eq!(both.text.tokenizer, TokenizerSource::Initial);
     assert_eq!(
         lines(load(INITIAL, &["text.tokenizer=tok", "text.vocab_size=300", "speech.config.hidden_size=3"])).len(),
         4
