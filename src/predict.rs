@@ -64,7 +64,7 @@ pub fn check_folder(path: &Path) -> Result<(), CheckpointError> {
 }
 
 /// The tokenizer is a part of the checkpoint, so that its fault is the checkpoint's.
-fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
+pub(crate) fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
     match problem {
         DataError::Tokenizer { path, reason } => CheckpointError::Damaged { path, problem: reason },
         DataError::NoTokenizer { missing, .. } => CheckpointError::Config {

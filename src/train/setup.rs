@@ -30,7 +30,7 @@ use crate::{
     model::{AnySystem, ModelConfig},
     nn::Init,
     ops::Ops,
-    predict::check_folder,
+    predict::{check_folder, unusable_tokenizer},
     random::mix,
 };
 
@@ -312,7 +312,7 @@ fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Option<Tokenizer>
                 locate::encoder("text.checkpoint", folder)?;
             }
             locate::tokenizer(folder)?;
-            Tokenizer::load(folder)?
+            Tokenizer::load(folder).map_err(|problem| unusable_tokenizer(folder, problem)).context("text.tokenizer")?
         }
         TokenizerSource::Train { vocab_size } => {
             let texts: Vec<&str> = train.iter().filter_map(|row| row.text.as_deref()).collect();
@@ -320,7 +320,7 @@ fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Option<Tokenizer>
         }
         TokenizerSource::Initial => {
             let folder = config.train.init.as_deref().unwrap_or(Path::new("."));
-            Tokenizer::load(folder).context("train.init")?
+            Tokenizer::load(folder).map_err(|problem| unusable_tokenizer(folder, problem)).context("train.init")?
         }
         TokenizerSource::Absent => return Ok(None),
     }))

@@ -76,6 +76,16 @@ fn what_a_config_names_and_is_not_there() {
         fs::write(folder.path().join("init.toml"), config).unwrap();
         clasp(folder.path(), &["train", "--config", "init.toml"]).bad_line(2, &["train.init", init, part]);
     }
+    // Neither is a tokenizer that is damaged.
+    for (file, bytes) in [("tokenizer.json", "{"), ("vocab.json", "{}"), ("merges.txt", "one-token\n")] {
+        let _ = fs::remove_dir_all(folder.path().join("none"));
+        copy_folder(&tiny_run().join("best"), &folder.path().join("none"));
+        if file != "tokenizer.json" {
+            fs::remove_file(folder.path().join("none/tokenizer.json")).unwrap();
+        }
+        fs::write(folder.path().join("none").join(file), bytes).unwrap();
+        loaded(&[]).bad_line(2, &["text.tokenizer", "none", "is damaged", "copy it again"]);
+    }
 }
 
 #[test]
