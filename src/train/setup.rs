@@ -362,7 +362,9 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
     let seed = config.train.seed;
     let model = if let Some(folder) = &config.train.init {
         let empty = AnySystem::<B>::empty(&material.model, device);
-        // SpecAugment may be switched on or off: its embedding then starts at zero or is left behind.
+        // SpecAugment may be switched on or off: its embedding then starts fresh or is left behind.
+        let mask = &mut Init::fresh(mix(seed, 4), device);
+        let empty = empty.map_encoders(|text| text, |speech| speech.with_fresh_mask(mask));
         let is_optional = |name: &str| name == "speech_encoder.masked_spec_embed";
         checkpoint::load_parameters_but(empty, &folder.join("model.safetensors"), is_optional).context("train.init")?
     } else {
@@ -372,8 +374,13 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
         };
         let ModelConfig { text_encoder, speech_encoder, .. } = &material.model;
         let text = text_encoder.as_ref().map(|text| TextEncoder::new(text, &mut init(&config.text.source, 1)));
-        let speech =
-            speech_encoder.as_ref().map(|speech| SpeechEncoder::new(speech, &mut init(&config.speech.source, 2)));
+        let mask = &mut Init::fresh(mix(seed, 4), device);
+        let speech = speech_encoder.as_ref().map(|speech| {
+            let encoder = SpeechEncoder::new(speech, &mut init(&config.speech.source, 2));
+            // Stays where a file without it is loaded.
+            let is_loaded = !matches!(config.speech.source, EncoderSource::Fresh { .. });
+            if is_loaded { encoder.with_fresh_mask(mask) } else { encoder }
+        });
         let heads = &mut Init::fresh(mix(seed, 3), device);
         let mut model = AnySystem::with_encoders(&material.model, text, speech, heads);
         for (kind, source, key) in [
@@ -384,6 +391,12 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
             if let (EncoderSource::Checkpoint { folder, .. }, true) = (source, config.model.method.has_encoders()) {
                 let report;
                 (model, report) = load_encoder(model, kind, folder).context(key)?;
+                if report.is_mask_fresh {
+                    notes.push(format!(
+                        "{}: it has no masked_spec_embed, which speech.config asks for: it starts fresh",
+                        folder.display()
+                    ));
+                }
                 if !report.unused.is_empty() {
                     notes.push(format!(
                         "{}: {} tensors are no part of the encoder and are not used: {}",
