@@ -255,7 +255,12 @@ impl<B: Ops> Predictor<B> {
                 let example = dataset.example(0)?;
                 let samples = example.waveform.len();
                 if has.speech && self.checkpoint.model_config.frames(samples) == 0 {
-                    return Err(DataError::NoFrame { id: row.id.clone(), line: row.line, samples });
+                    return Err(DataError::NoFrame {
+                        id: row.id.clone(),
+                        line: row.line,
+                        path: row.audio.clone().unwrap_or_default(),
+                        samples,
+                    });
                 }
                 Ok(example)
             })

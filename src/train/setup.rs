@@ -240,7 +240,14 @@ pub fn check_frames(dataset: &Dataset, model: &ModelConfig) -> Result<(), DataEr
     let lengths = dataset.lengths()?;
     let short = dataset.rows().iter().zip(lengths).filter(|(_, samples)| encoder.frames(*samples) == 0);
     DataError::check(
-        short.map(|(row, samples)| DataError::NoFrame { id: row.id.clone(), line: row.line, samples }).collect(),
+        short
+            .map(|(row, samples)| DataError::NoFrame {
+                id: row.id.clone(),
+                line: row.line,
+                path: row.audio.clone().unwrap_or_default(),
+                samples,
+            })
+            .collect(),
     )
 }
 
