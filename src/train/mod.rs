@@ -538,7 +538,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         replace_folder(target, |folder| -> Result<(), SaveError> {
             checkpoint::save(self.team.replica.model(), &material.checkpoint, folder)?;
             if let Some(tokenizer) = &material.tokenizer {
-                tokenizer.save(folder)?;
+                tokenizer.save(folder, material.checkpoint.max_tokens.unwrap_or(material.model.max_tokens()))?;
             }
             if is_resumable {
                 self.team.replica.optimizer().save(&folder.join(OPTIMIZER))?;
