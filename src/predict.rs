@@ -30,6 +30,9 @@ use crate::{
     train::setup::check_frames,
 };
 
+/// What is said of an utterance whose outputs are no numbers.
+pub const NOT_FINITE: &str = "the model's answer is not finite: its weights are damaged, or training had diverged";
+
 /// Seconds after which audio is cut where a checkpoint does not say.
 const MAX_SECONDS: f64 = 30.0;
 
@@ -64,7 +67,7 @@ pub fn check_folder(path: &Path) -> Result<(), CheckpointError> {
 }
 
 /// The tokenizer is a part of the checkpoint, so that its fault is the checkpoint's.
-fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
+pub(crate) fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
     match problem {
         DataError::Tokenizer { path, reason } => CheckpointError::Damaged { path, problem: reason },
         DataError::NoTokenizer { missing, .. } => CheckpointError::Config {
@@ -255,7 +258,12 @@ impl<B: Ops> Predictor<B> {
                 let example = dataset.example(0)?;
                 let samples = example.waveform.len();
                 if has.speech && self.checkpoint.model_config.frames(samples) == 0 {
-                    return Err(DataError::NoFrame { id: row.id.clone(), line: row.line, samples });
+                    return Err(DataError::NoFrame {
+                        id: row.id.clone(),
+                        line: row.line,
+                        path: row.audio.clone().unwrap_or_default(),
+                        samples,
+                    });
                 }
                 Ok(example)
             })
@@ -304,9 +312,7 @@ impl<B: Ops> Predictor<B> {
         let row = &input.row;
         let all = || [Some(&fusion), text.as_ref(), speech.as_ref()].into_iter().flatten().flatten();
         if all().any(|probability| !probability.is_finite()) {
-            let error =
-                "the model's answer is not finite: its weights are damaged, or training had diverged".to_owned();
-            return Some(Output::Failure(Failure { id: Some(row.id.clone()), error }));
+            return Some(Output::Failure(Failure { id: Some(row.id.clone()), error: NOT_FINITE.to_owned() }));
         }
         let (text_only, speech_only) = (text.and_then(classify), speech.and_then(classify));
         let reported = classify(fusion)?;

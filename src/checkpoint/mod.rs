@@ -12,7 +12,6 @@ mod tensors;
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -33,9 +32,6 @@ pub use tensors::{LazyTensor, save_module, write_tensors};
 
 /// The format of `config.json` that this program reads and writes.
 pub const FORMAT: &str = "clasp-1";
-
-/// Names that an error shows of a long list.
-const SHOWN: usize = 10;
 
 /// A checkpoint or an encoder folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -135,13 +131,6 @@ impl Mismatch {
 
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let list = |items: &[String]| {
-            let mut text = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-            if items.len() > SHOWN {
-                let _ = write!(text, " and {} more", items.len() - SHOWN);
-            }
-            text
-        };
         let misshapen: Vec<String> = self
             .misshapen
             .iter()
@@ -151,7 +140,7 @@ impl std::fmt::Display for Mismatch {
         let mut separator = "";
         for (what, items) in parts {
             if !items.is_empty() {
-                write!(formatter, "{separator}{} {what}: {}", items.len(), list(items))?;
+                write!(formatter, "{separator}{} {what}: {}", items.len(), items.join(", "))?;
                 separator = "; ";
             }
         }
@@ -224,6 +213,10 @@ impl CheckpointConfig {
         config.architecture.options =
             method.options_from(own).map_err(|source| problem(format!("{method}: {source}")))?;
         config.model().map_err(|source| problem(source.to_string()))?;
+        let temperature = config.loss.temperature;
+        if temperature.is_nan() || temperature <= 0.0 {
+            return Err(problem(format!("loss.temperature = {temperature} must be above 0")));
+        }
         crate::data::labels::Labels::new(config.labels.clone()).map_err(|source| problem(source.to_string()))?;
         if config.max_tokens.is_some_and(|tokens| tokens < 2) || config.max_seconds.is_some_and(|most| most < 0.025) {
             return Err(problem("max_tokens must be 2 or more and max_seconds 0.025 or more".into()));

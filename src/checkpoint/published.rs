@@ -6,6 +6,7 @@ use burn::{module::Module, tensor::backend::Backend};
 use serde_json::Value;
 
 use super::{CheckpointError, Mismatch, parameters, source::TensorSource};
+use crate::encoder::Wav2Vec2Config;
 
 /// One of the two encoders of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ const FAIRSEQ_SPEECH: [(&str, &str); 8] = [
 pub struct LoadReport {
     /// Tensors of the file that are neither the encoder's nor a known head's.
     pub unused: Vec<String>,
+    /// Whether the vector for masked frames is not of the file: the folder's config masks nothing, the model's does.
+    pub is_mask_fresh: bool,
 }
 
 /// Reads the `config.json` of an encoder folder.
@@ -98,7 +101,8 @@ pub fn read_config(folder: &Path) -> Result<Value, CheckpointError> {
 /// Fills an encoder, which must be at the field `kind.prefix()` of `model`, from a published folder.
 ///
 /// # Errors
-/// Missing or damaged files; tensors that are missing or of another shape, all of them listed.
+/// Missing or damaged files; tensors that are missing or of another shape, all of them listed. `masked_spec_embed` may be
+/// missing where the folder's own config masks nothing: it then stays as it is in `model`.
 pub fn load_encoder<B: Backend, M: Module<B>>(
     model: M,
     kind: EncoderKind,
@@ -122,10 +126,21 @@ pub fn load_encoder<B: Backend, M: Module<B>>(
     let mut mismatch = Mismatch::between(&expected, &source);
     mismatch.unexpected.retain(|name| !kind.known_extras().iter().any(|extra| name.starts_with(extra)));
     let unused = std::mem::take(&mut mismatch.unexpected);
+    let is_mask_fresh =
+        kind == EncoderKind::Speech && mismatch.missing.iter().any(|name| name == MASK) && !has_mask(folder);
+    mismatch.missing.retain(|name| !is_mask_fresh || name != MASK);
     mismatch.into_result(source.files())?;
     let model = parameters::fill_from(model, &source, |name| name.strip_prefix(&prefix))?;
-    Ok((model, LoadReport { unused }))
+    Ok((model, LoadReport { unused, is_mask_fresh }))
 }
+
+/// Whether an encoder folder's own config masks anything in training.
+fn has_mask(folder: &Path) -> bool {
+    let config = read_config(folder).ok().and_then(|config| Wav2Vec2Config::from_json(&config).ok());
+    config.is_none_or(|config| config.has_mask_embedding())
+}
+
+const MASK: &str = "masked_spec_embed";
 
 const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
 

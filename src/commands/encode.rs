@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Write as _,
+    io::{self, Seek as _, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -10,15 +10,16 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::count;
+use super::{count, tell_counts};
 use clasp::{
     cli::EncodeArguments,
-    data::manifest,
+    data::{DataError, manifest},
     device::{self, Task},
     error,
+    eval::report::InputCounts,
     method::tensors,
     ops::Ops,
-    predict::Predictor,
+    predict::{NOT_FINITE, Predictor},
     report::{Event, Progress},
 };
 
@@ -48,6 +49,7 @@ impl Task for Work<'_> {
         let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let dataset = predictor.dataset(rows).with_context(named)?;
+        let counted = dataset.counts().with_context(named)?;
         let pass = predictor.pass(count(arguments.batch_size), WORKERS);
         let mut progress = Progress::stderr(false);
         let mut writer: Option<RowWriter> = None;
@@ -69,6 +71,10 @@ impl Task for Work<'_> {
                 let Some(writer) = &mut writer else { return Ok(()) };
                 for (place, (_, width, values)) in tensors.iter().enumerate() {
                     for (&row, values) in batch.indices.iter().zip(values.chunks(*width)) {
+                        if let (false, Some(row)) = (values.iter().all(|value| value.is_finite()), dataset.row(row)) {
+                            let problem = Box::new(DataError::Unusable { problem: NOT_FINITE.into() });
+                            return Err(DataError::Utterance { id: row.id.clone(), line: row.line, problem }.into());
+                        }
                         writer.write(place, row, values)?;
                     }
                 }
@@ -81,6 +87,8 @@ impl Task for Work<'_> {
         if let Some(writer) = writer {
             writer.commit()?;
         }
+        let (empty_texts, cut_texts, cut_audio) = (counted.text_empty, counted.text_cut, counted.audio_cut);
+        tell_counts(&mut progress, &InputCounts { empty_texts, cut_texts, cut_audio }, dataset.len());
         Ok(error::SUCCESS)
     }
 }
@@ -89,7 +97,15 @@ impl Task for Work<'_> {
 struct Opened {
     file: File,
     path: PathBuf,
-    temporary: tempfile::TempPath,
+    end: End,
+}
+
+/// What becomes of a complete file.
+enum End {
+    /// It gets its name.
+    Renamed(tempfile::TempPath),
+    /// It is copied into what is no plain file: a device, a pipe.
+    Copied(File),
 }
 
 /// A safetensors file of [examples, width] tensors whose rows arrive in any order; nothing is held in memory. The
@@ -106,13 +122,20 @@ impl Opened {
         if path.is_dir() {
             return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)).with_context(cannot);
         }
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            let target = File::options().write(true).open(path).with_context(cannot)?;
+            let file = tempfile::tempfile().with_context(cannot)?;
+            return Ok(Self { file, path: path.to_owned(), end: End::Copied(target) });
+        }
+        // Where a link leads.
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Here for its message: the one below would name the temporary file, which says nothing to the user.
         std::fs::read_dir(folder).with_context(cannot)?;
         let plain = |error: std::io::Error| std::io::Error::from(error.kind());
         let file = tempfile::Builder::new().prefix(".clasp-").permissions(permissions()).tempfile_in(folder);
         let (file, temporary) = file.map_err(plain).with_context(cannot)?.into_parts();
-        Ok(Self { file, path: path.to_owned(), temporary })
+        Ok(Self { file, path: path.clone(), end: End::Renamed(temporary) })
     }
 
     fn begin(mut self, widths: &[(&str, usize)], ids: &[String]) -> anyhow::Result<RowWriter> {
@@ -156,9 +179,16 @@ impl RowWriter {
     }
 
     fn commit(self) -> anyhow::Result<()> {
-        let Opened { file, path, temporary } = self.opened;
+        let Opened { mut file, path, end } = self.opened;
         let cannot = || format!("cannot write {}", path.display());
-        file.sync_all().with_context(cannot)?;
-        temporary.persist(&path).map_err(|problem| problem.error).with_context(cannot)
+        match end {
+            End::Renamed(temporary) => {
+                file.sync_all().with_context(cannot)?;
+                temporary.persist(&path).map_err(|problem| problem.error).with_context(cannot)
+            }
+            End::Copied(mut target) => {
+                file.rewind().and_then(|()| io::copy(&mut file, &mut target)).map(|_| ()).with_context(cannot)
+            }
+        }
     }
 }

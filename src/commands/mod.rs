@@ -20,6 +20,7 @@ use std::{io::Write as _, sync::Mutex};
 use clasp::{
     cli::{Cli, Command},
     error::OutputError,
+    eval::report::InputCounts,
     report::{Event, Progress},
 };
 
@@ -70,6 +71,19 @@ fn counting<T>(what: &str, work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> 
     let result = work(&|done, of| tell(&Event::Count { what, done, of: Some(of) }));
     tell(&Event::Finished);
     result
+}
+
+/// Tells of texts without words, and of what was cut.
+fn tell_counts(progress: &mut Progress, counts: &InputCounts, of: usize) {
+    for (count, what) in [
+        (counts.empty_texts, "have no words"),
+        (counts.cut_texts, "had their text cut at the checkpoint's max_tokens"),
+        (counts.cut_audio, "had their audio cut at the checkpoint's max_seconds"),
+    ] {
+        if count > 0 {
+            progress.handle(&Event::Message(&format!("note: {count} of {of} utterances {what}")));
+        }
+    }
 }
 
 /// A number of the command line as the library takes it.

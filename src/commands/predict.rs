@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use rayon::prelude::*;
 
-use super::{BATCHES_AT_ONCE, count, write_output};
+use super::{BATCHES_AT_ONCE, count, tell_counts, write_output};
 use clasp::{
     cli::PredictArguments,
     data::{
@@ -149,16 +149,11 @@ impl<B: Ops> Session<B> {
 
     fn tell_counts(&self) {
         let mut progress = Progress::stderr(false);
-        for (count, what) in [
-            (self.failed, "could not be read: each has its `error`"),
-            (self.counts.empty_texts, "have no words"),
-            (self.counts.cut_texts, "had their text cut at the checkpoint's max_tokens"),
-            (self.counts.cut_audio, "had their audio cut at the checkpoint's max_seconds"),
-        ] {
-            if count > 0 {
-                progress.handle(&Event::Message(&format!("note: {count} of {} utterances {what}", self.done)));
-            }
+        if self.failed > 0 {
+            let words = format!("{} of {} utterances could not be read: each has its `error`", self.failed, self.done);
+            progress.handle(&Event::Message(&format!("note: {words}")));
         }
+        tell_counts(&mut progress, &self.counts, self.done);
     }
 }
 

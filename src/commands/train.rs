@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{eval, write_output};
 use clasp::{
     cli::TrainArguments,
-    config::{self, Config, ConfigError, EncoderSource, Precision, Problem},
+    config::{self, Config, ConfigError, EncoderSource, Precision, Problem, TokenizerSource},
     data::{
         features::FeatureStore,
         manifest,
@@ -80,6 +80,9 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
         return show(&folder, &result);
     }
     let is_resumed = decision == Decision::Resume;
+    if !is_resumed {
+        check_sources(&config, &folder)?;
+    }
     let mut progress = Progress::stderr(arguments.quiet);
     let features = feature_store(&config)?;
     let material = setup::prepare(&config)?;
@@ -92,13 +95,18 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     tell_start(&mut progress, &material, &chosen, &folder, is_resumed);
     split.sentences().iter().for_each(|sentence| progress.handle(&Event::Message(sentence)));
     let session = Session::start(BURN, &device::names(&chosen), rayon::current_num_threads());
-    let mut manifest = if is_resumed {
-        folder.begin_again(&lock, session)?
-    } else {
-        folder.begin(&lock, &material.config.to_toml(), material.config.train.seed, files, session)?
+    let mut stored: Option<Manifest> = None;
+    let begin = || {
+        let mut manifest = if is_resumed {
+            folder.begin_again(&lock, session)?
+        } else {
+            folder.begin(&lock, &material.config.to_toml(), material.config.train.seed, files, session)?
+        };
+        manifest.split = Some(split);
+        manifest.save(&folder.manifest())?;
+        stored = Some(manifest);
+        Ok(())
     };
-    manifest.split = Some(split);
-    manifest.save(&folder.manifest())?;
     let is_stopped = stop_flag()?;
     let work = Work {
         material: &material,
@@ -107,16 +115,18 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
         is_resumed,
         features: features.as_ref(),
         is_stopped: &is_stopped,
+        begin: Box::new(begin),
         progress: &mut progress,
     };
     let trained = device::dispatch_all(&chosen, work);
-    if trained.is_err() {
+    if let (true, Some(manifest)) = (trained.is_err(), &mut stored) {
         manifest.end_session();
-        folder.take_over_uses(&mut manifest);
+        folder.take_over_uses(manifest);
         // What went wrong in training is told; that the manifest could not be written is not worth more.
         let _ = manifest.save(&folder.manifest());
     }
     let outcome = trained?;
+    let mut manifest = stored.context("the run was not begun")?;
     let report = test_at_end(&material, &folder, chosen[0], &mut manifest, arguments.quiet)?;
     let mut result = json!({
         "best_epoch": outcome.best.map(|best| best.epoch),
@@ -154,6 +164,8 @@ struct Work<'a> {
     is_resumed: bool,
     features: Option<&'a Arc<FeatureStore>>,
     is_stopped: &'a AtomicBool,
+    /// Makes the run folder that of this run; called when the weights are loaded.
+    begin: Box<dyn FnOnce() -> anyhow::Result<()> + 'a>,
     progress: &'a mut Progress,
 }
 
@@ -161,12 +173,31 @@ impl SharedTask for Work<'_> {
     type Output = anyhow::Result<Outcome>;
 
     fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output {
-        let Self { material, folder, first, is_resumed, features, is_stopped, progress } = self;
+        let Self { material, folder, first, is_resumed, features, is_stopped, begin, progress } = self;
         // The CPU is never behind: what a step came to is there when it ends.
         let read_every = if first == device::Chosen::Cpu { 1 } else { STEPS_AHEAD };
         let start = Start { material, folder, first, is_resumed, features, read_every, is_stopped };
-        train::<B>(start, devices, &mut |event| progress.handle(event))
+        train::<B>(start, devices, begin, &mut |event| progress.handle(event))
     }
+}
+
+/// What a run starts from must not be of the run that it replaces.
+fn check_sources(config: &Config, folder: &RunFolder) -> Result<(), ConfigError> {
+    let mut sources: Vec<(&str, &Path)> = config.train.init.iter().map(|init| ("train.init", init.as_path())).collect();
+    for (key, source) in [("text.checkpoint", &config.text.source), ("speech.checkpoint", &config.speech.source)] {
+        if let EncoderSource::Checkpoint { folder, .. } = source {
+            sources.push((key, folder));
+        }
+    }
+    if let TokenizerSource::Folder(folder) = &config.text.tokenizer {
+        sources.push(("text.tokenizer", folder));
+    }
+    let is_own = |path: &Path| folder.is_run() && folder.writes_real(path);
+    let problem = |(key, path): (&str, &Path)| {
+        Problem::conflict(key, format!("{} is of the run to be replaced: choose another `run.dir`", path.display()))
+    };
+    let problems: Vec<Problem> = sources.into_iter().filter(|(_, path)| is_own(path)).map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::invalid("config", problems)) }
 }
 
 /// Opens the folder that keeps the features of speech, if the config names one.

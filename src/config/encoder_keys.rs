@@ -28,6 +28,8 @@ pub const TEXT: &[Key] = &[
     Key::fixed("text.config.bos_token_id", Kind::Integer(0), "0", "id of <s>"),
     Key::fixed("text.config.eos_token_id", Kind::Integer(0), "2", "id of </s>"),
     Key::fixed("text.config.position_embedding_type", Kind::Choice(ABSOLUTE), "\"absolute\"", "kind of positions"),
+    Key::open("text.config.is_decoder", Kind::Boolean, "false", "only false: an encoder sees the whole text"),
+    Key::open("text.config.add_cross_attention", Kind::Boolean, "false", "only false: there is no decoder here"),
 ];
 
 /// The keys of `[speech.config]` that matter.
@@ -119,7 +121,6 @@ const UNUSED: &[&str] = &[
     "_attn_implementation_autoset",
     "_commit_hash",
     "_name_or_path",
-    "add_cross_attention",
     "architectures",
     "attn_implementation",
     "chunk_size_feed_forward",
@@ -127,7 +128,6 @@ const UNUSED: &[&str] = &[
     "finetuning_task",
     "gradient_checkpointing",
     "id2label",
-    "is_decoder",
     "is_encoder_decoder",
     "label2id",
     "model_type",
@@ -147,6 +147,7 @@ const UNUSED_SPEECH: &[&str] = &[
     "adapter_attn_dim",
     "adapter_kernel_size",
     "adapter_stride",
+    "add_cross_attention",
     "bos_token_id",
     "classifier_proj_size",
     "codevector_dim",
@@ -158,6 +159,7 @@ const UNUSED_SPEECH: &[&str] = &[
     "eos_token_id",
     "feat_quantizer_dropout",
     "final_dropout",
+    "is_decoder",
     "mask_channel_length",
     "mask_channel_min_space",
     "mask_channel_other",

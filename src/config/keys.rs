@@ -190,7 +190,7 @@ const GENERAL: &[Key] = &[
     Key::open(
         "text.vocab_size",
         Kind::Integer(261),
-        "1000 with tokenizer = \"train\"",
+        "text.config.vocab_size, else 1000, with tokenizer = \"train\"",
         "size of a tokenizer that is trained (256 bytes and 5 special tokens at least)",
     ),
     Key::open(
@@ -323,7 +323,12 @@ const GENERAL: &[Key] = &[
         "1.0",
         "factor on the rate per encoder layer downwards",
     ),
-    Key::fixed("train.weight_decay", Kind::Number(Range::NotNegative), "0.0", "weight decay"),
+    Key::fixed(
+        "train.weight_decay",
+        Kind::Number(Range::NotNegative),
+        "0.0",
+        "weight decay; biases and other vectors have none",
+    ),
     Key::fixed("train.schedule", Kind::Choice(Schedule::WORDS), "\"constant\"", "the rate after the warm-up"),
     Key::fixed("train.warmup_steps", Kind::Integer(0), "0", "steps in which the rate rises from 0"),
     Key::fixed("train.clip_norm", Kind::Number(Range::NotNegative), "0.0", "largest global gradient norm; 0: no limit"),
@@ -346,7 +351,12 @@ const GENERAL: &[Key] = &[
     Key::fixed("train.seed", Kind::Seed, "1", "seed of the weights, the order and the dropout"),
     Key::fixed("train.save_every_steps", Kind::Integer(0), "0", "also save within an epoch; 0: only at its end"),
     Key::fixed("train.log_every_steps", Kind::Integer(1), "1", "log each so many steps"),
-    Key::open("train.init", Kind::Path, "none", "start from this clasp checkpoint, which decides the architecture"),
+    Key::open(
+        "train.init",
+        Kind::Path,
+        "none",
+        "start from this clasp checkpoint, which decides the architecture; text.checkpoint and speech.checkpoint are then not read",
+    ),
     Key::open("run.dir", Kind::Path, "runs/<name of the config>", "folder of the run, relative to the current folder"),
     Key::fixed("run.device", Kind::Devices, "\"auto\"", "auto, cpu, cuda, cuda:N, or several: cuda:0,1"),
     Key::fixed("run.precision", Kind::Choice(Precision::WORDS), "\"f32\"", "number format of training; scoring is f32"),

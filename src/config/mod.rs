@@ -116,6 +116,8 @@ pub enum EncoderSource {
     Initial {
         /// Keys that replace those of the checkpoint's encoder config; they change no shape.
         overrides: EncoderMap,
+        /// The encoder's folder that the config names as well, and that is not read.
+        unread: Option<PathBuf>,
     },
 }
 

@@ -104,7 +104,7 @@ impl Config {
             let (folder, map) = match source {
                 EncoderSource::Checkpoint { folder, overrides } => (Some(folder.as_path()), overrides),
                 EncoderSource::Fresh { config } => (None, config),
-                EncoderSource::Initial { overrides } => (None, overrides),
+                EncoderSource::Initial { overrides, unread } => (unread.as_deref(), overrides),
                 EncoderSource::Absent => {
                     // What is not read has no keys.
                     values.retain(|(path, _)| path.split('.').next() != Some(section));

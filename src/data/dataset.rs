@@ -9,7 +9,7 @@ use super::features::Features;
 use super::labels::Labels;
 use super::manifest::{self, Row};
 use super::text::{Encoding, Tokenizer};
-use super::{DataError, SAMPLE_RATE};
+use super::{AudioProblem, DataError};
 
 /// What is longer is cut, and counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -259,9 +259,15 @@ fn seconds_of(row: &Row) -> Result<f64, DataError> {
     if let Some(duration) = row.duration {
         return Ok(duration);
     }
-    let whole = row.audio.as_deref().map_or(Ok(0.0), audio::probe)?;
-    // At least one sample: that `start` lies behind the end is reported when the audio is read.
-    Ok((whole - row.start.unwrap_or(0.0)).max(f64::from(SAMPLE_RATE).recip()))
+    let Some(path) = row.audio.as_deref() else { return Ok(0.0) };
+    let duration = audio::probe(path)?;
+    match row.start {
+        Some(seconds) if seconds >= duration => {
+            let problem = AudioProblem::OutsideFile { key: "start", seconds, duration };
+            Err(DataError::Audio { path: path.to_path_buf(), problem })
+        }
+        start => Ok((duration - start.unwrap_or(0.0)).max(0.0)),
+    }
 }
 
 #[cfg(test)]

@@ -192,14 +192,17 @@ pub enum DataError {
     },
     /// Audio too short for the convolutions of a speech encoder that is not of the published shape.
     #[error(
-        "utterance `{id}` (line {line}): its audio has {samples} samples at 16 kHz, too few for one frame of this speech \
-         encoder; leave the row out, or use smaller speech.config.conv_kernel and conv_stride"
+        "utterance `{id}` (line {line}): {}: its audio has {samples} samples at 16 kHz, too few for one frame of this \
+         speech encoder; leave the row out, or use smaller speech.config.conv_kernel and conv_stride",
+        path.display()
     )]
     NoFrame {
         /// The row's id.
         id: String,
         /// Its line in the manifest.
         line: usize,
+        /// The audio file.
+        path: PathBuf,
         /// Samples at [`SAMPLE_RATE`].
         samples: usize,
     },

@@ -114,12 +114,13 @@ impl Tokenizer {
         Self::new(assemble(&vocabulary.into(), &merges, source)?, None, source)
     }
 
-    /// Writes `tokenizer.json`, `vocab.json`, `merges.txt` and `tokenizer_config.json`.
+    /// Writes `tokenizer.json`, `vocab.json`, `merges.txt` and `tokenizer_config.json`, the last as it was published, else
+    /// with `max_tokens` as the longest text.
     ///
     /// # Errors
     ///
     /// A file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<(), DataError> {
+    pub fn save(&self, folder: &Path, max_tokens: usize) -> Result<(), DataError> {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(|error| DataError::write(&path, &error))
@@ -140,7 +141,7 @@ impl Tokenizer {
         write(MERGES_FILE, &merges)?;
         let config = self.config.clone().unwrap_or_else(|| {
             let config = json!({
-                "tokenizer_class": "RobertaTokenizer", "add_prefix_space": false, "model_max_length": 512,
+                "tokenizer_class": "RobertaTokenizer", "add_prefix_space": false, "model_max_length": max_tokens,
                 "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
                 "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": MASK,
             });
@@ -276,7 +277,7 @@ mod tests {
     fn a_folder_that_cannot_be_written_is_the_disks_fault() {
         let tokenizer = Tokenizer::train(&TEXTS, 300).unwrap();
         let nowhere = tempfile::tempdir().unwrap().path().join("nowhere");
-        let problem = tokenizer.save(&nowhere).unwrap_err();
+        let problem = tokenizer.save(&nowhere, 512).unwrap_err();
         assert!(matches!(problem, DataError::Write { .. }), "{problem}");
     }
 
@@ -340,7 +341,9 @@ mod tests {
         assert_eq!(tokenizer.inner.token_to_id(MASK), Some(last));
         assert!(tokenizer.vocab_size() <= 280 && tokenizer.vocab_size() > 262);
         let folder = tempfile::tempdir().unwrap();
-        tokenizer.save(folder.path()).unwrap();
+        tokenizer.save(folder.path(), 126).unwrap();
+        let config = std::fs::read_to_string(folder.path().join(CONFIG_FILE)).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&config).unwrap()["model_max_length"], 126);
         let whole = Tokenizer::load(folder.path()).unwrap();
         std::fs::remove_file(folder.path().join(WHOLE_FILE)).unwrap();
         let parts = Tokenizer::load(folder.path()).unwrap();
@@ -357,7 +360,7 @@ mod tests {
     #[test]
     fn stored_truncation_and_padding_are_off() {
         let folder = tempfile::tempdir().unwrap();
-        Tokenizer::train(&TEXTS, 280).unwrap().save(folder.path()).unwrap();
+        Tokenizer::train(&TEXTS, 280).unwrap().save(folder.path(), 512).unwrap();
         let path = folder.path().join(WHOLE_FILE);
         let mut whole: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         whole["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
@@ -385,7 +388,7 @@ mod tests {
     #[test]
     fn no_bytes_panic_in_any_of_the_files() {
         let folder = tempfile::tempdir().unwrap();
-        Tokenizer::train(&TEXTS, 270).unwrap().save(folder.path()).unwrap();
+        Tokenizer::train(&TEXTS, 270).unwrap().save(folder.path(), 512).unwrap();
         let names = [WHOLE_FILE, VOCABULARY_FILE, MERGES_FILE];
         let goods = names.map(|name| std::fs::read(folder.path().join(name)).unwrap());
         for (name, good) in names.iter().zip(&goods) {

@@ -8,6 +8,8 @@ pub mod wav2vec2;
 mod wav2vec2_config;
 
 use burn::tensor::{Tensor, backend::Backend};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::ops::Lengths;
 
@@ -42,13 +44,47 @@ pub enum EncoderError {
         problem: String,
     },
     /// A value of the wrong type.
-    #[error("{encoder} config: {source}")]
+    #[error("{encoder} config: {key}: {source}")]
     Json {
         /// Which encoder's config.
         encoder: &'static str,
+        /// The key.
+        key: String,
         /// What the JSON reader found.
         source: serde_json::Error,
     },
+}
+
+/// Reads the keys that an encoder has from its `config.json`.
+fn read_keys<C: DeserializeOwned>(encoder: &'static str, json: &Value) -> Result<C, EncoderError> {
+    serde_json::from_value(json.clone()).map_err(|source| {
+        // The reader does not say which value it is; each is tried alone.
+        let is_wrong = |key: &str, value: &Value| serde_json::from_value::<C>(json!({ key: value })).is_err();
+        let wrong = json.as_object().and_then(|keys| keys.iter().find(|(key, value)| is_wrong(key, value)));
+        EncoderError::Json { encoder, key: wrong.map_or_else(|| "the whole".into(), |(key, _)| key.clone()), source }
+    })
+}
+
+/// Checks dropouts and the like.
+///
+/// # Errors
+/// One that is not from 0 up to, but without, 1.
+pub fn check_below_one(encoder: &'static str, values: &[(&str, f64)]) -> Result<(), EncoderError> {
+    match values.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+        None => Ok(()),
+        Some((key, value)) => {
+            let problem = format!("{key} = {value} must be from 0 up to, but without, 1");
+            Err(EncoderError::Invalid { encoder, problem })
+        }
+    }
+}
+
+/// Checks what is added to a variance.
+fn check_epsilon(encoder: &'static str, value: f64) -> Result<(), EncoderError> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(EncoderError::Invalid { encoder, problem: format!("layer_norm_eps = {value} must be above 0") })
 }
 
 /// The hidden states of a batch and which of them are real.
@@ -82,5 +118,34 @@ impl<B: Backend> Encoded<B> {
             hidden * self.lengths.mask::<B>(&device).reshape([batch, time, 1])
         };
         valid.sum_dim(1).reshape([batch, width]) / self.lengths.counts::<B>(&device).reshape([batch, 1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PyTorch refuses dropouts that are no probabilities; a variance needs something above 0.
+    #[test]
+    fn what_a_config_cannot_state_names_its_key() {
+        let text = |config: Value| RobertaConfig::from_json(&config).map(|_| ());
+        let speech = |config: Value| Wav2Vec2Config::from_json(&config).map(|_| ());
+        for (result, words) in [
+            (text(json!({ "is_decoder": true })), "text encoder config: is_decoder = true is not supported"),
+            (text(json!({ "add_cross_attention": true })), "add_cross_attention = true is not supported"),
+            (text(json!({ "hidden_size": 768, "bos_token_id": null })), "bos_token_id: invalid type: null"),
+            (text(json!({ "hidden_dropout_prob": 1.0 })), "hidden_dropout_prob = 1 must be"),
+            (text(json!({ "layer_norm_eps": -1.0 })), "layer_norm_eps = -1 must be above 0"),
+            (text(json!({ "num_attention_heads": 5 })), "num_attention_heads = 5 must divide hidden_size = 768"),
+            (speech(json!({ "conv_dim": 5 })), "speech encoder config: conv_dim: invalid type"),
+            (speech(json!({ "attention_dropout": -0.5 })), "attention_dropout = -0.5 must be"),
+            (speech(json!({ "layerdrop": 1.0 })), "layerdrop = 1 must be"),
+            (speech(json!({ "mask_time_prob": -1.0 })), "mask_time_prob = -1 must be from 0 to 1"),
+            (speech(json!({ "layer_norm_eps": 0.0 })), "layer_norm_eps = 0 must be above 0"),
+        ] {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(text(json!({ "is_decoder": false })).is_ok() && speech(json!({ "mask_time_prob": 1.0 })).is_ok());
     }
 }

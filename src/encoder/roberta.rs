@@ -85,8 +85,7 @@ impl RobertaConfig {
     /// # Errors
     /// A value of the wrong type, out of range or not supported.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, EncoderError> {
-        let config: Self =
-            serde_json::from_value(json.clone()).map_err(|source| EncoderError::Json { encoder: ENCODER, source })?;
+        let config: Self = super::read_keys(ENCODER, json)?;
         config.check(json)?;
         Ok(config)
     }
@@ -114,6 +113,17 @@ impl RobertaConfig {
         if self.position_embedding_type != "absolute" {
             return Err(unsupported("position_embedding_type", &self.position_embedding_type, "absolute"));
         }
+        for key in ["is_decoder", "add_cross_attention"] {
+            if json.get(key).and_then(serde_json::Value::as_bool) == Some(true) {
+                return Err(unsupported(key, "true", "false"));
+            }
+        }
+        let dropouts = [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+        ];
+        super::check_below_one(ENCODER, &dropouts)?;
+        super::check_epsilon(ENCODER, self.layer_norm_eps)?;
         let invalid = |problem: String| EncoderError::Invalid { encoder: ENCODER, problem };
         if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(invalid(format!(

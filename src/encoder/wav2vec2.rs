@@ -206,6 +206,13 @@ impl<B: Backend> SpeechEncoder<B> {
         }
     }
 
+    /// The encoder with a fresh vector for masked frames, where it has one: for files that hold none.
+    #[must_use]
+    pub fn with_fresh_mask(mut self, init: &mut Init<'_, B>) -> Self {
+        self.mask_embedding = self.mask_embedding.map(|_| init.uniform([self.config.hidden_size], 0.0, 1.0));
+        self
+    }
+
     /// Stops gradients for the convolutions that turn samples into frames.
     #[must_use]
     pub fn freeze_feature_encoder(mut self) -> Self {

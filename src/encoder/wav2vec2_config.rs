@@ -116,9 +116,9 @@ impl Wav2Vec2Config {
     /// # Errors
     /// A value of the wrong type, out of range or not supported.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, EncoderError> {
-        let config: Self =
-            serde_json::from_value(json.clone()).map_err(|source| EncoderError::Json { encoder: ENCODER, source })?;
+        let config: Self = super::read_keys(ENCODER, json)?;
         config.check_supported(json)?;
+        config.check_ranges()?;
         config.check_sizes()?;
         Ok(config)
     }
@@ -178,6 +178,25 @@ impl Wav2Vec2Config {
         for (key, is_supported, found, supported) in checks {
             if !is_supported {
                 return Err(EncoderError::Unsupported { encoder: ENCODER, key, found, supported });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self) -> Result<(), EncoderError> {
+        let dropouts = [
+            ("hidden_dropout", self.hidden_dropout),
+            ("activation_dropout", self.activation_dropout),
+            ("attention_dropout", self.attention_dropout),
+            ("feat_proj_dropout", self.feat_proj_dropout),
+            ("layerdrop", self.layerdrop),
+        ];
+        super::check_below_one(ENCODER, &dropouts)?;
+        super::check_epsilon(ENCODER, self.layer_norm_eps)?;
+        for (key, share) in [("mask_time_prob", self.mask_time_prob), ("mask_feature_prob", self.mask_feature_prob)] {
+            if !(0.0..=1.0).contains(&share) {
+                let problem = format!("{key} = {share} must be from 0 to 1");
+                return Err(EncoderError::Invalid { encoder: ENCODER, problem });
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use crate::{
     config::{Architecture, Fusion as FusionConfig, FusionKind, FusionVectors},
     encoder::{
-        EncoderError, RobertaConfig, Wav2Vec2Config,
+        EncoderError, RobertaConfig, Wav2Vec2Config, check_below_one,
         layer::{Activation, LayerConfig},
     },
     method::{HeadOptions, Method, Sizes},
@@ -130,15 +130,21 @@ impl ModelConfig {
         if self.labels.is_empty() {
             return invalid("labels is empty".into());
         }
+        check_below_one("model", &[("classifier_dropout", self.architecture.classifier_dropout)])?;
         let hidden = self.architecture.hidden_size;
         if let Some(options) = &self.architecture.options {
             let wrong = |misfit: crate::method::Misfit| EncoderError::Invalid {
                 encoder: "model",
                 problem: format!("{}.{} {}", self.method, misfit.option, misfit.problem),
             };
+            let stated = options.to_json();
+            for (key, value) in stated.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("dropout")) {
+                check_below_one("model", &[(key, value.as_f64().unwrap_or_default())])?;
+            }
             return options.check(hidden).map_err(wrong);
         }
         let fusion = &self.architecture.fusion;
+        check_below_one("model", &[("fusion.dropout", fusion.dropout)])?;
         let pieces = fusion.pieces();
         if hidden == 0 || pieces == 0 || !hidden.is_multiple_of(pieces) {
             return invalid(format!("fusion.split_heads = {pieces} must divide hidden_size = {hidden}"));

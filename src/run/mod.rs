@@ -250,6 +250,14 @@ impl RunFolder {
         name.is_some_and(|name| NAMES.contains(&name.as_ref()) || name == MANIFEST || is_of_a_split(&name))
     }
 
+    /// The same where links or dots lead there.
+    #[must_use]
+    pub fn writes_real(&self, path: &Path) -> bool {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        Self::new(&real(&self.path)).writes(&real(parent).join(name))
+    }
+
     /// Whether a process is at work there; also false where the file system has no locks.
     #[must_use]
     pub fn is_busy(&self) -> bool {

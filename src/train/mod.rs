@@ -115,16 +115,23 @@ pub struct Start<'a> {
     pub is_stopped: &'a AtomicBool,
 }
 
-/// Trains to the end, on one device or on several that share each batch.
+/// Trains to the end, on one device or on several that share each batch. `begin` is called once the weights are loaded
+/// and before anything is written.
 ///
 /// # Errors
 /// Weights or a checkpoint that cannot be loaded or written; [`Diverged`]; [`Interrupted`]; an utterance that cannot be
 /// read; a device that gives up.
-pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnMut(&Event)) -> anyhow::Result<Outcome> {
+pub fn train<B: Ops>(
+    start: Start<'_>,
+    devices: &[B::Device],
+    begin: impl FnOnce() -> anyhow::Result<()>,
+    tell: &mut dyn FnMut(&Event),
+) -> anyhow::Result<Outcome> {
     let [first, others @ ..] = devices else { anyhow::bail!("there is no device to train on") };
     if others.is_empty() {
         let (replica, notes) =
             Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
+        begin()?;
         return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
     }
     let meeting = Meeting::new(devices.len());
@@ -139,6 +146,7 @@ pub fn train<B: Ops>(start: Start<'_>, devices: &[B::Device], tell: &mut dyn FnM
         let led = orders.collect::<std::io::Result<Vec<_>>>().map_err(anyhow::Error::from).and_then(|others| {
             let (mut replica, notes) =
                 Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
+            begin()?;
             replica.join(Member::join(0, devices.len(), Arc::clone(&meeting), first)?);
             Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
         });
@@ -538,7 +546,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         replace_folder(target, |folder| -> Result<(), SaveError> {
             checkpoint::save(self.team.replica.model(), &material.checkpoint, folder)?;
             if let Some(tokenizer) = &material.tokenizer {
-                tokenizer.save(folder)?;
+                tokenizer.save(folder, material.checkpoint.max_tokens.unwrap_or(material.model.max_tokens()))?;
             }
             if is_resumable {
                 self.team.replica.optimizer().save(&folder.join(OPTIMIZER))?;

@@ -24,13 +24,13 @@ use crate::{
         text::Tokenizer,
     },
     demo::{self, DemoOptions},
-    encoder::{SpeechEncoder, TextEncoder},
+    encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
     loss::class_weights,
     method::{Method, Reads},
     model::{AnySystem, ModelConfig},
     nn::Init,
     ops::Ops,
-    predict::check_folder,
+    predict::{check_folder, unusable_tokenizer},
     random::mix,
 };
 
@@ -139,6 +139,13 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     if let (EncoderSource::Fresh { .. }, Some(tokenizer)) = (&config.text.source, &tokenizer) {
         fit_to_tokenizer(&mut text_encoder, tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
     }
+    // A value that no encoder can have is told as such, and not as a misfit of what follows from it.
+    if method.encodes_text() {
+        RobertaConfig::from_json(&Value::Object(text_encoder.clone()))?;
+    }
+    if method.encodes_speech() {
+        Wav2Vec2Config::from_json(&Value::Object(speech_encoder.clone()))?;
+    }
     let architecture = initial.as_ref().map(|initial| &initial.architecture);
     let (config, architecture) = config.settle(&text_encoder, &speech_encoder, architecture)?;
     let checkpoint = CheckpointConfig {
@@ -172,7 +179,8 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let train = dataset(train_rows).context("data.train")?;
     let dev = dev_rows.map(dataset).transpose().context("data.dev")?;
     let label_weights = class_weights(config.loss.class_weights, &label_counts(&train, labels.len()));
-    let warnings = warnings(&train, dev.as_deref())?;
+    let mut warnings = warnings(&train, dev.as_deref())?;
+    warnings.extend(unread(&config));
     Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
 }
 
@@ -232,7 +240,14 @@ pub fn check_frames(dataset: &Dataset, model: &ModelConfig) -> Result<(), DataEr
     let lengths = dataset.lengths()?;
     let short = dataset.rows().iter().zip(lengths).filter(|(_, samples)| encoder.frames(*samples) == 0);
     DataError::check(
-        short.map(|(row, samples)| DataError::NoFrame { id: row.id.clone(), line: row.line, samples }).collect(),
+        short
+            .map(|(row, samples)| DataError::NoFrame {
+                id: row.id.clone(),
+                line: row.line,
+                path: row.audio.clone().unwrap_or_default(),
+                samples,
+            })
+            .collect(),
     )
 }
 
@@ -248,6 +263,15 @@ fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {
 fn limits(config: &Config, model: &ModelConfig) -> Limits {
     let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(model.max_tokens());
     Limits { max_seconds: config.data.max_seconds, max_tokens }
+}
+
+/// What a config names beside a checkpoint to start from, which decides.
+fn unread(config: &Config) -> Option<String> {
+    let is_unread = |source: &EncoderSource| matches!(source, EncoderSource::Initial { unread: Some(_), .. });
+    let sources = [("text.checkpoint", &config.text.source), ("speech.checkpoint", &config.speech.source)];
+    let keys: Vec<&str> = sources.into_iter().filter(|(_, source)| is_unread(source)).map(|(key, _)| key).collect();
+    let verb = if keys.len() > 1 { "are" } else { "is" };
+    (!keys.is_empty()).then(|| format!("{} {verb} not read: train.init decides", keys.join(" and ")))
 }
 
 fn warnings(train: &Dataset, dev: Option<&Dataset>) -> anyhow::Result<Vec<String>> {
@@ -295,7 +319,7 @@ fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Option<Tokenizer>
                 locate::encoder("text.checkpoint", folder)?;
             }
             locate::tokenizer(folder)?;
-            Tokenizer::load(folder)?
+            Tokenizer::load(folder).map_err(|problem| unusable_tokenizer(folder, problem)).context("text.tokenizer")?
         }
         TokenizerSource::Train { vocab_size } => {
             let texts: Vec<&str> = train.iter().filter_map(|row| row.text.as_deref()).collect();
@@ -303,7 +327,7 @@ fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Option<Tokenizer>
         }
         TokenizerSource::Initial => {
             let folder = config.train.init.as_deref().unwrap_or(Path::new("."));
-            Tokenizer::load(folder).context("train.init")?
+            Tokenizer::load(folder).map_err(|problem| unusable_tokenizer(folder, problem)).context("train.init")?
         }
         TokenizerSource::Absent => return Ok(None),
     }))
@@ -323,7 +347,7 @@ fn encoder_config(source: &EncoderSource, key: &'static str, initial: Option<&Va
             locate::encoder(key, folder)?;
             with(&read_config(folder)?, overrides)
         }
-        EncoderSource::Initial { overrides } => with(initial.unwrap_or(&Value::Null), overrides),
+        EncoderSource::Initial { overrides, .. } => with(initial.unwrap_or(&Value::Null), overrides),
     })
 }
 
@@ -345,7 +369,9 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
     let seed = config.train.seed;
     let model = if let Some(folder) = &config.train.init {
         let empty = AnySystem::<B>::empty(&material.model, device);
-        // SpecAugment may be switched on or off: its embedding then starts at zero or is left behind.
+        // SpecAugment may be switched on or off: its embedding then starts fresh or is left behind.
+        let mask = &mut Init::fresh(mix(seed, 4), device);
+        let empty = empty.map_encoders(|text| text, |speech| speech.with_fresh_mask(mask));
         let is_optional = |name: &str| name == "speech_encoder.masked_spec_embed";
         checkpoint::load_parameters_but(empty, &folder.join("model.safetensors"), is_optional).context("train.init")?
     } else {
@@ -355,8 +381,13 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
         };
         let ModelConfig { text_encoder, speech_encoder, .. } = &material.model;
         let text = text_encoder.as_ref().map(|text| TextEncoder::new(text, &mut init(&config.text.source, 1)));
-        let speech =
-            speech_encoder.as_ref().map(|speech| SpeechEncoder::new(speech, &mut init(&config.speech.source, 2)));
+        let mask = &mut Init::fresh(mix(seed, 4), device);
+        let speech = speech_encoder.as_ref().map(|speech| {
+            let encoder = SpeechEncoder::new(speech, &mut init(&config.speech.source, 2));
+            // Stays where a file without it is loaded.
+            let is_loaded = !matches!(config.speech.source, EncoderSource::Fresh { .. });
+            if is_loaded { encoder.with_fresh_mask(mask) } else { encoder }
+        });
         let heads = &mut Init::fresh(mix(seed, 3), device);
         let mut model = AnySystem::with_encoders(&material.model, text, speech, heads);
         for (kind, source, key) in [
@@ -367,6 +398,12 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
             if let (EncoderSource::Checkpoint { folder, .. }, true) = (source, config.model.method.has_encoders()) {
                 let report;
                 (model, report) = load_encoder(model, kind, folder).context(key)?;
+                if report.is_mask_fresh {
+                    notes.push(format!(
+                        "{}: it has no masked_spec_embed, which speech.config asks for: it starts fresh",
+                        folder.display()
+                    ));
+                }
                 if !report.unused.is_empty() {
                     notes.push(format!(
                         "{}: {} tensors are no part of the encoder and are not used: {}",

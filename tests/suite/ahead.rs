@@ -51,11 +51,12 @@ fn run(
         read_every,
         is_stopped,
     };
-    train::<Cpu>(start, &[FlexDevice], &mut |event| {
+    let tell = &mut |event: &Event| {
         if let Event::Step { entry, .. } = event {
             tell(entry.step);
         }
-    })
+    };
+    train::<Cpu>(start, &[FlexDevice], || Ok(()), tell)
 }
 
 /// Twelve batches of two in windows of five, five and two: three steps an epoch, saved within it every second step.

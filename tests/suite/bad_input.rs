@@ -76,6 +76,16 @@ fn what_a_config_names_and_is_not_there() {
         fs::write(folder.path().join("init.toml"), config).unwrap();
         clasp(folder.path(), &["train", "--config", "init.toml"]).bad_line(2, &["train.init", init, part]);
     }
+    // Neither is a tokenizer that is damaged.
+    for (file, bytes) in [("tokenizer.json", "{"), ("vocab.json", "{}"), ("merges.txt", "one-token\n")] {
+        let _ = fs::remove_dir_all(folder.path().join("none"));
+        copy_folder(&tiny_run().join("best"), &folder.path().join("none"));
+        if file != "tokenizer.json" {
+            fs::remove_file(folder.path().join("none/tokenizer.json")).unwrap();
+        }
+        fs::write(folder.path().join("none").join(file), bytes).unwrap();
+        loaded(&[]).bad_line(2, &["text.tokenizer", "none", "is damaged", "copy it again"]);
+    }
 }
 
 #[test]
@@ -222,6 +232,81 @@ fn empty_and_very_long_texts_are_no_errors() {
     assert!(rows.iter().all(|row| row["label"].is_string()));
     assert!(said.stderr.contains("1 of 2 utterances have no words"), "{}", said.stderr);
     assert!(said.stderr.contains("1 of 2 utterances had their text cut"), "{}", said.stderr);
+    let words = ["encode", "--checkpoint", checkpoint(), "--manifest", "rows.jsonl", "--output", "vectors"];
+    let said = clasp(folder.path(), &words).good();
+    assert!(said.stderr.contains("1 of 2 utterances have no words"), "{}", said.stderr);
+    assert!(said.stderr.contains("1 of 2 utterances had their text cut"), "{}", said.stderr);
+}
+
+#[test]
+fn audio_without_a_frame_is_named_by_every_command() {
+    let folder = folder();
+    let at = folder.path();
+    let sound = tone(399);
+    fs::write(at.join("short.wav"), wav(1, 16, &sound, 798)).unwrap();
+    fs::write(at.join("long.wav"), wav(1, 16, &tone(8000), 16_000)).unwrap();
+    let row = |file: &str| json!({ "id": "bad", "audio": file, "text": "x", "label": "stop_calm" });
+    let mut behind = row("long.wav");
+    behind["start"] = 2.into();
+    let cases =
+        [(row("short.wav"), "short.wav", "399 samples"), (behind, "long.wav", "`start` is 2 s but the audio is only")];
+    for (row, file, part) in cases {
+        manifest(at, &[row]);
+        let words = ["encode", "--checkpoint", checkpoint(), "--manifest", "rows.jsonl", "--output", "vectors"];
+        clasp(at, &words).bad_line(3, &["rows.jsonl: ", "utterance `bad` (line 1)", file, part]);
+        assert!(!at.join("vectors").exists());
+        let dev = format!("data.dev={}", at.join("rows.jsonl").display());
+        let words = ["train", "--config", "tiny.toml", "--set", &dev];
+        clasp(at, &words).bad_line(3, &["data.dev", "utterance `bad` (line 1)", file, part]);
+    }
+}
+
+/// A device is written to, and stays one; what cannot be written there fails the command.
+#[test]
+fn encode_writes_to_what_is_no_plain_file() {
+    let folder = folder();
+    let at = folder.path();
+    let file = audio("test-0001");
+    manifest(at, &[json!({ "id": "a", "audio": file, "text": "x" })]);
+    let encode = |output: &str| {
+        clasp(at, &["encode", "--checkpoint", checkpoint(), "--manifest", "rows.jsonl", "--output", output])
+    };
+    encode("plain").good();
+    let expected = fs::read(at.join("plain")).unwrap();
+    fs::write(at.join("target"), "old").unwrap();
+    std::os::unix::fs::symlink("target", at.join("link")).unwrap();
+    encode("link").good();
+    assert!(at.join("link").is_symlink() && fs::read(at.join("target")).unwrap() == expected);
+    let made = |words: &[&str]| std::process::Command::new("mkfifo").args(words).current_dir(at).status();
+    assert!(made(&["pipe"]).unwrap().success());
+    let pipe = at.join("pipe");
+    let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+    encode("pipe").good();
+    assert!(reader.join().unwrap() == expected && !at.join("pipe").is_file());
+    let device = std::process::Command::new("mknod").args(["full", "c", "1", "7"]).current_dir(at).output();
+    if !device.is_ok_and(|made| made.status.success()) {
+        println!("skipped: devices are for root");
+        return;
+    }
+    encode("full").bad_line(1, &["cannot write full"]);
+    assert!(!at.join("full").is_file() && at.join("full").exists());
+}
+
+#[test]
+fn encode_refuses_outputs_that_are_not_finite() {
+    let folder = folder();
+    let at = folder.path();
+    copy_folder(&tiny_run().join("best"), &at.join("nan"));
+    let path = at.join("nan/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let bias = weights.tensor("classifier.fusion.bias").unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+    bytes[bias..bias + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+    manifest(at, &[json!({ "id": "a", "audio": audio("test-0001"), "text": "x" })]);
+    clasp(at, &["encode", "--checkpoint", "nan", "--manifest", "rows.jsonl", "--output", "vectors"])
+        .bad_line(3, &["rows.jsonl: utterance `a` (line 1): the model's answer is not finite"]);
+    assert!(!at.join("vectors").exists());
 }
 
 #[test]
@@ -260,6 +345,15 @@ fn a_checkpoint_that_cannot_be_used() {
     let config = fs::read_to_string(best.join("config.json")).unwrap();
     fs::write(at.join("half/config.json"), config.replace("\"layers\": 1", "\"layers\": 2")).unwrap();
     predict("half").bad_line(2, &["model.safetensors", "missing", "fusion.layers.1."]);
+    for (from, into, words) in [
+        ("\"classifier_dropout\": 0.1", "\"classifier_dropout\": 5.0", "classifier_dropout = 5"),
+        ("\"temperature\": 0.1", "\"temperature\": 0.0", "loss.temperature = 0"),
+        ("\"layerdrop\": 0.1", "\"layerdrop\": 1.0", "layerdrop = 1"),
+    ] {
+        assert!(config.contains(from), "{config}");
+        fs::write(at.join("half/config.json"), config.replace(from, into)).unwrap();
+        predict("half").bad_line(2, &["half/config.json", words]);
+    }
     fresh();
     fs::write(at.join("half/config.json"), config.replace("clasp-1", "clasp-9")).unwrap();
     predict("half").bad_line(2, &["half/config.json: format is \"clasp-9\""]);

@@ -222,15 +222,45 @@ fn all_that_is_missing_or_misshapen_in_an_encoder_is_listed_and_what_is_more_is_
     }
 }
 
+/// Hugging Face draws it anew, uniformly from 0 to 1, where a file holds none.
 #[test]
-fn a_long_list_shows_the_first_ten_and_the_count() {
+fn masks_that_the_folder_does_not_ask_for_get_a_fresh_vector() {
+    let folder = changed(&published("wav2vec2-group-f16"), |tensors| {
+        tensors.retain(|name, _| !name.ends_with("masked_spec_embed"));
+    });
+    let mut config = read_config(folder.path()).unwrap();
+    let masking = Wav2Vec2Config::from_json(&config).unwrap();
+    assert!(masking.has_mask_embedding());
+    let load = || {
+        let speech_encoder = SpeechEncoder::<Cpu>::new(&masking, &mut Init::empty(&FlexDevice));
+        let speech_encoder = speech_encoder.with_fresh_mask(&mut Init::fresh(1, &FlexDevice));
+        load_encoder(SpeechOnly { speech_encoder }, EncoderKind::Speech, folder.path())
+    };
+    assert_says(&load().unwrap_err(), &["1 missing: masked_spec_embed"]);
+    config["mask_time_prob"] = 0.into();
+    config["mask_feature_prob"] = 0.into();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let (model, report) = load().unwrap();
+    assert!(report.is_mask_fresh && report.unused.is_empty());
+    let path = folder.path().join("saved.safetensors");
+    clasp::checkpoint::save_module(&model, &path).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    let mask = reals(&SafeTensors::deserialize(&bytes).unwrap(), "speech_encoder.masked_spec_embed");
+    assert!(mask.iter().all(|value| (0.0..1.0).contains(value)), "{mask:?}");
+    assert!(mask.iter().any(|value| *value > 0.5) && mask.iter().any(|value| *value < 0.5), "{mask:?}");
+}
+
+#[test]
+fn a_long_list_is_whole() {
     let folder = changed(&published("roberta-f16"), |tensors| {
         tensors.retain(|name, _| name.starts_with("encoder.layer.0.attention.self."));
         tensors.remove("encoder.layer.0.attention.self.key.bias");
     });
     // The 21 of a layer and the embeddings less 5 that are left and the token types, which may be missing.
     let error = load_text(folder.path()).unwrap_err();
-    assert_says(&error, &["15 missing: embeddings.LayerNorm.bias, ", " and 5 more"]);
+    let last = ["encoder.layer.0.output.LayerNorm.weight", "encoder.layer.0.output.dense.weight"];
+    assert_says(&error, &["15 missing: embeddings.LayerNorm.bias, ", last[0], last[1]]);
+    assert_eq!(error.to_string().matches(", ").count(), 14);
 }
 
 /// The file of another model: none of its names fit, and no token types are made up for it.

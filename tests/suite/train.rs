@@ -547,12 +547,48 @@ fn a_run_starts_from_a_checkpoint_and_frozen_parts_stay() {
         ("model.hidden_size=32", "model.hidden_size"),
         ("text.pooling=mean", "text.pooling"),
         ("text.config.hidden_size=32", "text.config.hidden_size"),
-        ("text.checkpoint=somewhere", "text.checkpoint"),
         ("data.labels=[\"a\", \"b\"]", "data.labels"),
     ] {
         let words = ["train", "--config", "init.toml", "--set", set, "--set", "run.dir=other"];
         clasp(at, &words).bad_line(2, &[key, "train.init"]);
     }
+    // An encoder that the config names as well is not read.
+    let words = ["train", "--config", "init.toml", "--overwrite", "--set", "text.checkpoint=no-such-folder"];
+    let said = clasp(at, &words).good();
+    assert!(said.stderr.contains("note: text.checkpoint is not read: train.init decides"), "{}", said.stderr);
+}
+
+#[test]
+fn a_run_is_replaced_only_by_one_that_can_begin() {
+    let folder = folder();
+    let at = folder.path();
+    copy_folder(tiny_run(), &at.join("run"));
+    let before = tensors(&at.join("run/best"));
+    let train = |words: &[&str]| clasp(at, &[&["train", "--config", "tiny.toml", "--overwrite"], words].concat());
+    fs::write(
+        at.join("init.toml"),
+        format!("[data]\ntrain = \"{}\"\n[run]\ndir = \"run\"\n", tiny_run().join("corpus/train.jsonl").display()),
+    )
+    .unwrap();
+    for init in ["run", "run/best", "../{name}/run/last"] {
+        let name = at.file_name().unwrap().to_string_lossy();
+        let init = format!("train.init={}", init.replace("{name}", &name));
+        clasp(at, &["train", "--config", "init.toml", "--overwrite", "--set", &init])
+            .bad_line(2, &["`train.init`", "is of the run to be replaced", "run.dir"]);
+    }
+    // Weights that do not fit are known before anything is removed.
+    copy_folder(&tiny_run().join("best"), &at.join("damaged"));
+    let weights = fs::read(at.join("damaged/model.safetensors")).unwrap();
+    fs::write(at.join("damaged/model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    let init = |dir| ["train", "--config", "init.toml", "--set", "train.init=damaged", "--set", dir];
+    clasp(at, &[&init("run.dir=run")[..], &["--overwrite"]].concat()).bad_line(2, &["train.init", "damaged"]);
+    train(&["--set", "data.train=no-such.jsonl"]).bad_line(3, &["data.train", "no-such.jsonl"]);
+    assert_eq!(tensors(&at.join("run/best")), before);
+    assert_eq!(json(&at.join("run/manifest.json"))["finished"], true);
+    // And leave nothing behind that would stand in the way once they are mended.
+    clasp(at, &init("run.dir=new")).bad_line(2, &["train.init", "damaged"]);
+    fs::write(at.join("damaged/model.safetensors"), weights).unwrap();
+    clasp(at, &[&init("run.dir=new")[..], &["--set", "train.epochs=1"]].concat()).good();
 }
 
 #[test]

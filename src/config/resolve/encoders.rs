@@ -12,6 +12,9 @@ use super::super::{
 };
 use super::reader::Resolver;
 
+/// The fewest tokens of a trained tokenizer.
+const SMALLEST_VOCABULARY: usize = 261;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Modality {
     Text,
@@ -138,15 +141,11 @@ impl Resolver<'_> {
             }
             self.check_dropout_flags(key.path, dropout.filter(|_| dropouts.contains(&name)));
         }
-        if has_init && checkpoint.is_some() {
-            let reason = format!("and train.init exclude each other: remove one of them (`--set {checkpoint_key}=`)");
-            self.conflict(checkpoint_key, reason);
-        }
         if is_fresh {
             self.check_fresh(modality, &map);
         }
         match (checkpoint, has_init) {
-            (_, true) => EncoderSource::Initial { overrides: map },
+            (unread, true) => EncoderSource::Initial { overrides: map, unread },
             (Some(folder), false) => EncoderSource::Checkpoint { folder, overrides: map },
             (None, false) => {
                 if !is_stated {
@@ -185,6 +184,9 @@ impl Resolver<'_> {
                     let reason = format!("is {positions}, too few for any text: positions start at pad_token_id + 1");
                     self.conflict("text.config.max_position_embeddings", reason);
                 }
+                for name in ["is_decoder", "add_cross_attention"] {
+                    self.check_off(&format!("text.config.{name}"), map.get(name));
+                }
             }
             Modality::Speech => {
                 let layers = length("conv_dim");
@@ -194,13 +196,15 @@ impl Resolver<'_> {
                         self.conflict(&format!("speech.config.{name}"), reason);
                     }
                 }
-                if map.get("add_adapter").and_then(Json::as_bool) == Some(true) {
-                    self.complain(
-                        "speech.config.add_adapter",
-                        Fault::Unavailable { found: "true".to_owned(), available: "false".to_owned() },
-                    );
-                }
+                self.check_off("speech.config.add_adapter", map.get("add_adapter"));
             }
+        }
+    }
+
+    /// What no encoder here has may only be off.
+    fn check_off(&mut self, key: &str, value: Option<&Json>) {
+        if value.and_then(Json::as_bool) == Some(true) {
+            self.complain(key, Fault::Unavailable { found: "true".to_owned(), available: "false".to_owned() });
         }
     }
 
@@ -215,7 +219,17 @@ impl Resolver<'_> {
                 "is the size of a trained tokenizer: set tokenizer = \"train\", or remove it",
             );
         }
-        let vocab_size = vocab_size.unwrap_or(1000);
+        let rows = self.set("text.config.vocab_size").and_then(Value::as_integer);
+        let rows = rows.and_then(|rows| usize::try_from(rows).ok());
+        let is_trained = wants_training && matches!(source, EncoderSource::Fresh { .. });
+        if is_trained && vocab_size.is_none() && rows.is_some_and(|rows| rows < SMALLEST_VOCABULARY) {
+            let reason = format!(
+                "is too small for a trained tokenizer, which has {SMALLEST_VOCABULARY} tokens at least (256 bytes and 5 \
+                 special ones)"
+            );
+            self.conflict("text.config.vocab_size", reason);
+        }
+        let vocab_size = vocab_size.or(rows.filter(|_| is_trained)).unwrap_or(1000);
         match source {
             EncoderSource::Absent => TokenizerSource::Absent,
             EncoderSource::Initial { .. } => {
@@ -235,8 +249,7 @@ impl Resolver<'_> {
                 TokenizerSource::Folder(folder.unwrap_or_else(|| checkpoint.clone()))
             }
             EncoderSource::Fresh { .. } if wants_training => {
-                let rows = self.set("text.config.vocab_size").and_then(Value::as_integer);
-                let is_other = rows.is_some_and(|rows| usize::try_from(rows) != Ok(vocab_size));
+                let is_other = rows.is_some_and(|rows| rows != vocab_size);
                 if is_other && !self.is_rejected(&["text.vocab_size"]) {
                     let reason =
                         format!("differs from text.vocab_size, {vocab_size}: remove it, it follows the tokenizer");

@@ -207,11 +207,12 @@ fn encoders_are_loaded_or_fresh_or_initial() {
     let overridden = load(LOADED, &["text.config.hidden_dropout_prob=0"]).unwrap();
     let EncoderSource::Checkpoint { overrides, .. } = overridden.text.source else { panic!("loaded") };
     assert_eq!(serde_json::to_string(&overrides).unwrap(), r#"{"hidden_dropout_prob":0.0}"#);
-    one_problem(
-        LOADED,
-        &["train.init=runs/a/best", "speech.checkpoint="],
-        "x.toml:6: `text.checkpoint` and train.init exclude each other: remove one of them (`--set text.checkpoint=`)",
-    );
+    // A checkpoint to start from decides, and what the config names for fresh starts is not read.
+    let both = load(LOADED, &["train.init=runs/a/best", "speech.checkpoint="]).unwrap();
+    let unread = Some("/base/models/roberta".into());
+    assert_eq!(both.text.source, EncoderSource::Initial { overrides: EncoderMap::new(), unread });
+    assert_eq!(both.speech.source, EncoderSource::Initial { overrides: EncoderMap::new(), unread: None });
+    assert_eq!(both.text.tokenizer, TokenizerSource::Initial);
     assert_eq!(
         lines(load(INITIAL, &["text.tokenizer=tok", "text.vocab_size=300", "speech.config.hidden_size=3"])).len(),
         4
@@ -243,12 +244,35 @@ fn tokenizers_fit_their_encoders() {
         ),
         (
             FRESH,
-            &["text.config.vocab_size=300"],
-            "--set text.config.vocab_size=300: `text.config.vocab_size` differs from text.vocab_size, 1000: remove it, it \
+            &["text.config.vocab_size=300", "text.vocab_size=400"],
+            "--set text.config.vocab_size=300: `text.config.vocab_size` differs from text.vocab_size, 400: remove it, it \
              follows the tokenizer",
+        ),
+        (
+            FRESH,
+            &["text.config.vocab_size=260"],
+            "--set text.config.vocab_size=260: `text.config.vocab_size` is too small for a trained tokenizer, which has \
+             261 tokens at least (256 bytes and 5 special ones)",
+        ),
+        (
+            FRESH,
+            &["text.config.is_decoder=true"],
+            "--set text.config.is_decoder=true: `text.config.is_decoder` = true is not available in this \
+             version; available: false",
         ),
     ] {
         one_problem(text, overrides, message);
+    }
+    for (overrides, size) in [
+        (&[][..], 1000),
+        (&["text.config.vocab_size=512"], 512),
+        (&["text.vocab_size=512"], 512),
+        (&["text.config.vocab_size=512", "text.vocab_size=512"], 512),
+    ] {
+        let config = load(FRESH, overrides).unwrap();
+        assert_eq!(config.text.tokenizer, TokenizerSource::Train { vocab_size: size }, "{overrides:?}");
+        let EncoderSource::Fresh { config } = config.text.source else { panic!("fresh") };
+        assert_eq!(config["vocab_size"], size);
     }
 }
 
@@ -510,6 +534,8 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
             | "speech.config.feat_extract_activation"
             | "speech.pooling"
             | "speech.config.add_adapter"
+            | "text.config.is_decoder"
+            | "text.config.add_cross_attention"
             | "text.config.position_embedding_type",
             _,
         ) => None, // Only one value is available.
