@@ -8,9 +8,9 @@ use cubecl::{prelude::*, server::Handle};
 
 use super::{
     contiguous,
-    elementwise::{kept, number},
-    kernels::{cubes_of_elements, cubes_of_rows, planes, row_of_plane, units},
-    product::product,
+    elementwise::kept,
+    kernels::{cubes_of_elements, cubes_of_rows, number, planes, row_of_plane, units},
+    product::{product, transposed},
     room_of,
 };
 use crate::ops::{AttentionShape, Dropout, Lengths, dropout::MaskConstants};
@@ -323,11 +323,4 @@ pub fn backward<R: CubeRuntime>(
         product(transposed(weights), gradient, size.stacked(), dtype),
     ];
     moved(gradients, size, true)
-}
-
-/// The matrices of a stack the other way round; nothing moves.
-fn transposed<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
-    let mut x = x;
-    x.meta.swap(1, 2);
-    x
 }

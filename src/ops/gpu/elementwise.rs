@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 
 use super::{
     contiguous,
-    kernels::{cubes_of_elements, units},
+    kernels::{cubes_of_elements, number, units},
     room_like, writable,
 };
 use crate::ops::{AdamStep, Dropout, adam::AdamFactors, dropout::MaskConstants};
@@ -241,9 +241,4 @@ pub fn adam<R: CubeRuntime>(
         );
     }
     state
-}
-
-/// A number of elements; no tensor of the model has as many as 2^32.
-pub fn number(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }

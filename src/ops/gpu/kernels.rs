@@ -7,11 +7,15 @@ pub const UNITS: u32 = 256;
 /// How often their number can be halved.
 const HALVINGS: u32 = UNITS.ilog2();
 
+/// A number of elements; no tensor of the model has as many as 2^32.
+pub fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// A cube for each of so many pieces of work. What is launched beyond them, because a side of the grid has a limit, finds
 /// its number too large.
 pub fn cubes(count: usize) -> CubeCount {
     const SIDE: usize = 1 << 15;
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     CubeCount::Static(number(count.clamp(1, SIDE)), number(count.div_ceil(SIDE).max(1)), 1)
 }
 

@@ -13,12 +13,13 @@ mod norm;
 mod product;
 mod sums;
 
-use burn::tensor::{DType, IndexingUpdateOp, Int, Shape, Tensor, TensorPrimitive, ops::FloatTensor};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Shape, Tensor, TensorPrimitive};
 use burn_cubecl::{
     BoolElement, CubeBackend, CubeRuntime, kernel::into_contiguous, ops::numeric::full_client, tensor::CubeTensor,
 };
+use cubecl::client::ComputeClient;
 
-use product::product;
+use product::{product, transposed};
 
 use super::{
     AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, Lengths, LinearGradients, NormGradients, Ops,
@@ -34,7 +35,7 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         let ([rows, _], [outputs, _]) = (x.dims(), weight.dims());
-        let (x, weight) = (primitive(x), primitive(weight.transpose()));
+        let (x, weight) = (primitive(x), transposed(primitive(weight)));
         let dtype = x.dtype;
         let y = product(x, weight, [rows, outputs], dtype);
         if let Some(bias) = bias {
@@ -51,13 +52,10 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
     ) -> LinearGradients<Self> {
         let ([rows, inputs], [outputs, _], dtype) = (x.dims(), weight.dims(), x.dtype());
         let gradient = primitive(gradient);
-        let side_by_side = |gradient: &CubeTensor<R>| Tensor::<Self, 2>::from_primitive(float(gradient.clone()));
         LinearGradients {
             x: x_is_needed.then(|| tensor(product(gradient.clone(), primitive(weight), [rows, inputs], dtype))),
-            weight: weight_is_needed.then(|| {
-                let turned = primitive(side_by_side(&gradient).transpose());
-                tensor(product(turned, primitive(x), [outputs, inputs], dtype))
-            }),
+            weight: weight_is_needed
+                .then(|| tensor(product(transposed(gradient.clone()), primitive(x), [outputs, inputs], dtype))),
             bias: bias_is_needed.then(|| tensor(sums::column_sums(gradient))),
         }
     }
@@ -167,9 +165,7 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
     }
 
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
-        let (shape, client) = (Shape::from(shape), R::client(device));
-        let handle = client.empty(shape.num_elements() * DType::F32.size());
-        let mask = CubeTensor::new_contiguous(client, device.clone(), shape, handle, DType::F32);
+        let mask = room_on(R::client(device), device.clone(), shape.into(), DType::F32);
         elementwise::fill_mask(&mask, dropout);
         tensor(mask)
     }
@@ -192,12 +188,6 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
         let [weight, first, second] = elementwise::adam(state, primitive(gradient), step).map(tensor);
         AdamState { weight, first, second }
     }
-}
-
-fn float<R: CubeRuntime, Bool: BoolElement>(
-    primitive: FloatTensor<CubeBackend<R, f32, i32, Bool>>,
-) -> TensorPrimitive<CubeBackend<R, f32, i32, Bool>> {
-    TensorPrimitive::Float(primitive)
 }
 
 fn primitive<R: CubeRuntime, Bool: BoolElement, const D: usize>(
@@ -223,24 +213,26 @@ fn writable<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     if x.can_mut() { x } else { x.copy() }
 }
 
-/// Room for so many numbers of a type, where another tensor is.
+/// Room for so many numbers of a type, one behind the other.
+fn room_on<R: CubeRuntime>(client: ComputeClient<R>, device: R::Device, shape: Shape, dtype: DType) -> CubeTensor<R> {
+    let handle = client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(client, device, shape, handle, dtype)
+}
+
+/// The same where another tensor is.
 fn room_of<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D], dtype: DType) -> CubeTensor<R> {
-    let shape = Shape::from(shape);
-    let handle = other.client.empty(shape.num_elements() * dtype.size());
-    CubeTensor::new_contiguous(other.client.clone(), other.device.clone(), shape, handle, dtype)
+    room_on(other.client.clone(), other.device.clone(), shape.into(), dtype)
 }
 
 fn room<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D]) -> CubeTensor<R> {
     room_of(other, shape, DType::F32)
 }
 
-fn zeros<R: CubeRuntime>(other: &CubeTensor<R>, elements: usize) -> CubeTensor<R> {
-    full_client::<R, f32>(other.client.clone(), [elements].into(), other.device.clone(), 0.0)
-}
-
 /// Room for as many numbers as another tensor has.
 fn room_like<R: CubeRuntime>(other: &CubeTensor<R>) -> CubeTensor<R> {
-    let shape = other.meta.shape().clone();
-    let handle = other.client.empty(shape.num_elements() * DType::F32.size());
-    CubeTensor::new_contiguous(other.client.clone(), other.device.clone(), shape, handle, DType::F32)
+    room_on(other.client.clone(), other.device.clone(), other.meta.shape().clone(), DType::F32)
+}
+
+fn zeros<R: CubeRuntime>(other: &CubeTensor<R>, elements: usize) -> CubeTensor<R> {
+    full_client::<R, f32>(other.client.clone(), [elements].into(), other.device.clone(), 0.0)
 }

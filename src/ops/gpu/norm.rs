@@ -5,8 +5,7 @@ use cubecl::prelude::*;
 
 use super::{
     contiguous,
-    elementwise::number,
-    kernels::{UNITS, cubes, cubes_of_rows, planes, row_of_plane, units},
+    kernels::{UNITS, cubes, cubes_of_rows, number, planes, row_of_plane, units},
     room, room_like,
     sums::{COLUMNS, column_sums, rows_at_once, shares, sum_of_column},
 };

@@ -45,6 +45,13 @@ pub fn product<R: CubeRuntime, const D: usize>(
     room
 }
 
+/// A matrix, or the matrices of a stack, the other way round; nothing moves.
+pub fn transposed<R: CubeRuntime>(mut x: CubeTensor<R>) -> CubeTensor<R> {
+    let rank = x.meta.rank();
+    x.meta.swap(rank - 2, rank - 1);
+    x
+}
+
 type Inputs<R> = (CubeTensor<R>, CubeTensor<R>, CubeTensor<R>);
 
 fn in_single_turns<R: CubeRuntime>(x: CubeTensor<R>, y: CubeTensor<R>, room: CubeTensor<R>) {

@@ -5,8 +5,7 @@ use cubecl::prelude::*;
 
 use super::{
     contiguous,
-    elementwise::number,
-    kernels::{UNITS, cubes, sum_of_cube, units},
+    kernels::{UNITS, cubes, number, sum_of_cube, units},
     room, zeros,
 };
 
