@@ -4,7 +4,7 @@
 use burn::backend::Flex;
 
 use crate::{
-    config::{Device, Devices},
+    choices::{Device, Devices},
     ops::Ops,
 };
 

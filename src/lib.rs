@@ -23,6 +23,9 @@ extern crate self as clasp;
 #[path = "../fuzz/damage.rs"]
 mod damage;
 
+pub mod choices;
+pub mod keys;
+
 pub mod check;
 pub mod cli;
 pub mod compare;

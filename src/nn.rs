@@ -8,7 +8,7 @@ use burn::{
 use rayon::prelude::*;
 
 use crate::{
-    config::Precision,
+    choices::Precision,
     ops::{self, Ops},
     random::{Random, mix},
 };

@@ -12,7 +12,7 @@ use std::{
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::{
-    config::Precision,
+    choices::Precision,
     nn::{Init, Linear},
     ops::Ops,
 };

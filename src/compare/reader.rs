@@ -8,8 +8,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::document::position;
-use crate::config::keys::nearest_word;
 use crate::config::{Fault, Place, Problem};
+use crate::keys::nearest_word;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::problem::{ConfigError, Problem};
-use super::types::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
 use super::{Config, EncoderMap};
-use crate::config::keys::Kind;
+use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
+use crate::keys::Kind;
 use crate::method::{HeadOptions, TextSizes};
 
 /// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Value};
 
-use super::keys;
 use super::problem::{ConfigError, Fault, Place, Problem};
+use super::table;
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +58,7 @@ impl Document {
             return Err(Problem { place: Some(place), key: assignment.to_owned(), fault: Fault::Assignment });
         };
         let parsed = DeValue::parse(typed).ok();
-        let wants_text = keys::find(path).is_some_and(|key| key.kind.is_text());
+        let wants_text = table::find(path).is_some_and(|key| key.kind.is_text());
         match parsed.as_ref().map(Spanned::get_ref) {
             Some(DeValue::Table(table)) => {
                 self.entries.remove(path);

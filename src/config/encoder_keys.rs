@@ -4,7 +4,7 @@
 //! With fresh weights every key may be set. Beside a checkpoint only the adjustable ones may: they change no shape.
 //! Keys that Hugging Face writes and no encoder here reads are accepted, so that a `config.json` can be copied over.
 
-use super::keys::{DROPOUT, Key, Kind, Range};
+use crate::keys::{DROPOUT, Key, Kind, Range};
 
 const GELU: &[&str] = &["gelu"];
 const ABSOLUTE: &[&str] = &["absolute"];

@@ -1,7 +1,7 @@
 //! The config: a TOML file and `--set` flags in, one resolved [`Config`] out.
 //!
 //! The steps, a file each: `builtin` finds the text, `document` reads it and applies the flags, `validate` holds it
-//! against the table in `keys`, `resolve` settles what depends on other keys. Every problem of a config is reported at
+//! against the table in `table`, `resolve` settles what depends on other keys. Every problem of a config is reported at
 //! once. `architecture` settles the sizes that only the encoders know; `render` writes a config back as TOML.
 
 pub mod architecture;
@@ -9,12 +9,11 @@ pub mod builtin;
 pub mod document;
 pub mod encoder_keys;
 pub mod hub;
-pub mod keys;
 pub mod locate;
 pub mod problem;
 pub mod render;
 pub mod resolve;
-pub mod types;
+pub mod table;
 pub mod validate;
 
 use std::path::PathBuf;
@@ -22,12 +21,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use architecture::{Architecture, Fusion};
-pub use problem::{ConfigError, Fault, Place, Problem};
-pub use types::{
+pub use crate::choices::{
     Ablation, ClassWeights, Device, Devices, FeaturePrecision, FusionKind, FusionVectors, KlDirection, Negatives,
     OptimizerKind, Precision, Schedule, Similarity, SpeechPooling, TextPooling,
 };
+pub use architecture::{Architecture, Fusion};
+pub use problem::{ConfigError, Fault, Place, Problem};
 
 pub use crate::method::Method;
 

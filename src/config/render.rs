@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::keys::{self, Preset};
-use super::{Config, DataSource, EncoderMap, EncoderSource, FeaturePrecision, Method, TokenizerSource};
+use super::{Config, DataSource, EncoderMap, EncoderSource, FeaturePrecision, Method, TokenizerSource, table};
+use crate::keys::Preset;
 
 /// The keys of `[loss]` that every method reads.
 pub(super) const COMMON_LOSS: [&str; 2] = ["loss.class_weights", "loss.label_smoothing"];
@@ -20,7 +20,7 @@ impl Config {
         let values = self.values();
         let mut text = String::new();
         let mut section = "";
-        for key in keys::all() {
+        for key in table::all() {
             let Some((_, value)) = values.iter().find(|(path, _)| path == key.path) else { continue };
             if value.is_null() {
                 continue;
@@ -220,7 +220,7 @@ pub fn defaults() -> String {
          # shape (dropouts, layer drop, masks).\n",
     );
     let mut section = "";
-    for key in keys::all() {
+    for key in table::all() {
         let (own, name) = key.split();
         if own != section {
             section = own;
@@ -263,7 +263,7 @@ mod tests {
         let text = defaults();
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.get("train").unwrap().get("epochs").unwrap().as_integer(), Some(25));
-        for key in keys::all() {
+        for key in table::all() {
             assert!(text.contains(key.split().1) && text.contains(key.about), "{}", key.path);
         }
     }

@@ -15,12 +15,12 @@ use super::builtin::Source;
 use super::document::Document;
 use super::problem::{ConfigError, Problem};
 use super::render::COMMON_LOSS;
-use super::types::{Ablation, FusionKind, OptimizerKind, Precision, Schedule};
 use super::validate;
 use super::{
     ClassWeights, Config, DataConfig, DataSource, Device, EncoderMap, EncoderSource, FusionConfig, KlDirection,
     LossConfig, Method, ModelConfig, Negatives, RunConfig, Similarity, TrainConfig, locate,
 };
+use crate::choices::{Ablation, FusionKind, OptimizerKind, Precision, Schedule};
 use reader::Resolver;
 
 /// What the meaning of paths depends on.
@@ -257,7 +257,7 @@ impl Resolver<'_> {
 
     /// Keys of the paper's system alone contradict another method where they are flags.
     fn check_flags_of_clasp(&mut self, prefix: &str, method: Method) {
-        let keys = super::keys::all().map(|key| key.path);
+        let keys = super::table::all().map(|key| key.path);
         for path in keys.filter(|path| path.starts_with(prefix) && !COMMON_LOSS.contains(path)) {
             if self.set(path).is_some() && self.is_flag(path) {
                 self.conflict(path, format!("is an option of clasp, but model.method is {method}: remove one"));

@@ -8,9 +8,10 @@ use toml::Value;
 
 use super::document::Document;
 use super::encoder_keys;
-use super::keys::{self, Key, Kind};
 use super::problem::{Fault, Problem};
-use super::types::Devices;
+use super::table;
+use crate::choices::Devices;
+use crate::keys::{Key, Kind, MOST, nearest_word};
 
 /// What is wrong with a document, and the keys whose values must not be used.
 #[derive(Debug, Default)]
@@ -27,11 +28,11 @@ pub fn validate(document: &Document) -> Findings {
     let mut findings = Findings::default();
     let mut closed: Vec<&str> = Vec::new();
     for (path, place) in &document.sections {
-        if keys::is_section(path) || encoder_keys::is_unused(path) || is_inside(path, &closed) {
+        if table::is_section(path) || encoder_keys::is_unused(path) || is_inside(path, &closed) {
             continue;
         }
         closed.push(path);
-        let fault = keys::find(path).map_or_else(
+        let fault = table::find(path).map_or_else(
             || unknown(path),
             |key| Fault::Value { expected: key.kind.expected(), found: "a table".to_owned() },
         );
@@ -41,9 +42,9 @@ pub fn validate(document: &Document) -> Findings {
         if encoder_keys::is_unused(path) || is_inside(path, &closed) {
             continue;
         }
-        let fault = match keys::find(path) {
+        let fault = match table::find(path) {
             Some(key) => judge(key, &entry.value),
-            None if keys::is_section(path) => {
+            None if table::is_section(path) => {
                 Some(Fault::Value { expected: format!("a table ([{path}])"), found: show(&entry.value) })
             }
             None => Some(unknown(path)),
@@ -70,11 +71,11 @@ fn unknown(path: &str) -> Fault {
     let mut section = path;
     while let Some((parent, _)) = section.rsplit_once('.') {
         section = parent;
-        if keys::is_section(section) {
-            return Fault::Unknown { nearest: keys::nearest(path), valid: keys::valid_in(section) };
+        if table::is_section(section) {
+            return Fault::Unknown { nearest: table::nearest(path), valid: table::valid_in(section) };
         }
     }
-    Fault::Unknown { nearest: keys::nearest(path), valid: keys::valid_in("") }
+    Fault::Unknown { nearest: table::nearest(path), valid: table::valid_in("") }
 }
 
 /// What is wrong with a value, if anything.
@@ -93,7 +94,7 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
         (Kind::Number(range), value) => number(value).is_some_and(|number| range.holds(number)),
         (Kind::Choice(words), Value::String(word)) => {
             if !words.contains(&word.as_str()) {
-                let nearest = keys::nearest_word(word, words);
+                let nearest = nearest_word(word, words);
                 return Some(Fault::Choice { found: show(value), choices: words, nearest });
             }
             true
@@ -102,9 +103,7 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
         (Kind::Labels, Value::Array(labels)) => are_labels(labels),
         (Kind::Integers, Value::Array(numbers)) => {
             !numbers.is_empty()
-                && numbers
-                    .iter()
-                    .all(|number| number.as_integer().is_some_and(|number| (1..=keys::MOST).contains(&number)))
+                && numbers.iter().all(|number| number.as_integer().is_some_and(|number| (1..=MOST).contains(&number)))
         }
         _ => false,
     };

@@ -29,7 +29,7 @@ use burn::tensor::f16;
 use sha2::{Digest as _, Sha256};
 
 use super::hash::hexadecimal;
-use crate::{config::FeaturePrecision, run::replace::FileError};
+use crate::{choices::FeaturePrecision, run::replace::FileError};
 
 /// What an entry begins with; another number for another layout.
 const MAGIC: &[u8; 16] = b"clasp-features 1";

@@ -17,7 +17,7 @@ use super::{
     spec_augment::SpanMask,
 };
 use crate::{
-    config::Precision,
+    choices::Precision,
     data::hash,
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},

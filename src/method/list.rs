@@ -9,8 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes, TextSizes, raw_fusion};
 use crate::{
-    config::{Fusion, keys::Key, types::choices},
+    choices::choices,
+    config::Fusion,
     encoder::layer::LayerConfig,
+    keys::Key,
     nn::Init,
     ops::{Mode, Ops},
 };

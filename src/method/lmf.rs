@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
 use crate::{
-    config::keys::{DROPOUT, Key, Kind},
+    keys::{DROPOUT, Key, Kind},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     nn::{Init, LayerNorm, Linear},
     ops::{self, Mode, Ops},

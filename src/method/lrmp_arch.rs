@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
 use crate::{
-    config::keys::{DROPOUT, Key, Kind},
     encoder::layer::{Activation, LayerConfig},
+    keys::{DROPOUT, Key, Kind},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     model::Inputs,
     nn::{Init, Linear},

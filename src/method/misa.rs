@@ -12,8 +12,8 @@ use super::{
     moments::{central_moment_discrepancy, difference},
 };
 use crate::{
-    config::keys::{DROPOUT, Key, Kind, Range},
     encoder::layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
+    keys::{DROPOUT, Key, Kind, Range},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},

@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{config::keys::Key, encoder::layer::LayerConfig};
+use crate::{encoder::layer::LayerConfig, keys::Key};
 
 /// Which modalities a method reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use burn::{
 
 use super::{Encoded, HeadMethod, Logits, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes};
 use crate::{
-    config::{Fusion as FusionConfig, FusionKind, FusionVectors},
+    choices::{FusionKind, FusionVectors},
+    config::Fusion as FusionConfig,
     encoder::layer::LayerConfig,
     loss::{Contrasted, LossConfig, Targets, cross_entropy, divergence},
     model::{Classifier, Fusion},

@@ -7,7 +7,7 @@ use burn::{
 
 use super::{Adapter, Inputs, ModelConfig, Speech, speech_states, speech_vector, text_vector};
 use crate::{
-    config::TextPooling,
+    choices::TextPooling,
     encoder::{SpeechEncoder, TextEncoder},
     method::{Encoded, Head, HeadOptions, Output, Sequence},
     nn::Init,

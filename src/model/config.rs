@@ -1,7 +1,8 @@
 //! What a model is made of, as a checkpoint's `config.json` states it.
 
 use crate::{
-    config::{Architecture, Fusion as FusionConfig, FusionKind, FusionVectors},
+    choices::{FusionKind, FusionVectors},
+    config::{Architecture, Fusion as FusionConfig},
     encoder::{
         EncoderError, RobertaConfig, Wav2Vec2Config, check_below_one,
         layer::{Activation, LayerConfig},

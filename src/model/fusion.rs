@@ -6,7 +6,8 @@ use burn::{
 };
 
 use crate::{
-    config::{Fusion as FusionConfig, FusionKind},
+    choices::FusionKind,
+    config::Fusion as FusionConfig,
     encoder::layer::{LayerInit, TransformerLayer},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},

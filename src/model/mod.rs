@@ -11,7 +11,7 @@ use burn::{
 };
 
 use crate::{
-    config::TextPooling,
+    choices::TextPooling,
     encoder::{self, SpeechEncoder, TextEncoder},
     nn::{Init, Linear},
     ops::{self, Lengths, Mode, Ops},

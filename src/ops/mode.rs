@@ -1,7 +1,7 @@
 //! How a forward pass is computed.
 
 use super::{Dropout, StepRandom};
-use crate::{config::Precision, random::Random};
+use crate::{choices::Precision, random::Random};
 
 /// Whether a forward pass trains, with which randomness, and in which number format.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@
 use burn::tensor::{FloatDType, Tensor};
 
 use super::{AttentionShape, Dropout, Ops};
-use crate::{config::Precision, profile};
+use crate::{choices::Precision, profile};
 
 /// An operand, from f32.
 fn enter<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {

@@ -3,14 +3,14 @@
 use serde_json::Value as Json;
 use toml::Value;
 
-use super::super::keys::Kind;
 use super::super::problem::Fault;
-use super::super::types::{FeaturePrecision, SpeechPooling, TextPooling};
 use super::super::validate::{self, show};
 use super::super::{
     EncoderMap, EncoderSource, FeatureCacheConfig, Method, SpeechConfig, TextConfig, TokenizerSource, encoder_keys,
 };
 use super::reader::Resolver;
+use crate::choices::{FeaturePrecision, SpeechPooling, TextPooling};
+use crate::keys::Kind;
 
 /// The fewest tokens of a trained tokenizer.
 const SMALLEST_VOCABULARY: usize = 261;

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use toml::Value;
 
 use super::super::document::Document;
-use super::super::keys::{self, Preset};
 use super::super::problem::{Fault, Place, Problem};
-use super::super::{locate, validate};
+use super::super::{locate, table, validate};
 use super::Surroundings;
+use crate::keys::Preset;
 
 /// The state of the resolver.
 pub(super) struct Resolver<'a> {
@@ -37,7 +37,7 @@ impl<'a> Resolver<'a> {
 
     /// The value that is set, else the fixed default of the table.
     pub(super) fn value(&self, path: &str) -> Option<Value> {
-        self.set(path).cloned().or_else(|| match keys::find(path)?.preset {
+        self.set(path).cloned().or_else(|| match table::find(path)?.preset {
             Preset::Value(text) => toml::de::ValueDeserializer::parse(text)
                 .ok()
                 .and_then(|value| serde::Deserialize::deserialize(value).ok()),

@@ -2,10 +2,10 @@
 
 use super::super::FeaturePrecision;
 use super::super::builtin::BUILT_IN;
-use super::super::keys::{Kind, Preset};
 use super::super::{EncoderMap, TokenizerSource};
-use super::super::{keys, parse};
+use super::super::{parse, table};
 use super::*;
+use crate::keys::{Key, Kind, Preset};
 
 const BASE: &str = "/base";
 const LOADED: &str = "[data]\ntrain = 'train.jsonl'\ndev = 'dev.jsonl'\ntest = '/t/test.jsonl'\n\
@@ -350,7 +350,7 @@ fn no_text_panics_and_every_accepted_value_survives_the_round_trip() {
             let _ = load(&config.text[..end], &[]);
         }
     }
-    for key in keys::all() {
+    for key in table::all() {
         for value in
             ["", "0", "-1", "1e400", "9223372036854775807", "[]", "{}", "[[1]]", "nan", "x", "1979-05-27", "\u{0}"]
         {
@@ -485,7 +485,7 @@ fn model_dropout_sets_every_dropout() {
 
 #[test]
 fn defaults_of_the_table_are_valid_and_those_of_the_loss_are_the_same() {
-    let defaults = keys::all().filter_map(|key| match key.preset {
+    let defaults = table::all().filter_map(|key| match key.preset {
         Preset::Value(value) => Some(format!("{} = {value}\n", key.path)),
         Preset::Depends(_) => None,
     });
@@ -501,10 +501,10 @@ fn every_key_is_read_and_changes_the_config() {
     let mut resolver = Resolver::new(&document, &rejected, &surroundings);
     let _ = resolver.config();
     let read = resolver.read.borrow();
-    for key in keys::all() {
+    for key in table::all() {
         assert!(read.contains(key.path), "{} is never read", key.path);
     }
-    for key in keys::all() {
+    for key in table::all() {
         if let Some((text, overrides)) = probe(key) {
             let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
             let (changed, plain) = (load(&text, &overrides).unwrap(), load(&text, &[]).unwrap());
@@ -514,7 +514,7 @@ fn every_key_is_read_and_changes_the_config() {
 }
 
 /// A config and a flag that sets the key to another value than it has; none where there is only one value.
-fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
+fn probe(key: &Key) -> Option<(String, Vec<String>)> {
     let only = |value: &str| Some(vec![format!("{}={value}", key.path)]);
     let with = |other: &str, value: &str| Some(vec![other.to_owned(), format!("{}={value}", key.path)]);
     let demo = "[data.demo]\n[text]\ntokenizer = 'train'\n[text.config]\n[speech.config]\n";
@@ -565,7 +565,7 @@ fn probe(key: &keys::Key) -> Option<(String, Vec<String>)> {
     overrides.map(|overrides| (text, overrides))
 }
 
-impl keys::Key {
+impl Key {
     fn is_default(&self, word: &str) -> bool {
         matches!(self.preset, Preset::Value(value) | Preset::Depends(value) if value.contains(word))
     }

@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use super::{HeadMethod, LrmpArch, LrmpOptions, Sizes, features};
 use crate::{
     checkpoint::parameters,
-    config::Precision,
+    choices::Precision,
     loss::{Targets, cross_entropy},
     model::Inputs,
     nn::Init,

@@ -3,7 +3,7 @@
 use burn::tensor::FloatDType;
 
 use super::*;
-use crate::config::Precision;
+use crate::choices::Precision;
 
 /// Distance of 1 to the next number of bf16.
 const EPSILON: f64 = 1.0 / 128.0;

@@ -1,7 +1,7 @@
 //! The words a config may use where it must choose one of a few, and the name of a device.
 //!
-//! Each choice is an enum whose serde name is the word of the config file, of `config.json` and of the reports. The
-//! loss, model and train modules take these types; the table of keys takes their lists of words.
+//! Each choice is an enum whose serde name is the word of the config file, of `config.json` and of the reports. It lies
+//! beside [`crate::keys`], below every module that takes one; the table of keys takes the lists of words.
 
 use std::fmt;
 use std::str::FromStr;
