@@ -7,6 +7,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Mutex;
 
+use crate::asr_tts::AsrTtsError;
 use crate::checkpoint::CheckpointError;
 use crate::compare::CompareError;
 use crate::config::ConfigError;
@@ -15,10 +16,9 @@ use crate::demo::DemoError;
 use crate::device::DeviceError;
 use crate::encoder::EncoderError;
 use crate::eval::{ReportError, comparison::ComparisonError, predictions::PredictionsError};
+use crate::hub::HubError;
 use crate::memory;
-use crate::models::ModelsError;
 use crate::run::RunError;
-use crate::supply::SupplyError;
 use crate::train::{Diverged, Interrupted};
 
 /// The program did what it was asked to.
@@ -56,7 +56,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(problem) = cause.downcast_ref::<RunError>() {
         return Some(if problem.is_usage() { USAGE } else { FAILED });
     }
-    if let Some(problem) = cause.downcast_ref::<ModelsError>() {
+    if let Some(problem) = cause.downcast_ref::<HubError>() {
         return Some(if problem.is_usage() { USAGE } else { FAILED });
     }
     if let Some(problem) = cause.downcast_ref::<DemoError>() {
@@ -71,11 +71,11 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<ComparisonError>() {
         return Some(DATA);
     }
-    if let Some(problem) = cause.downcast_ref::<SupplyError>() {
+    if let Some(problem) = cause.downcast_ref::<AsrTtsError>() {
         return Some(match problem {
-            SupplyError::Flag { .. } => USAGE,
-            SupplyError::Cache { .. } => FAILED,
-            SupplyError::Utterance { .. } => DATA,
+            AsrTtsError::Flag { .. } => USAGE,
+            AsrTtsError::Cache { .. } => FAILED,
+            AsrTtsError::Utterance { .. } => DATA,
         });
     }
     if let Some(problem) = cause.downcast_ref::<CompareError>() {

@@ -2,7 +2,7 @@
 //! Models" (Zhou, Zeng, Gong, Bhat; Findings of ACL 2024) describes them. The library exists so that tests and benches
 //! reach the parts of the program.
 //!
-//! In the order of the data: `config -> data -> encoder -> model -> loss -> train -> eval -> report`.
+//! In the order of the data: `config -> data -> encoder -> model -> loss -> train -> eval -> terminal`.
 //!
 //! | paper | word in code, files and reports | shape |
 //! |---|---|---|
@@ -45,15 +45,16 @@ pub mod nn;
 pub mod ops;
 pub mod profile;
 
+pub mod asr_tts;
 pub mod checkpoint;
+pub mod hash;
+pub mod hub;
 pub mod inference;
-pub mod models;
-pub mod predict;
-pub mod supply;
+pub mod splits;
 pub mod train;
 
 pub mod eval;
-pub mod report;
 pub mod run;
+pub mod terminal;
 
 pub mod error;

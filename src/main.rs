@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Err(words) => {
             // The backend takes for a length what it has chosen for others, and may not be able to build it.
             let kernel = if words.contains("ompile") {
-                let choices = clasp::supply::user_cache().join("autotune");
+                let choices = clasp::asr_tts::user_cache().join("autotune");
                 format!("; if a kernel was chosen that does not fit, delete {}", choices.display())
             } else {
                 String::new()

@@ -78,7 +78,7 @@ impl Facts {
     /// Counts a manifest.
     pub(super) fn of(name: &str, path: &Path, rows: &[Row], sounds: &Sounds) -> Self {
         let without = |lacks: fn(&Row) -> bool| rows.iter().filter(|row| lacks(row)).count();
-        let texts: Vec<String> = rows.iter().filter_map(crate::data::overlap::plain_text).collect();
+        let texts: Vec<String> = rows.iter().filter_map(crate::splits::overlap::plain_text).collect();
         let different: BTreeSet<&String> = texts.iter().collect();
         #[expect(clippy::cast_precision_loss, reason = "a text has far fewer than 2^53 words")]
         let words = rows

@@ -17,10 +17,11 @@ use serde::Serialize;
 pub use facts::{Bin, Facts, Spread, Without};
 
 use crate::data::manifest::{self, Row};
-use crate::data::overlap::{self, Overlap};
-use crate::data::split::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, SplitFile};
-use crate::data::{DataError, FileProblem, hash};
+use crate::data::{DataError, FileProblem};
+use crate::hash;
 use crate::prepare::folder::{files_in, folders_in, is_manifest, replace};
+use crate::splits::overlap::{self, Overlap};
+use crate::splits::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, SplitFile};
 use sound::Sounds;
 
 /// A label so many times as frequent as another is imbalance.
@@ -345,7 +346,7 @@ fn splits(parts: &[Part], states: &BTreeMap<PathBuf, SplitFile>, findings: &mut 
             .filter(|part| state.utterances.contains_key(&part.stem))
             .map(|part| (part.stem.as_str(), part.rows.as_slice()))
             .collect();
-        let is_unchanged = (are_all && !state.sha256.is_empty()).then(|| split::split_hash(&found) == state.sha256);
+        let is_unchanged = (are_all && !state.sha256.is_empty()).then(|| splits::split_hash(&found) == state.sha256);
         if is_unchanged == Some(false) {
             let text = format!(
                 "{}: the manifests are not the split that split.json states: utterances were added, removed or moved \
@@ -384,7 +385,7 @@ fn shared(
             let part = parts.iter().find(|part| part.folder == *folder && part.stem == *stem);
             part.map_or_else(String::new, |part| part.name.clone())
         };
-        declared.extend(state.shared.iter().map(|declaration| split::Declaration {
+        declared.extend(state.shared.iter().map(|declaration| splits::Declaration {
             splits: declaration.splits.each_ref().map(name),
             ..declaration.clone()
         }));

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::data::manifest::Row;
-use crate::data::split::SplitFile;
 use crate::prepare::reading::difference;
 use crate::prepare::{iemocap, librispeech, slurp};
+use crate::splits::SplitFile;
 
 /// What differs from what is published, a sentence each; nothing for a corpus without published counts.
 pub(super) fn differences(state: &SplitFile, parts: &[(&str, &[Row])]) -> Vec<String> {

@@ -9,8 +9,10 @@ use rayon::prelude::*;
 
 use super::{CheckOptions, Finding, Part, Severity};
 use crate::data::manifest::Row;
-use crate::data::overlap::Piece;
-use crate::data::{AudioProblem, DataError, MIN_SAMPLES, SAMPLE_RATE, audio, content, hash};
+use crate::data::{AudioProblem, DataError, MIN_SAMPLES, SAMPLE_RATE, audio};
+use crate::hash;
+use crate::splits::content;
+use crate::splits::overlap::Piece;
 
 /// A peak below this is silence: 60 dB below full scale.
 const SILENCE: f32 = 1e-3;

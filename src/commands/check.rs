@@ -5,9 +5,10 @@ use clasp::{
     check::{self, CheckOptions, Severity},
     cli::{CheckArguments, LeakKind},
     config::{ConfigError, Problem},
-    data::{DataError, split::Kind},
+    data::DataError,
     error,
-    report::check::{render, sentence},
+    splits::Kind,
+    terminal::check::{render, sentence},
 };
 
 /// Runs `clasp check`.

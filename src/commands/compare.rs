@@ -30,7 +30,7 @@ use clasp::{
     eval::{Problems, comparison::key_of},
     ops::Ops,
     profile::matrix_rate,
-    report::table::Table,
+    terminal::table::Table,
     train::setup,
 };
 

@@ -17,10 +17,10 @@ use clasp::{
     device::{self, Task},
     error,
     eval::report::InputCounts,
+    inference::predictor::{NOT_FINITE, Predictor},
     method::tensors,
     ops::Ops,
-    predict::{NOT_FINITE, Predictor},
-    report::{Event, Progress},
+    terminal::{Event, Progress},
 };
 
 /// Threads that decode ahead.
@@ -54,8 +54,12 @@ impl Task for Work<'_> {
         let mut progress = Progress::stderr(false);
         let mut writer: Option<RowWriter> = None;
         let (mut done, of) = (0, Some(ids.len()));
-        let written =
-            clasp::inference::run::<B, anyhow::Error>(predictor.model(), device, &dataset, pass, |batch, output| {
+        let written = clasp::inference::pass::run::<B, anyhow::Error>(
+            predictor.model(),
+            device,
+            &dataset,
+            pass,
+            |batch, output| {
                 let tensors: Vec<(&str, usize, Vec<f32>)> = tensors(output)
                     .into_iter()
                     .map(|(name, tensor)| {
@@ -81,7 +85,8 @@ impl Task for Work<'_> {
                 done += batch.len();
                 progress.handle(&Event::Count { what: "encoding", done, of });
                 Ok(())
-            });
+            },
+        );
         progress.handle(&Event::Finished);
         written.with_context(named)?;
         if let Some(writer) = writer {

@@ -7,24 +7,25 @@ use serde_json::json;
 
 use super::{BATCHES_AT_ONCE, count, write_output};
 use clasp::{
+    asr_tts::AsrTts,
     cli::{EvalArguments, Split},
     config,
-    data::{DataError, batch::BatchOptions, manifest, proof::Proof},
+    data::{DataError, batch::BatchOptions, manifest},
     device::{self, Chosen, Task},
     error,
     eval::{
         Report, ReportOptions,
         comparison::{Answers, Pairs},
-        predictions::{self, Provenance, Row as Output},
+        predictions::{self, Origin, Row as Output},
         report::InputCounts,
         statistics::RESAMPLES,
     },
+    inference::predictor::{Input, Predictor},
     method::Reads,
     ops::Ops,
-    predict::{Input, Predictor},
-    report::{Event, Progress, comparison, table},
     run::{RunError, RunFolder, provenance::HashedFile},
-    supply::Supply,
+    splits::record::SplitRecord,
+    terminal::{Event, Progress, comparison, table},
     train::setup,
 };
 
@@ -56,7 +57,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         // Another manifest's scores are not the run's, whatever the file is called; nor are those of other weights.
         None => (is_of_the_run && is_of_best).then(|| run.clone()),
     };
-    let supply = Supply::new(&arguments.missing)?;
+    let supply = AsrTts::new(&arguments.missing)?;
     let test_uses = if is_test {
         // Counted before it is looked at, so that a look that fails counts too.
         Some(run.count_test_use()?)
@@ -128,7 +129,7 @@ fn file_stem(path: &Path) -> String {
 }
 
 /// The split of the run; for a manifest that is not in it, what this shares with what the model was trained on.
-fn data_split(run: &RunFolder, path: &Path, name: &str, is_of_the_run: bool) -> anyhow::Result<Option<Proof>> {
+fn data_split(run: &RunFolder, path: &Path, name: &str, is_of_the_run: bool) -> anyhow::Result<Option<SplitRecord>> {
     let manifest = run.load_manifest()?;
     if is_of_the_run {
         let files: Vec<(&str, &Path, &str)> =
@@ -142,7 +143,7 @@ fn data_split(run: &RunFolder, path: &Path, name: &str, is_of_the_run: bool) -> 
     };
     // A manifest that is called train too is another one.
     let name = if name == "train" { "scored" } else { name };
-    Ok(Some(Proof::of(&[("train", train.0, &train.1), (name, path, &rows)])))
+    Ok(Some(SplitRecord::of(&[("train", train.0, &train.1), (name, path, &rows)])))
 }
 
 /// The run that a checkpoint is of, and whether it is its best: the run folder, or the `best` or `last` in it. Another
@@ -218,9 +219,9 @@ pub struct Scoring<'a> {
     /// Padded seconds of audio a batch, at most.
     pub batch_seconds: Option<f64>,
     /// What supplies a missing modality.
-    pub supply: Option<&'a Supply>,
+    pub supply: Option<&'a AsrTts>,
     /// The run's split, where it is of a run.
-    pub data_split: Option<Proof>,
+    pub data_split: Option<SplitRecord>,
     /// Whether progress is shown.
     pub is_quiet: bool,
 }
@@ -261,7 +262,7 @@ impl Task for Work<'_> {
         progress.handle(&Event::Finished);
         let is_partial = |row: &&Output| match row {
             Output::Prediction(prediction) => {
-                [prediction.provenance.text, prediction.provenance.speech].contains(&Provenance::Absent)
+                [prediction.provenance.text, prediction.provenance.speech].contains(&Origin::Absent)
             }
             Output::Failure(_) => false,
         };
@@ -303,7 +304,7 @@ impl Task for Work<'_> {
     }
 }
 
-fn supplied(row: &manifest::Row, supply: Option<&Supply>) -> anyhow::Result<Input> {
+fn supplied(row: &manifest::Row, supply: Option<&AsrTts>) -> anyhow::Result<Input> {
     match supply {
         Some(supply) => Ok(supply.fill(row.clone())?),
         None => Ok(Input::given(row.clone())),

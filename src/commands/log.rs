@@ -6,8 +6,8 @@ use super::write_output;
 use clasp::{
     cli::LogArguments,
     error,
-    report::run_log::render,
     run::{RunFolder, State, log},
+    terminal::run_log::render,
 };
 
 /// Runs `clasp log`.

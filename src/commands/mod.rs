@@ -21,7 +21,7 @@ use clasp::{
     cli::{Cli, Command},
     error::OutputError,
     eval::report::InputCounts,
-    report::{Event, Progress},
+    terminal::{Event, Progress},
 };
 
 /// Utterances that are read, decoded and answered together where a manifest is streamed: this many batches.

@@ -7,13 +7,13 @@ use super::write_output;
 use clasp::cli::{ModelsAction, ModelsArguments, ModelsFetchArguments, ModelsListArguments};
 use clasp::config::hub::{HubName, SHORT_NAMES};
 use clasp::error;
-use clasp::models::{self, Cached, ModelsError, Settings};
-use clasp::report::progress::{Event, Progress};
+use clasp::hub::{self, Cached, HubError, Settings};
+use clasp::terminal::progress::{Event, Progress};
 
 /// Runs `clasp models …`.
 ///
 /// # Errors
-/// [`ModelsError`], or where standard output cannot be written.
+/// [`HubError`], or where standard output cannot be written.
 pub fn run(arguments: &ModelsArguments) -> anyhow::Result<u8> {
     match &arguments.action {
         ModelsAction::Fetch(arguments) => fetch(arguments)?,
@@ -25,7 +25,7 @@ pub fn run(arguments: &ModelsArguments) -> anyhow::Result<u8> {
 fn fetch(arguments: &ModelsFetchArguments) -> anyhow::Result<()> {
     let name = name(arguments)?;
     let mut progress = Progress::stderr(false);
-    let model = models::fetch(&name, &Settings::from_environment()?, &mut progress)?;
+    let model = hub::fetch(&name, &Settings::from_environment()?, &mut progress)?;
     progress.handle(&Event::Message(&format!("{name} is complete; a config names it as \"{name}\"")));
     drop(progress);
     if arguments.json {
@@ -36,7 +36,7 @@ fn fetch(arguments: &ModelsFetchArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn name(arguments: &ModelsFetchArguments) -> Result<HubName, ModelsError> {
+fn name(arguments: &ModelsFetchArguments) -> Result<HubName, HubError> {
     let typed = &arguments.name;
     let parsed = match &arguments.revision {
         Some(revision) if !typed.contains('@') => HubName::parse(typed).and_then(|name| name.at(revision)),
@@ -44,12 +44,12 @@ fn name(arguments: &ModelsFetchArguments) -> Result<HubName, ModelsError> {
         None => HubName::parse(typed),
     };
     let whole = || arguments.revision.as_ref().map_or_else(|| typed.clone(), |revision| format!("{typed}@{revision}"));
-    parsed.ok_or_else(|| ModelsError::Name { name: whole() })
+    parsed.ok_or_else(|| HubError::Name { name: whole() })
 }
 
 fn list(arguments: &ModelsListArguments) -> anyhow::Result<()> {
     let settings = Settings::from_environment()?;
-    let found = models::list(&settings.cache)?;
+    let found = hub::list(&settings.cache)?;
     if arguments.json {
         write_output(&format!("{:#}\n", json!(found)))?;
         return Ok(());

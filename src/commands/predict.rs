@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::{BATCHES_AT_ONCE, count, tell_counts, write_output};
 use clasp::{
+    asr_tts::AsrTts,
     cli::PredictArguments,
     data::{
         DataError, LineProblem,
@@ -21,13 +22,12 @@ use clasp::{
     },
     device::{self, Task},
     error,
-    eval::predictions::{Failure, Prediction, Provenances, Row as Output},
+    eval::predictions::{Failure, Origins, Prediction, Row as Output},
     eval::report::InputCounts,
+    inference::predictor::{Input, Predictor},
     ops::Ops,
-    predict::{Input, Predictor},
-    report::{Event, Progress},
     run::replace::AtomicFile,
-    supply::Supply,
+    terminal::{Event, Progress},
 };
 
 /// The id of an utterance that was given by flags.
@@ -52,7 +52,7 @@ impl Task for Work<'_> {
         // Both ends are opened before the weights are loaded.
         let lines = arguments.manifest.as_deref().map(Lines::open).transpose()?;
         let mut sink = Sink::open(arguments.output.as_deref())?;
-        let supply = Supply::new(&arguments.missing)?;
+        let supply = AsrTts::new(&arguments.missing)?;
         let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
         let batch_size = count(arguments.batch_size);
         let mut session = Session { predictor, supply, batch_size, counts: InputCounts::default(), done: 0, failed: 0 };
@@ -68,7 +68,7 @@ impl Task for Work<'_> {
 
 struct Session<B: Ops> {
     predictor: Predictor<B>,
-    supply: Option<Supply>,
+    supply: Option<AsrTts>,
     batch_size: usize,
     counts: InputCounts,
     done: usize,
@@ -157,7 +157,7 @@ impl<B: Ops> Session<B> {
     }
 }
 
-fn supplied(row: Row, supply: Option<&Supply>) -> Result<Input, Failure> {
+fn supplied(row: Row, supply: Option<&AsrTts>) -> Result<Input, Failure> {
     let id = row.id.clone();
     match supply {
         Some(supply) => supply.fill(row).map_err(|problem| Failure { id: Some(id), error: problem.to_string() }),
@@ -182,7 +182,7 @@ fn sentence(prediction: &Prediction) -> String {
             text.push_str(&classified(name, classification));
         }
     }
-    let Provenances { text: from_text, speech: from_speech } = prediction.provenance;
+    let Origins { text: from_text, speech: from_speech } = prediction.provenance;
     let _ = writeln!(text, "{:<12} text {from_text}, speech {from_speech}", "inputs");
     text
 }

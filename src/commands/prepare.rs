@@ -11,7 +11,7 @@ use clasp::{
         PrepareTableArguments, TableFormat,
     },
     config::{ConfigError, Problem},
-    data::{DataError, split::SplitFile},
+    data::DataError,
     error,
     prepare::{
         audio::AudioOptions,
@@ -24,7 +24,8 @@ use clasp::{
         split::are_shares,
         table::{self, Column, TableOptions},
     },
-    report::table::Table,
+    splits::SplitFile,
+    terminal::table::Table,
 };
 
 /// Utterances that were left out and are listed; more are counted.

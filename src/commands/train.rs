@@ -16,21 +16,18 @@ use super::{eval, write_output};
 use clasp::{
     cli::TrainArguments,
     config::{self, Config, ConfigError, EncoderSource, Precision, Problem, TokenizerSource},
-    data::{
-        features::FeatureStore,
-        manifest,
-        proof::{Proof, Used},
-    },
+    data::{features::FeatureStore, manifest},
     device::{self, SharedTask},
     error,
     eval::Report,
+    inference::predictor::checkpoint_folder,
     ops::Ops,
-    predict::checkpoint_folder,
-    report::{Event, Progress, table},
     run::{
         Decision, Existing, RunError, RunFolder,
-        provenance::{HashedFile, Manifest, Session},
+        provenance::{HashedFile, Provenance, Session},
     },
+    splits::record::{SplitRecord, Used},
+    terminal::{Event, Progress, table},
     train::{
         Outcome, Start,
         setup::{self, Material},
@@ -95,7 +92,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     tell_start(&mut progress, &material, &chosen, &folder, is_resumed);
     split.sentences().iter().for_each(|sentence| progress.handle(&Event::Message(sentence)));
     let session = Session::start(BURN, &device::names(&chosen), rayon::current_num_threads());
-    let mut stored: Option<Manifest> = None;
+    let mut stored: Option<Provenance> = None;
     let begin = || {
         let mut manifest = if is_resumed {
             folder.begin_again(&lock, session)?
@@ -266,7 +263,7 @@ fn tell_start(
 
 /// The split, and what its parts share. The test manifest is read for that alone; where it is not there yet, or is
 /// malformed, only scoring it will need it.
-fn split_of(material: &Material) -> Proof {
+fn split_of(material: &Material) -> SplitRecord {
     let test = material.splits.test.as_deref().and_then(|path| manifest::read(path).ok());
     let rows = |name: &str| match name {
         "train" => Some(material.train.rows()),
@@ -274,7 +271,7 @@ fn split_of(material: &Material) -> Proof {
         _ => test.as_deref(),
     };
     let used: Vec<Used> = material.splits.named().filter_map(|(name, path)| Some((name, path, rows(name)?))).collect();
-    Proof::of(&used)
+    SplitRecord::of(&used)
 }
 
 /// The files that a run depends on, with their SHA-256.
@@ -358,7 +355,7 @@ fn test_at_end(
     material: &Material,
     folder: &RunFolder,
     chosen: device::Chosen,
-    manifest: &mut Manifest,
+    manifest: &mut Provenance,
     is_quiet: bool,
 ) -> anyhow::Result<Option<Report>> {
     let (true, Some(test)) = (material.config.run.test_at_end, &material.splits.test) else { return Ok(None) };

@@ -9,13 +9,14 @@ use serde_json::json;
 use super::{eval, write_output};
 use clasp::{
     cli::VerifyArguments,
-    data::{DataError, manifest, proof::Proof},
+    data::{DataError, manifest},
     device, error,
     eval::{Report, predictions},
     run::{
         RunFolder,
-        provenance::{HashedFile, Manifest, Program},
+        provenance::{HashedFile, Program, Provenance},
     },
+    splits::record::SplitRecord,
 };
 
 /// How far a score may be from the stored one: another machine sums in another order.
@@ -71,7 +72,7 @@ pub fn run(arguments: &VerifyArguments) -> anyhow::Result<u8> {
 }
 
 /// Another program may well give another result, but that is seen in the scores.
-fn program(manifest: &Manifest) -> Finding {
+fn program(manifest: &Provenance) -> Finding {
     let current = Program::current(super::train::BURN);
     let made = manifest.sessions.last().map(|session| &session.program);
     let shown =
@@ -103,7 +104,7 @@ fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-fn split(manifest: &Manifest) -> Option<Finding> {
+fn split(manifest: &Provenance) -> Option<Finding> {
     let stored = manifest.split.as_ref()?;
     let parts: Vec<(&str, &Path, Vec<manifest::Row>)> = ["train", "dev", "test"]
         .into_iter()
@@ -112,7 +113,7 @@ fn split(manifest: &Manifest) -> Option<Finding> {
         .collect();
     let used: Vec<(&str, &Path, &[manifest::Row])> =
         parts.iter().map(|(role, path, rows)| (*role, *path, rows.as_slice())).collect();
-    let found = Proof::of(&used);
+    let found = SplitRecord::of(&used);
     let differs = found.used_sha256 != stored.used_sha256;
     let text = if differs {
         format!(
@@ -129,7 +130,7 @@ fn split(manifest: &Manifest) -> Option<Finding> {
 /// Scores the best checkpoint on the test split again.
 fn test_score(
     folder: &RunFolder,
-    manifest: &Manifest,
+    manifest: &Provenance,
     chosen: device::Chosen,
     batch_size: u32,
 ) -> anyhow::Result<Finding> {

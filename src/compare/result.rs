@@ -18,15 +18,15 @@ use serde_json::Value;
 use super::plan::{Corpus, Plan, PlannedRun, System};
 use super::standing::{folder, scores};
 use crate::config::DataSource;
-use crate::data::overlap::Overlap;
-use crate::data::proof::Proof;
-use crate::data::split::Kind;
 use crate::eval::comparison::{Answers, Comparison, Pairs};
 use crate::eval::metrics::Headline;
 use crate::eval::paired::holm;
 use crate::eval::report::Estimate;
 use crate::eval::statistics::{LEVEL, RESAMPLES};
 use crate::run::log::{self, Entry};
+use crate::splits::Kind;
+use crate::splits::overlap::Overlap;
+use crate::splits::record::SplitRecord;
 
 /// Seed of all resamples.
 const SEED: u64 = 1;
@@ -172,7 +172,7 @@ pub struct RunResult {
 struct Done {
     result: RunResult,
     answers: Answers,
-    split: Option<Proof>,
+    split: Option<SplitRecord>,
     /// Whether dev and test are the same data.
     dev_is_test: bool,
 }
@@ -292,7 +292,7 @@ impl CorpusResult {
             repeats_ids,
             absent: missing.keys().map(|&system| plan.systems[system].name.clone()).collect(),
             takes_last_epoch: plan.runs.iter().any(|run| run.corpus == place && has_no_dev(run)),
-            shared: splits().flat_map(Proof::sentences).collect::<BTreeSet<String>>().into_iter().collect(),
+            shared: splits().flat_map(SplitRecord::sentences).collect::<BTreeSet<String>>().into_iter().collect(),
             cluster: corpus.cluster.clone(),
             clusters: cluster.map(|_| tested.units()),
             lacking_cluster: if cluster.is_some() { lacking_cluster(runs.values().flatten()) } else { 0 },
@@ -307,7 +307,7 @@ fn has_no_dev(run: &PlannedRun) -> bool {
 }
 
 /// Whether the parts that pick the epoch and that are scored share recordings.
-fn shares_recordings(split: &Proof) -> bool {
+fn shares_recordings(split: &SplitRecord) -> bool {
     let are_both =
         |overlap: &Overlap| ["dev", "test"].iter().all(|name| overlap.splits.iter().any(|split| split == name));
     split.shared.iter().any(|overlap| overlap.kind == Kind::Audio && are_both(overlap))

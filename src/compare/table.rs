@@ -10,9 +10,9 @@ use super::result::{Cell, CorpusResult, Results};
 use super::watch::words;
 use crate::eval::metrics::Headline;
 use crate::eval::report::Estimate;
-use crate::report::comparison::{cluster_note, difference_words, p_words, units_words};
-use crate::report::table::Table;
 use crate::run::replace::replace_file;
+use crate::terminal::comparison::{cluster_note, difference_words, p_words, units_words};
+use crate::terminal::table::Table;
 
 /// The files that a comparison writes, without their endings.
 const NAME: &str = "table";

@@ -14,8 +14,8 @@ use super::plan::{Plan, PlannedRun};
 use super::run::Ended;
 use super::standing::{Estimates, Standing, folder, side_by_side};
 use crate::eval::Report;
-use crate::report::{Event, Progress};
 use crate::run::log::Entry;
+use crate::terminal::{Event, Progress};
 
 /// Bytes at the end of a log that surely hold a line.
 const TAIL: u64 = 8192;

@@ -1,6 +1,6 @@
 //! Models of the Hugging Face hub: their names, short ones too, and their folders in the cache.
 //!
-//! Nothing is fetched here; [`crate::models`] does that when it is asked to.
+//! Nothing is fetched here; [`crate::hub`] does that when it is asked to.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};

@@ -6,19 +6,14 @@
 pub mod audio;
 pub mod batch;
 mod container;
-pub mod content;
 pub mod dataset;
 mod decode;
 pub mod features;
-pub mod hash;
 pub mod labels;
 pub mod loader;
 pub mod manifest;
-pub mod overlap;
-pub mod proof;
 pub mod resample;
 mod shield;
-pub mod split;
 pub mod text;
 mod wave;
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::data::hash::{self, hexadecimal};
+use crate::hash::{self, hexadecimal};
 use crate::random::{Random, mix};
 use grammar::{Meaning, draw_sentence};
 use synthesiser::{Register, SAMPLE_RATE_HZ, Speaker, speak};

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     choices::Precision,
-    data::hash,
+    hash,
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
     profile::{self, Part},

@@ -332,10 +332,10 @@ mod tests {
 
     use super::*;
     use crate::eval::paired::McNemarForm;
-    use crate::eval::predictions::{Classification, Failure, Prediction, Probabilities, Provenance, Provenances};
+    use crate::eval::predictions::{Classification, Failure, Origin, Origins, Prediction, Probabilities};
 
     fn row(id: &str, truth: &str, says: &str) -> Row {
-        let given = Provenances { text: Provenance::Given, speech: Provenance::Given };
+        let given = Origins { text: Origin::Given, speech: Origin::Given };
         let probabilities = ["a", "b"].map(|label| (label.to_owned(), 0.5)).to_vec();
         Row::Prediction(Box::new(Prediction {
             id: id.to_owned(),

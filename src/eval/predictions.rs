@@ -106,7 +106,7 @@ impl Classification {
 /// Where a modality's input came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Provenance {
+pub enum Origin {
     /// The user gave it.
     Given,
     /// Text recognised from the speech.
@@ -117,7 +117,7 @@ pub enum Provenance {
     Absent,
 }
 
-impl fmt::Display for Provenance {
+impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str(match self {
             Self::Given => "given",
@@ -130,11 +130,11 @@ impl fmt::Display for Provenance {
 
 /// Where both modalities came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Provenances {
+pub struct Origins {
     /// The text's.
-    pub text: Provenance,
+    pub text: Origin,
     /// The speech's.
-    pub speech: Provenance,
+    pub speech: Origin,
 }
 
 /// The manifest's other keys. One that has the name of a field of the row is kept as `manifest.<key>`.
@@ -175,7 +175,7 @@ pub struct Prediction {
     /// What the speech classifier says alone.
     pub speech_only: Option<Classification>,
     /// Where the inputs came from.
-    pub provenance: Provenances,
+    pub provenance: Origins,
     /// The true label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<String>,
@@ -284,7 +284,7 @@ mod tests {
             fusion: Classification::new(&labels(), &[0.1, 0.9]).unwrap(),
             text_only: Classification::new(&labels(), &[0.5, 0.5]),
             speech_only: None,
-            provenance: Provenances { text: Provenance::Given, speech: Provenance::Absent },
+            provenance: Origins { text: Origin::Given, speech: Origin::Absent },
             truth: Some("sad".into()),
             words: Some(3),
             extra: Extra::from_manifest([

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Problems;
 use super::metrics::{ClassScore, Headline, MetricsError};
-use super::predictions::{Prediction, Provenance, Row};
+use super::predictions::{Origin, Prediction, Row};
 use super::scoring::{Example, System, groups, key_order, length_bin, scored_examples, scores, value_of};
 use super::statistics::{Interval, LEVEL, RESAMPLES};
-use crate::data::proof::Proof;
 use crate::run::replace::{FileError, replace_file};
+use crate::splits::record::SplitRecord;
 
 /// Why there is no report.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,11 +111,11 @@ pub struct Breakdown {
 
 /// How often each provenance occurs among the scored examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProvenanceCounts {
+pub struct OriginCounts {
     /// Of the text.
-    pub text: BTreeMap<Provenance, usize>,
+    pub text: BTreeMap<Origin, usize>,
     /// Of the speech.
-    pub speech: BTreeMap<Provenance, usize>,
+    pub speech: BTreeMap<Origin, usize>,
 }
 
 /// What was done to inputs before they were scored.
@@ -162,7 +162,7 @@ pub struct ReportOptions {
     /// SHA-256 of the scored data, where the caller knows it.
     pub data_sha256: Option<String>,
     /// The split of the run that it belongs to, where the caller knows it.
-    pub data_split: Option<Proof>,
+    pub data_split: Option<SplitRecord>,
     /// How often the run's test split was scored, this time included; none for other data.
     pub test_uses: Option<usize>,
 }
@@ -211,7 +211,7 @@ pub struct Report {
     /// By each key that was asked for.
     pub by: Vec<Breakdown>,
     /// Where the inputs came from.
-    pub provenance: ProvenanceCounts,
+    pub provenance: OriginCounts,
     /// What was done to the inputs.
     pub inputs: InputCounts,
     /// How the intervals were made.
@@ -220,7 +220,7 @@ pub struct Report {
     pub data_sha256: Option<String>,
     /// The split that the scored data are a part of, and what this part shares with the others.
     #[serde(default)]
-    pub data_split: Option<Proof>,
+    pub data_split: Option<SplitRecord>,
     /// How often the run's test split was scored until then, this time included; null for other data.
     #[serde(default)]
     pub test_uses: Option<usize>,
@@ -250,7 +250,7 @@ impl Report {
         let scores = |system| scores(&all, system, options);
         let fusion =
             scores(System::Fusion)?.ok_or(ReportError::Nothing { split: options.split.clone(), failed, unlabelled })?;
-        let mut provenance = ProvenanceCounts::default();
+        let mut provenance = OriginCounts::default();
         for example in &examples {
             *provenance.text.entry(example.prediction.provenance.text).or_default() += 1;
             *provenance.speech.entry(example.prediction.provenance.speech).or_default() += 1;
@@ -344,7 +344,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::eval::predictions::{Classification, Extra, Failure, Probabilities, Provenances};
+    use crate::eval::predictions::{Classification, Extra, Failure, Origins, Probabilities};
 
     fn labels() -> Vec<String> {
         ["a", "b"].map(String::from).to_vec()
@@ -360,9 +360,9 @@ mod tests {
             fusion: says(fusion),
             text_only: text.map(says),
             speech_only: None,
-            provenance: Provenances {
-                text: if text.is_some() { Provenance::Asr } else { Provenance::Absent },
-                speech: Provenance::Given,
+            provenance: Origins {
+                text: if text.is_some() { Origin::Asr } else { Origin::Absent },
+                speech: Origin::Given,
             },
             truth: (!truth.is_empty()).then(|| truth.to_owned()),
             words,
@@ -413,7 +413,7 @@ mod tests {
         assert_eq!(found(&report.by[0].groups), turns);
         assert_eq!(found(&report.by[1].groups), named(&[("absent", 1), ("asr", 5)]));
         assert_eq!(report.by[1].groups[0].text_only, None);
-        assert_eq!(report.provenance.text, [(Provenance::Asr, 5), (Provenance::Absent, 1)].into());
+        assert_eq!(report.provenance.text, [(Origin::Asr, 5), (Origin::Absent, 1)].into());
         assert_eq!(report.only_prediction(), None);
     }
 

@@ -13,9 +13,10 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::data::manifest::Row;
-use crate::data::overlap::SOURCE;
-use crate::data::split::Skipped;
-use crate::data::{DataError, FileProblem, SAMPLE_RATE, audio, hash};
+use crate::data::{DataError, FileProblem, SAMPLE_RATE, audio};
+use crate::hash;
+use crate::splits::Skipped;
+use crate::splits::overlap::SOURCE;
 
 use super::folder::{files_in, folders_in};
 

@@ -7,12 +7,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::data::DataError;
 use crate::data::manifest::{self, Row};
-use crate::data::split::{
-    Declaration, LEAKS_FILE, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash,
-};
-use crate::data::{DataError, hash};
+use crate::hash;
 use crate::run::replace::replace_file;
+use crate::splits::{Declaration, LEAKS_FILE, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash};
 
 /// More files than this are hashed into one digest.
 const MOST_SOURCES: usize = 20;

@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::data::split::{Declaration, Kind};
+use crate::splits::{Declaration, Kind};
 
 use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};

@@ -68,8 +68,8 @@ pub(super) mod testing {
 
     use crate::data::audio::write_wav;
     use crate::data::manifest::Row;
-    use crate::data::split::Declaration;
     use crate::random::Random;
+    use crate::splits::Declaration;
 
     /// For who wants no news of the progress.
     pub fn silent(_: usize, _: usize) {}

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::data::overlap::plain;
+use crate::splits::overlap::plain;
 
 use super::table::{Column, SPLITS, TableOptions, is_part_name, part_name};
 use super::table_reader::{Record, Table};

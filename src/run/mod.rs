@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::eval::Problems;
-use provenance::{HashedFile, Manifest, ProvenanceError, Session};
+use provenance::{HashedFile, Provenance, ProvenanceError, Session};
 use replace::{FileError, remove, remove_leftovers, replace_file};
 
 const CONFIG: &str = "config.toml";
@@ -274,11 +274,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub fn load_manifest(&self) -> Result<Manifest, RunError> {
+    pub fn load_manifest(&self) -> Result<Provenance, RunError> {
         if !self.is_run() {
             return Err(RunError::NoRun { path: self.path.clone() });
         }
-        Ok(Manifest::load(&self.manifest())?)
+        Ok(Provenance::load(&self.manifest())?)
     }
 
     /// What is in the folder.
@@ -386,9 +386,9 @@ impl RunFolder {
         seed: u64,
         files: Vec<HashedFile>,
         session: Session,
-    ) -> Result<Manifest, RunError> {
+    ) -> Result<Provenance, RunError> {
         // The manifest goes last and comes first: whatever is there at any moment, a manifest says that it is a run.
-        let manifest = Manifest::new(seed, files, session);
+        let manifest = Provenance::new(seed, files, session);
         if self.is_run() {
             self.clear()?;
         }
@@ -402,7 +402,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When the manifest cannot be read or written, or a file not removed.
-    pub fn begin_again(&self, _lock: &Lock, session: Session) -> Result<Manifest, RunError> {
+    pub fn begin_again(&self, _lock: &Lock, session: Session) -> Result<Provenance, RunError> {
         let mut manifest = self.load_manifest()?;
         for name in self.names()?.into_iter().filter(|name| is_of_a_split(name)) {
             let path = self.path.join(name);
@@ -417,7 +417,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When the manifest cannot be written.
-    pub fn finish(&self, _lock: &Lock, manifest: &mut Manifest, result: Value) -> Result<(), RunError> {
+    pub fn finish(&self, _lock: &Lock, manifest: &mut Provenance, result: Value) -> Result<(), RunError> {
         self.take_over_uses(manifest);
         manifest.finished = true;
         manifest.result = Some(result);
@@ -426,7 +426,7 @@ impl RunFolder {
     }
 
     /// Adds the uses of the test split that the stored manifest knows: `eval` may look at it while the run is at work.
-    pub fn take_over_uses(&self, manifest: &mut Manifest) {
+    pub fn take_over_uses(&self, manifest: &mut Provenance) {
         for used in self.load_manifest().map(|stored| stored.test_uses).unwrap_or_default() {
             if !manifest.test_uses.contains(&used) {
                 manifest.test_uses.push(used);
@@ -460,7 +460,7 @@ impl RunFolder {
         // First the mark that the run is finished: a kill while its files are removed must not leave a "finished" run.
         let mut names = self.names()?;
         names.retain(|name| NAMES.contains(&name.as_str()) || is_of_a_split(name));
-        if let Ok(mut manifest) = Manifest::load(&self.manifest())
+        if let Ok(mut manifest) = Provenance::load(&self.manifest())
             && manifest.finished
         {
             manifest.finished = false;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::replace::{FileError, replace_file};
-use crate::data::{hash, proof::Proof};
+use crate::hash;
+use crate::splits::record::SplitRecord;
 
 /// Git state of the sources at build time: the commit, with `-dirty` where files differed from it. None where the
 /// program was built outside a checkout.
@@ -154,7 +155,7 @@ pub struct TestUse {
 
 /// The contents of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct Provenance {
     /// [`FORMAT`].
     pub format: String,
     /// Seed of the run.
@@ -163,7 +164,7 @@ pub struct Manifest {
     pub files: Vec<HashedFile>,
     /// Its split: the hash, how it was made, what the parts share.
     #[serde(default)]
-    pub split: Option<Proof>,
+    pub split: Option<SplitRecord>,
     /// The processes that worked on it, in order.
     pub sessions: Vec<Session>,
     /// Every scoring of the test split; their number is that of the list.
@@ -174,7 +175,7 @@ pub struct Manifest {
     pub result: Option<Value>,
 }
 
-impl Manifest {
+impl Provenance {
     /// The manifest of a run that starts now.
     #[must_use]
     pub fn new(seed: u64, files: Vec<HashedFile>, session: Session) -> Self {
@@ -331,12 +332,12 @@ mod tests {
     fn a_manifest_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
-        let mut manifest = Manifest::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2));
+        let mut manifest = Provenance::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2));
         manifest.count_test_use();
         manifest.end_session();
         manifest.result = Some(json!({"best_epoch": 3}));
         manifest.save(&path).unwrap();
-        assert_eq!(Manifest::load(&path).unwrap(), manifest);
+        assert_eq!(Provenance::load(&path).unwrap(), manifest);
         assert_eq!(manifest.test_uses.len(), 1);
         assert!(manifest.sessions[0].ended.is_some());
         // A process of the tests holds more than a megabyte, and began less than an hour ago.
@@ -356,7 +357,7 @@ mod tests {
             (r#"{"format": "clasp-run-1"}"#, "missing field `seed`"),
         ] {
             fs::write(&path, contents).unwrap();
-            let error = Manifest::load(&path).unwrap_err().to_string();
+            let error = Provenance::load(&path).unwrap_err().to_string();
             assert!(error.contains("manifest.json") && error.contains(expected), "{error}");
         }
     }
@@ -365,13 +366,13 @@ mod tests {
     fn no_bytes_panic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
-        Manifest::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2)).save(&path).unwrap();
+        Provenance::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2)).save(&path).unwrap();
         let good = fs::read(&path).unwrap();
         crate::damage::each(&[good], 2_000, |bytes| {
             fs::write(&path, bytes).unwrap();
-            if let Ok(manifest) = Manifest::load(&path) {
+            if let Ok(manifest) = Provenance::load(&path) {
                 manifest.save(&path).unwrap();
-                assert_eq!(Manifest::load(&path).unwrap(), manifest);
+                assert_eq!(Provenance::load(&path).unwrap(), manifest);
             }
         });
     }

@@ -36,17 +36,17 @@ use crate::{
     device::Chosen,
     error,
     eval::metrics::{Confusion, Headline},
-    inference::{self, Pass, Probabilities},
+    inference::pass::{self, Pass, Probabilities},
     memory::{self, DeviceMemory},
     model::AnySystem,
     ops::Ops,
-    report::Event,
     run::{
         RunFolder,
         log::{Entry, EpochEntry, EpochScores, Log, Position, StepEntry, cut_back},
         replace::{FileError, replace_folder},
         tensorboard::Events,
     },
+    terminal::Event,
 };
 use group::{Meeting, Member};
 use replica::{Replica, StepPlan};
@@ -521,7 +521,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         };
         let (tell, is_stopped) = (&mut *self.tell, self.is_stopped);
         let of = Some(dataset.len());
-        let probabilities = inference::probabilities(&model, self.device, dataset, pass, |done| {
+        let probabilities = pass::probabilities(&model, self.device, dataset, pass, |done| {
             tell(&Event::Count { what: "scoring dev", done, of });
             if is_stopped.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -586,7 +586,7 @@ pub enum SaveError {
 
 /// The label that the fusion gives to all of several utterances.
 fn only_label(probabilities: &[Probabilities]) -> Option<usize> {
-    let mut labels = probabilities.iter().map(|found| inference::largest(&found.fusion));
+    let mut labels = probabilities.iter().map(|found| pass::largest(&found.fusion));
     let first = labels.next()?;
     (probabilities.len() > 1 && labels.all(|label| label == first)).then_some(first)
 }
@@ -597,7 +597,7 @@ fn scores(probabilities: &[Probabilities], truths: &[Option<usize>], labels: usi
         let mut pairs: Vec<(usize, usize)> = Vec::new();
         for (truth, probabilities) in truths.iter().zip(probabilities) {
             let Some(picked) = pick(probabilities) else { return Ok(None) };
-            pairs.extend(truth.map(|truth| (truth, inference::largest(picked))));
+            pairs.extend(truth.map(|truth| (truth, pass::largest(picked))));
         }
         Ok(Some(Confusion::from_pairs(labels, &pairs)?.headline()))
     };

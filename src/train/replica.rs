@@ -25,7 +25,7 @@ use crate::{
         batch::Batch,
         features::{FeatureCache, FeatureStore},
     },
-    inference,
+    inference::pass,
     loss::{Contrasted, Targets},
     memory::{self, Doing},
     method::{MOST_TERMS, Output, Terms},
@@ -181,7 +181,7 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
     /// The cache of what the feature encoder makes of speech in a number format.
     #[must_use]
     pub fn feature_cache(&self, store: &Arc<FeatureStore>, precision: Precision) -> Option<FeatureCache> {
-        inference::feature_cache(store, self.model(), precision, &B::name(&self.device))
+        pass::feature_cache(store, self.model(), precision, &B::name(&self.device))
     }
 
     /// The cache of the features that it trains on.
@@ -304,7 +304,7 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
         let mode =
             random.as_ref().map_or_else(Mode::evaluation, Mode::training).with_precision(self.objective.precision);
         let (model, cache) = (self.model.get(), self.cache.as_ref());
-        let inputs = inference::inputs_with(&part.batch, model, cache, mode.precision(), &self.device);
+        let inputs = pass::inputs_with(&part.batch, model, cache, mode.precision(), &self.device);
         let output = model.outputs(&inputs, mode, &self.device);
         drop(inputs);
         let gathered = if is_gathered { self.gather(Some(&*output), start, size)? } else { None };

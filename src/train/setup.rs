@@ -25,12 +25,12 @@ use crate::{
     },
     demo::{self, DemoOptions},
     encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
+    inference::predictor::{check_folder, unusable_tokenizer},
     loss::class_weights,
     method::{Method, Reads},
     model::{AnySystem, ModelConfig},
     nn::Init,
     ops::Ops,
-    predict::{check_folder, unusable_tokenizer},
     random::mix,
 };
 

@@ -11,8 +11,8 @@ use burn::backend::flex::FlexDevice;
 use clasp::{
     config,
     device::Chosen,
-    report::Event,
     run::RunFolder,
+    terminal::Event,
     train::{
         Diverged, Interrupted, Outcome, Start,
         replica::{Objective, Replica, StepPlan},

@@ -20,7 +20,7 @@ use clasp::{
         features::{FeatureCache, FeatureStore},
     },
     encoder::{SpeechEncoder, Wav2Vec2Config},
-    inference::{self, inputs_with},
+    inference::pass::{self, inputs_with},
     model::Clasp,
     nn::Init,
     ops::{Lengths, Mode},
@@ -43,7 +43,7 @@ fn model(name: &str) -> Clasp<Cpu> {
 
 fn cache(folder: &Path, model: &Clasp<Cpu>, format: FeaturePrecision) -> FeatureCache {
     let store = FeatureStore::open(folder, format, u64::MAX).unwrap();
-    inference::feature_cache(&store, model, Precision::F32, "cpu").unwrap()
+    pass::feature_cache(&store, model, Precision::F32, "cpu").unwrap()
 }
 
 /// The samples of each utterance, without padding.

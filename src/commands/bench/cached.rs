@@ -14,7 +14,7 @@ use clasp::{
         batch::Batch,
         features::{FeatureCache, FeatureStore},
     },
-    inference::{feature_cache, inputs_with},
+    inference::pass::{feature_cache, inputs_with},
     model::Inputs,
     ops::Ops,
 };

@@ -25,7 +25,7 @@ use clasp::{
     device::{self, Chosen, Task},
     encoder::{RobertaConfig, Wav2Vec2Config},
     error,
-    inference::rows,
+    inference::pass::rows,
     loss::{Targets, losses},
     memory::{self, DeviceMemory},
     model::{Clasp, Inputs, ModelConfig},

@@ -15,9 +15,9 @@ use clasp::{
     device,
     encoder::{RobertaConfig, Wav2Vec2Config},
     error,
+    inference::predictor::checkpoint_folder,
     memory::{available, shown},
     method::Reads,
-    predict::checkpoint_folder,
     run::{RunFolder, State, provenance::GIT},
 };
 

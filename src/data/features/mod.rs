@@ -28,7 +28,7 @@ use std::{
 use burn::tensor::f16;
 use sha2::{Digest as _, Sha256};
 
-use super::hash::hexadecimal;
+use crate::hash::hexadecimal;
 use crate::{choices::FeaturePrecision, run::replace::FileError};
 
 /// What an entry begins with; another number for another layout.

@@ -19,7 +19,7 @@ use super::folder::{Corpus, Fold};
 use super::reading;
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::data::split::{Condition, Declaration, Kind};
+use crate::splits::{Condition, Declaration, Kind};
 
 pub use read::read;
 

@@ -19,9 +19,9 @@ use super::reading;
 use super::split::are_shares;
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::data::overlap::plain_text;
-use crate::data::split::{Declaration, Kind};
 use crate::random::{Random, mix};
+use crate::splits::overlap::plain_text;
+use crate::splits::{Declaration, Kind};
 
 /// Rows of `MAGPIE_unfiltered` by label code, as published: idiomatic, literal, other, unclear.
 pub const PUBLISHED: [(&str, usize); 4] = [("i", 40_011), ("l", 16_168), ("o", 436), ("?", 7)];

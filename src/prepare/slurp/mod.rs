@@ -17,7 +17,7 @@ use super::folder::{Corpus, Fold};
 use super::reading;
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::data::split::{Declaration, Kind};
+use crate::splits::{Declaration, Kind};
 
 /// The labels of `devel.jsonl` and `test.jsonl`; also the intents of MASSIVE, which translates SLURP.
 pub const LABELS: [&str; 60] = [

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, json};
 
+use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::data::overlap;
-use crate::data::split::{Declaration, Kind, Skipped};
-use crate::data::{DataError, content};
+use crate::splits::content;
+use crate::splits::overlap;
+use crate::splits::{Declaration, Kind, Skipped};
 
 use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::*;
 use crate::data::manifest;
-use crate::data::split::{SplitFile, split_hash};
 use crate::prepare::folder::{self, Written};
+use crate::splits::{SplitFile, split_hash};
 
 /// Prepares and writes, as the command does.
 fn write(options: &TableOptions, output: &Path) -> Result<Written, DataError> {

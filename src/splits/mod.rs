@@ -4,14 +4,20 @@
 //! A split is who is in which part. Its hash is that of the sorted lines `part TAB id LF`, so that neither the order of
 //! the rows nor anything else in them changes it.
 
+pub mod content;
+pub mod overlap;
+pub mod record;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::manifest::Row;
-use super::{DataError, hash};
+use crate::{
+    data::{DataError, manifest::Row},
+    hash,
+};
 
 /// The name of the file that states a split.
 pub const SPLIT_FILE: &str = "split.json";

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::data::proof::Proof;
 use crate::eval::report::{Breakdown, Estimate, Group, Report};
+use crate::splits::record::SplitRecord;
 
 /// A confusion matrix with more labels than this is left to the report file.
 const MOST_LABELS: usize = 12;
@@ -159,7 +159,7 @@ fn head(report: &Report) -> String {
             "warning: every prediction is `{label}`: the model has not learnt to tell the classes apart"
         );
     }
-    for sentence in report.data_split.iter().flat_map(Proof::sentences) {
+    for sentence in report.data_split.iter().flat_map(SplitRecord::sentences) {
         let _ = writeln!(text, "{sentence}");
     }
     text
@@ -192,7 +192,7 @@ fn counted(count: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::predictions::{Classification, Extra, Prediction, Probabilities, Provenance, Provenances, Row};
+    use crate::eval::predictions::{Classification, Extra, Origin, Origins, Prediction, Probabilities, Row};
     use crate::eval::report::{InputCounts, ReportOptions};
 
     fn report() -> Report {
@@ -206,7 +206,7 @@ mod tests {
                     fusion: says(n % 2),
                     text_only: Some(says(0)),
                     speech_only: Some(says(usize::from(n < 20))),
-                    provenance: Provenances { text: Provenance::Given, speech: Provenance::Given },
+                    provenance: Origins { text: Origin::Given, speech: Origin::Given },
                     truth: Some(labels[n % 2].clone()),
                     words: Some(n % 3),
                     extra: Extra::from_manifest([("speaker".to_owned(), (n % 2).into())]),

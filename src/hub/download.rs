@@ -13,10 +13,10 @@ use hf_hub::api::sync::{ApiError, ApiRepo};
 use indicatif::HumanBytes;
 use serde::Deserialize;
 
-use super::ModelsError;
-use crate::data::hash;
+use super::HubError;
 use crate::error;
-use crate::report::progress::{Event, Progress};
+use crate::hash;
+use crate::terminal::progress::{Event, Progress};
 
 /// A file as the hub lists it.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,9 +65,9 @@ pub(super) struct Download<'a> {
 
 impl Download<'_> {
     /// Brings a file into the snapshot, unless it is there.
-    pub fn run(&self, file: &Remote, progress: &mut Progress) -> Result<(), ModelsError> {
+    pub fn run(&self, file: &Remote, progress: &mut Progress) -> Result<(), HubError> {
         let target = self.snapshot.join(&file.name);
-        let failed = |source| ModelsError::Disk { path: target.clone(), source };
+        let failed = |source| HubError::Disk { path: target.clone(), source };
         if file.fits(&target) {
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl Download<'_> {
     }
 
     /// As many connections as it takes, while each of them brings something.
-    fn transfer(&self, name: &str, progress: &mut Progress) -> Result<(), ModelsError> {
+    fn transfer(&self, name: &str, progress: &mut Progress) -> Result<(), HubError> {
         loop {
             let mut received = 0;
             let progress = &mut *progress;
@@ -105,30 +105,30 @@ impl Download<'_> {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(ApiError::IoError(problem))) if received > 0 && !is_of_the_disk(&problem) => {}
                 Ok(Err(problem)) => return Err(self.explain(name, problem)),
-                Err(words) => return Err(ModelsError::Answer { id: self.id.to_owned(), reason: words }),
+                Err(words) => return Err(HubError::Answer { id: self.id.to_owned(), reason: words }),
             }
         }
     }
 
-    fn explain(&self, name: &str, problem: ApiError) -> ModelsError {
+    fn explain(&self, name: &str, problem: ApiError) -> HubError {
         let (id, file) = (self.id.to_owned(), name.to_owned());
         match problem {
             ApiError::RequestError(problem) => match *problem {
-                ureq::Error::StatusCode(status @ (401 | 403)) => ModelsError::Refused { id, status },
-                problem => ModelsError::BrokenOff { id, file, reason: problem.to_string() },
+                ureq::Error::StatusCode(status @ (401 | 403)) => HubError::Refused { id, status },
+                problem => HubError::BrokenOff { id, file, reason: problem.to_string() },
             },
             ApiError::IoError(source) if is_of_the_disk(&source) => {
-                ModelsError::Disk { path: self.snapshot.join(name), source }
+                HubError::Disk { path: self.snapshot.join(name), source }
             }
-            ApiError::IoError(problem) => ModelsError::BrokenOff { id, file, reason: problem.to_string() },
-            ApiError::LockAcquisition(_) => ModelsError::Busy { id, file },
-            other => ModelsError::Answer { id, reason: format!("{name}: {other}") },
+            ApiError::IoError(problem) => HubError::BrokenOff { id, file, reason: problem.to_string() },
+            ApiError::LockAcquisition(_) => HubError::Busy { id, file },
+            other => HubError::Answer { id, reason: format!("{name}: {other}") },
         }
     }
 
     /// Compares the file with what the hub states, and removes it where it differs.
-    fn check(&self, file: &Remote, target: &Path) -> Result<(), ModelsError> {
-        let failed = |source| ModelsError::Disk { path: target.to_owned(), source };
+    fn check(&self, file: &Remote, target: &Path) -> Result<(), HubError> {
+        let failed = |source| HubError::Disk { path: target.to_owned(), source };
         let found = fs::metadata(target).map_err(failed)?.len();
         let reason = match (file.size, file.sha256()) {
             (Some(size), _) if size != found => format!("{found} bytes instead of {size}"),
@@ -139,7 +139,7 @@ impl Download<'_> {
         };
         let blob = fs::canonicalize(target).map_err(failed)?;
         fs::remove_file(target).and_then(|()| fs::remove_file(blob)).map_err(failed)?;
-        Err(ModelsError::Damaged { id: self.id.to_owned(), file: file.name.clone(), reason })
+        Err(HubError::Damaged { id: self.id.to_owned(), file: file.name.clone(), reason })
     }
 }
 

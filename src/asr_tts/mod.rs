@@ -15,14 +15,14 @@ use std::path::{self, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use problem::{Kind, SupplyError, SupplyProblem, UserCommand};
+pub use problem::{AsrTtsError, CommandProblem, Kind, UserCommand};
 use sha2::{Digest as _, Sha256};
 
 use crate::cli::MissingModality;
 use crate::data::manifest::Row;
 use crate::data::{AudioProblem, DataError, SAMPLE_RATE, audio};
-use crate::eval::predictions::Provenance;
-use crate::predict::Input;
+use crate::eval::predictions::Origin;
+use crate::inference::predictor::Input;
 use crate::run::replace::{FileError, replace_file};
 use problem::MAX_TEXT_BYTES;
 
@@ -37,27 +37,27 @@ const LOCKS: usize = 256;
 
 /// The commands that supply what is missing, and their cache.
 #[derive(Debug)]
-pub struct Supply {
+pub struct AsrTts {
     asr: Option<UserCommand>,
     tts: Option<UserCommand>,
     cache: PathBuf,
     locks: [Mutex<()>; LOCKS],
 }
 
-impl Supply {
+impl AsrTts {
     /// The commands of the flags, with the user's cache ([`user_cache`]). None where no command is given.
     ///
     /// # Errors
-    /// [`SupplyError::Flag`], [`SupplyError::Cache`].
+    /// [`AsrTtsError::Flag`], [`AsrTtsError::Cache`].
     pub fn new(flags: &MissingModality) -> anyhow::Result<Option<Self>> {
         Ok(Self::with_cache(flags, &user_cache())?)
     }
 
-    /// As [`Supply::new`], with another cache.
+    /// As [`AsrTts::new`], with another cache.
     ///
     /// # Errors
-    /// [`SupplyError::Flag`], [`SupplyError::Cache`].
-    pub fn with_cache(flags: &MissingModality, cache: &Path) -> Result<Option<Self>, SupplyError> {
+    /// [`AsrTtsError::Flag`], [`AsrTtsError::Cache`].
+    pub fn with_cache(flags: &MissingModality, cache: &Path) -> Result<Option<Self>, AsrTtsError> {
         let asr = flags.asr.as_deref().map(|line| user_command(Kind::Asr, line)).transpose()?;
         let tts = flags.tts.as_deref().map(|line| user_command(Kind::Tts, line)).transpose()?;
         if asr.is_none() && tts.is_none() {
@@ -68,7 +68,7 @@ impl Supply {
         for command in [&asr, &tts].into_iter().flatten() {
             let folder = cache.join(command.kind.name());
             fs::create_dir_all(&folder)
-                .map_err(|source| SupplyError::Cache { problem: FileError::new("create", &folder, source) })?;
+                .map_err(|source| AsrTtsError::Cache { problem: FileError::new("create", &folder, source) })?;
         }
         Ok(Some(Self { asr, tts, cache, locks: array::from_fn(|_| Mutex::new(())) }))
     }
@@ -77,23 +77,23 @@ impl Supply {
     /// for it; any other row as it is. Any number of threads may call this.
     ///
     /// # Errors
-    /// [`SupplyError::Utterance`]: the row's audio cannot be read, or the command fails or prints something else. The
+    /// [`AsrTtsError::Utterance`]: the row's audio cannot be read, or the command fails or prints something else. The
     /// next row may do.
-    pub fn fill(&self, row: Row) -> Result<Input, SupplyError> {
+    pub fn fill(&self, row: Row) -> Result<Input, AsrTtsError> {
         let mut input = Input::given(row);
         let row = &mut input.row;
         let failed =
-            |problem| SupplyError::Utterance { id: row.id.clone(), line: row.line, problem: Box::new(problem) };
+            |problem| AsrTtsError::Utterance { id: row.id.clone(), line: row.line, problem: Box::new(problem) };
         match (&row.audio, &row.text, &self.asr, &self.tts) {
             (Some(audio), None, Some(command), _) => {
                 row.text = Some(self.recognise(command, audio, row.start, row.end).map_err(failed)?);
-                input.text = Provenance::Asr;
+                input.text = Origin::Asr;
             }
             (None, Some(text), _, Some(command)) => {
                 row.audio = Some(self.speak(command, text).map_err(failed)?);
                 // What was said of a recording that is not there.
                 (row.start, row.end, row.duration) = (None, None, None);
-                input.speech = Provenance::Tts;
+                input.speech = Origin::Tts;
             }
             _ => {}
         }
@@ -107,8 +107,8 @@ impl Supply {
         audio: &Path,
         start: Option<f64>,
         end: Option<f64>,
-    ) -> Result<String, SupplyProblem> {
-        let samples = audio::load(audio, start, end).map_err(SupplyProblem::Audio)?.samples;
+    ) -> Result<String, CommandProblem> {
+        let samples = audio::load(audio, start, end).map_err(CommandProblem::Audio)?.samples;
         let key = Key::new(command, |hasher| samples.iter().for_each(|sample| hasher.update(sample.to_le_bytes())));
         let _guard = self.lock(&key);
         let kept = self.path(&key, command.kind, "txt");
@@ -122,18 +122,18 @@ impl Supply {
             .suffix(".wav")
             .tempfile_in(path::absolute(&folder).unwrap_or_else(|_| folder.clone()))
             .map_err(file_problem("create a file in", &folder))?;
-        audio::write_wav(wav.path(), &samples, SAMPLE_RATE).map_err(SupplyProblem::Audio)?;
+        audio::write_wav(wav.path(), &samples, SAMPLE_RATE).map_err(CommandProblem::Audio)?;
         let mut printed = temporary()?;
         run(command, wav.path().as_os_str(), &printed)?;
         let text = one_line(command, &mut printed)?;
-        replace_file(&kept, text.as_bytes()).map_err(SupplyProblem::File)?;
+        replace_file(&kept, text.as_bytes()).map_err(CommandProblem::File)?;
         Ok(text)
     }
 
     /// An audio file of the cache in which a text is said.
-    fn speak(&self, command: &UserCommand, text: &str) -> Result<PathBuf, SupplyProblem> {
+    fn speak(&self, command: &UserCommand, text: &str) -> Result<PathBuf, CommandProblem> {
         if text.contains('\0') {
-            return Err(SupplyProblem::Nul { command: command.clone() });
+            return Err(CommandProblem::Nul { command: command.clone() });
         }
         let key = Key::new(command, |hasher| hasher.update(text));
         let _guard = self.lock(&key);
@@ -152,7 +152,7 @@ impl Supply {
         run(command, OsStr::new(&argument), wav.as_file())?;
         check_wav(command, wav.path())?;
         wav.as_file().sync_all().map_err(file_problem("write", wav.path()))?;
-        wav.persist(&kept).map_err(|problem| SupplyProblem::File(FileError::new("write", &kept, problem.error)))?;
+        wav.persist(&kept).map_err(|problem| CommandProblem::File(FileError::new("write", &kept, problem.error)))?;
         Ok(kept)
     }
 
@@ -209,8 +209,8 @@ fn cache_folder(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBu
         .unwrap_or_else(|| std::env::temp_dir().join("clasp-cache"))
 }
 
-fn user_command(kind: Kind, line: &str) -> Result<UserCommand, SupplyError> {
-    let refused = |reason| Err(SupplyError::Flag { kind, reason });
+fn user_command(kind: Kind, line: &str) -> Result<UserCommand, AsrTtsError> {
+    let refused = |reason| Err(AsrTtsError::Flag { kind, reason });
     // A line end behind the command would make its input the next command.
     let line = line.trim();
     if line.is_empty() {
@@ -228,10 +228,10 @@ fn user_command(kind: Kind, line: &str) -> Result<UserCommand, SupplyError> {
 }
 
 /// Runs a command with one more argument and nothing on its standard input; what it prints goes to `output`.
-fn run(command: &UserCommand, argument: &OsStr, output: &File) -> Result<(), SupplyProblem> {
+fn run(command: &UserCommand, argument: &OsStr, output: &File) -> Result<(), CommandProblem> {
     // Files and not pipes: a command cannot fill the memory, and one that leaves a server behind is not waited for.
     let mut errors = temporary()?;
-    let not_started = |source| SupplyProblem::NotStarted { command: command.clone(), source };
+    let not_started = |source| CommandProblem::NotStarted { command: command.clone(), source };
     let (output, standard_error) = (output.try_clone(), errors.try_clone());
     let status = Command::new("sh")
         .arg("-c")
@@ -248,17 +248,17 @@ fn run(command: &UserCommand, argument: &OsStr, output: &File) -> Result<(), Sup
         return Ok(());
     }
     let last_words = last_line(&mut errors).unwrap_or_default();
-    Err(SupplyProblem::Failed { command: command.clone(), status, last_words })
+    Err(CommandProblem::Failed { command: command.clone(), status, last_words })
 }
 
 /// A file without a name, which is gone once it is closed.
-fn temporary() -> Result<File, SupplyProblem> {
+fn temporary() -> Result<File, CommandProblem> {
     tempfile::tempfile().map_err(file_problem("create a file in", &std::env::temp_dir()))
 }
 
-fn file_problem(action: &'static str, path: &Path) -> impl Fn(io::Error) -> SupplyProblem {
+fn file_problem(action: &'static str, path: &Path) -> impl Fn(io::Error) -> CommandProblem {
     let path = path.to_owned();
-    move |source| SupplyProblem::File(FileError::new(action, &path, source))
+    move |source| CommandProblem::File(FileError::new(action, &path, source))
 }
 
 /// What is readable and writable for everyone whom the user's umask lets, as any other file.
@@ -277,31 +277,33 @@ fn last_line(file: &mut File) -> io::Result<String> {
 }
 
 /// The one line that a file holds, without space around it; empty for an empty file.
-fn one_line(command: &UserCommand, file: &mut File) -> Result<String, SupplyProblem> {
+fn one_line(command: &UserCommand, file: &mut File) -> Result<String, CommandProblem> {
     let mut bytes = Vec::new();
     file.rewind()
         .and_then(|()| file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes))
         .map_err(file_problem("read", Path::new("the output of a command")))?;
     if bytes.len() as u64 > MAX_TEXT_BYTES {
-        return Err(SupplyProblem::LongText { command: command.clone() });
+        return Err(CommandProblem::LongText { command: command.clone() });
     }
     let text = std::str::from_utf8(&bytes)
-        .map_err(|error| SupplyProblem::NotUtf8 { command: command.clone(), byte: error.valid_up_to() + 1 })?;
+        .map_err(|error| CommandProblem::NotUtf8 { command: command.clone(), byte: error.valid_up_to() + 1 })?;
     let text = text.trim();
     match text.split(['\n', '\r']).filter(|line| !line.trim().is_empty()).count() {
         0 | 1 => Ok(text.to_owned()),
-        lines => Err(SupplyProblem::ManyLines { command: command.clone(), lines }),
+        lines => Err(CommandProblem::ManyLines { command: command.clone(), lines }),
     }
 }
 
 /// Reads the whole file, because one that cannot be used later must not be kept.
-fn check_wav(command: &UserCommand, path: &Path) -> Result<(), SupplyProblem> {
+fn check_wav(command: &UserCommand, path: &Path) -> Result<(), CommandProblem> {
     let command = || command.clone();
     match audio::load(path, None, None) {
         Ok(_) => Ok(()),
-        Err(DataError::Audio { problem: AudioProblem::Empty, .. }) => Err(SupplyProblem::Silent { command: command() }),
-        Err(DataError::Audio { problem, .. }) => Err(SupplyProblem::NoAudio { command: command(), problem }),
-        Err(other) => Err(SupplyProblem::Audio(other)),
+        Err(DataError::Audio { problem: AudioProblem::Empty, .. }) => {
+            Err(CommandProblem::Silent { command: command() })
+        }
+        Err(DataError::Audio { problem, .. }) => Err(CommandProblem::NoAudio { command: command(), problem }),
+        Err(other) => Err(CommandProblem::Audio(other)),
     }
 }
 
@@ -347,16 +349,16 @@ mod tests {
             self.path(name)
         }
 
-        fn supply(&self, asr: Option<&str>, tts: Option<&str>) -> Supply {
+        fn supply(&self, asr: Option<&str>, tts: Option<&str>) -> AsrTts {
             let flags = MissingModality { asr: asr.map(str::to_owned), tts: tts.map(str::to_owned) };
-            Supply::with_cache(&flags, &self.path("cache")).unwrap().unwrap()
+            AsrTts::with_cache(&flags, &self.path("cache")).unwrap().unwrap()
         }
 
-        fn asr(&self, command: &str) -> Supply {
+        fn asr(&self, command: &str) -> AsrTts {
             self.supply(Some(command), None)
         }
 
-        fn tts(&self, command: &str) -> Supply {
+        fn tts(&self, command: &str) -> AsrTts {
             self.supply(None, Some(command))
         }
 
@@ -389,7 +391,7 @@ mod tests {
         Row { id: "b".into(), text: Some(text.to_owned()), line: 4, ..Row::default() }
     }
 
-    fn failure(supply: &Supply, row: Row) -> String {
+    fn failure(supply: &AsrTts, row: Row) -> String {
         let message = supply.fill(row).unwrap_err().to_string();
         assert_eq!(message.lines().count(), 1, "{message}");
         message
@@ -397,7 +399,7 @@ mod tests {
 
     #[test]
     fn without_a_command_there_is_nothing() {
-        assert!(Supply::new(&MissingModality { asr: None, tts: None }).unwrap().is_none());
+        assert!(AsrTts::new(&MissingModality { asr: None, tts: None }).unwrap().is_none());
     }
 
     #[test]
@@ -405,7 +407,7 @@ mod tests {
         let place = Place::new();
         let row = Row { start: Some(0.25), label: Some("sad".into()), ..spoken(&place.wav("a.wav")) };
         let input = place.asr("printf ' so it goes\\r\\n' && :").fill(row.clone()).unwrap();
-        assert_eq!((input.text, input.speech), (Provenance::Asr, Provenance::Given));
+        assert_eq!((input.text, input.speech), (Origin::Asr, Origin::Given));
         assert_eq!(input.row, Row { text: Some("so it goes".into()), ..row });
     }
 
@@ -439,7 +441,7 @@ mod tests {
         let place = Place::new();
         let row = Row { start: Some(1.0), end: Some(2.0), duration: Some(9.0), ..written("so it goes") };
         let input = place.tts(&place.speaker()).fill(row).unwrap();
-        assert_eq!((input.text, input.speech), (Provenance::Given, Provenance::Tts));
+        assert_eq!((input.text, input.speech), (Origin::Given, Origin::Tts));
         let audio = input.row.audio.clone().unwrap();
         assert_eq!(input.row, Row { audio: Some(audio.clone()), ..written("so it goes") });
         assert_eq!(fs::read(&audio).unwrap(), fs::read(place.path("good.wav")).unwrap());
@@ -452,16 +454,16 @@ mod tests {
         let supply = place.supply(Some("exit 1;:"), Some("exit 1;:"));
         let both = Row { text: Some(String::new()), ..spoken(Path::new("missing.wav")) };
         for (row, text, speech) in [
-            (both, Provenance::Given, Provenance::Given),
-            (Row { id: "c".into(), ..Row::default() }, Provenance::Absent, Provenance::Absent),
+            (both, Origin::Given, Origin::Given),
+            (Row { id: "c".into(), ..Row::default() }, Origin::Absent, Origin::Absent),
         ] {
             let input = supply.fill(row.clone()).unwrap();
             assert_eq!((input.row, input.text, input.speech), (row, text, speech));
         }
         let input = place.tts("exit 1;:").fill(spoken(Path::new("missing.wav"))).unwrap();
-        assert_eq!((input.text, input.speech), (Provenance::Absent, Provenance::Given));
+        assert_eq!((input.text, input.speech), (Origin::Absent, Origin::Given));
         let input = place.asr("exit 1;:").fill(written("x")).unwrap();
-        assert_eq!((input.text, input.speech), (Provenance::Given, Provenance::Absent));
+        assert_eq!((input.text, input.speech), (Origin::Given, Origin::Absent));
     }
 
     #[test]
@@ -538,7 +540,7 @@ mod tests {
                 asr: Some(format!("cd '{}' && wc -c <", place.shown(""))),
                 tts: Some(place.speaker()),
             };
-            let supply = Supply::with_cache(&flags, &place.path(&name)).unwrap().unwrap();
+            let supply = AsrTts::with_cache(&flags, &place.path(&name)).unwrap().unwrap();
             assert_eq!(supply.fill(spoken(&audio)).unwrap().row.text.as_deref(), Some("32044"));
             let made = supply.fill(written("yes")).unwrap().row.audio.unwrap();
             assert!(made.starts_with(place.path(&name)) && made.is_file());
@@ -652,7 +654,7 @@ mod tests {
             ("a\0b", "--asr has a NUL"),
         ] {
             let flags = MissingModality { asr: Some(command.into()), tts: None };
-            let message = Supply::with_cache(&flags, &place.path("cache")).unwrap_err().to_string();
+            let message = AsrTts::with_cache(&flags, &place.path("cache")).unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}");
         }
     }
@@ -662,7 +664,7 @@ mod tests {
         let place = Place::new();
         fs::write(place.path("file"), "").unwrap();
         let flags = MissingModality { asr: Some("echo".into()), tts: None };
-        let message = Supply::with_cache(&flags, &place.path("file")).unwrap_err().to_string();
+        let message = AsrTts::with_cache(&flags, &place.path("file")).unwrap_err().to_string();
         assert!(message.contains("cannot create") && message.ends_with("in CLASP_CACHE"), "{message}");
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ModelsError, lacks};
+use super::{HubError, lacks};
 use crate::checkpoint::FORMAT;
 use crate::config::hub::MAIN;
 
@@ -34,8 +34,8 @@ pub struct Cached {
 /// The models of a cache, by name.
 ///
 /// # Errors
-/// [`ModelsError::Disk`]; a cache that is not there has none.
-pub fn list(cache: &Path) -> Result<Vec<Cached>, ModelsError> {
+/// [`HubError::Disk`]; a cache that is not there has none.
+pub fn list(cache: &Path) -> Result<Vec<Cached>, HubError> {
     let mut models = Vec::new();
     for folder in entries(cache)? {
         let file_name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -50,7 +50,7 @@ pub fn list(cache: &Path) -> Result<Vec<Cached>, ModelsError> {
     Ok(models)
 }
 
-fn cached(id: String, revision: &str, folder: PathBuf) -> Result<Cached, ModelsError> {
+fn cached(id: String, revision: &str, folder: PathBuf) -> Result<Cached, HubError> {
     let name = if revision == MAIN { id.clone() } else { format!("{id}@{revision}") };
     let text = fs::read_to_string(folder.join("config.json")).unwrap_or_default();
     let config: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -68,7 +68,7 @@ fn cached(id: String, revision: &str, folder: PathBuf) -> Result<Cached, ModelsE
 }
 
 /// The branches and tags of a model, by commit; `main` wins.
-fn refs(folder: &Path) -> Result<BTreeMap<String, String>, ModelsError> {
+fn refs(folder: &Path) -> Result<BTreeMap<String, String>, HubError> {
     let mut refs = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(inner) = folders.pop() {
@@ -88,8 +88,8 @@ fn refs(folder: &Path) -> Result<BTreeMap<String, String>, ModelsError> {
     Ok(refs)
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, ModelsError> {
-    let failed = |source| ModelsError::Disk { path: folder.to_owned(), source };
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
+    let failed = |source| HubError::Disk { path: folder.to_owned(), source };
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(failed),
         Err(problem) if problem.kind() == ErrorKind::NotFound => Ok(Vec::new()),

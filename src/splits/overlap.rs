@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use unicode_normalization_alignments::UnicodeNormalization as _;
 
-use super::manifest::Row;
-use super::split::{Condition, Declaration, Kind};
+use super::{Condition, Declaration, Kind};
+use crate::data::manifest::Row;
 
 /// Values shown of what is shared.
 const EXAMPLES: usize = 5;

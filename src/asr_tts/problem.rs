@@ -50,7 +50,7 @@ impl fmt::Display for UserCommand {
 /// Why a missing modality cannot be supplied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SupplyError {
+pub enum AsrTtsError {
     /// A flag whose value is no command.
     #[error("--{} {reason}", kind.name())]
     Flag {
@@ -75,14 +75,14 @@ pub enum SupplyError {
         line: usize,
         /// Why.
         #[source]
-        problem: Box<SupplyProblem>,
+        problem: Box<CommandProblem>,
     },
 }
 
 /// Why one utterance gets no text or no speech.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SupplyProblem {
+pub enum CommandProblem {
     /// The utterance's own audio cannot be read.
     #[error("{0}")]
     Audio(#[source] DataError),

@@ -9,6 +9,8 @@ use std::{
 
 use rayon::prelude::*;
 
+use super::pass::{self, Pass, Probabilities, rows};
+
 use crate::{
     checkpoint::{self, Checkpoint, CheckpointConfig, CheckpointError},
     config::locate,
@@ -20,9 +22,8 @@ use crate::{
         manifest::Row,
         text::Tokenizer,
     },
-    eval::predictions::{Classification, Extra, Failure, Prediction, Provenance, Provenances, Row as Output},
+    eval::predictions::{Classification, Extra, Failure, Origin, Origins, Prediction, Row as Output},
     eval::report::InputCounts,
-    inference::{self, Probabilities, rows},
     memory::{self, Doing},
     method::Reads,
     model::{AnySystem, System as _},
@@ -87,16 +88,16 @@ pub struct Input {
     /// The row.
     pub row: Row,
     /// Where the text came from.
-    pub text: Provenance,
+    pub text: Origin,
     /// Where the speech came from.
-    pub speech: Provenance,
+    pub speech: Origin,
 }
 
 impl Input {
     /// A row as the manifest gives it.
     #[must_use]
     pub fn given(row: Row) -> Self {
-        let provenance = |is_there| if is_there { Provenance::Given } else { Provenance::Absent };
+        let provenance = |is_there| if is_there { Origin::Given } else { Origin::Absent };
         let (text, speech) = (provenance(row.text.is_some()), provenance(row.audio.is_some()));
         Self { row, text, speech }
     }
@@ -167,7 +168,7 @@ impl<B: Ops> Predictor<B> {
         self.checkpoint.model_config.method.reads()
     }
 
-    /// A data set of what the method reads, for [`inference::run`].
+    /// A data set of what the method reads, for [`pass::run`].
     ///
     /// # Errors
     /// Rows that lack something, all of them listed.
@@ -180,8 +181,8 @@ impl<B: Ops> Predictor<B> {
 
     /// How to go through a data set.
     #[must_use]
-    pub fn pass(&self, batch_size: usize, workers: usize) -> inference::Pass<'static> {
-        inference::Pass { batch_size, batch_seconds: None, workers, pad_token: self.pad_token(), cache: None }
+    pub fn pass(&self, batch_size: usize, workers: usize) -> Pass<'static> {
+        Pass { batch_size, batch_seconds: None, workers, pad_token: self.pad_token(), cache: None }
     }
 
     fn pad_token(&self) -> u32 {
@@ -288,11 +289,11 @@ impl<B: Ops> Predictor<B> {
         let batch = collate(&examples, self.pad_token());
         drop(examples);
         memory::now(Doing::Scoring, &batch);
-        let inputs = inference::inputs(&batch);
+        let inputs = pass::inputs(&batch);
         let (model, device) = (&self.checkpoint.model, &self.device);
         let reads = self.reads();
         if (has.text, has.speech) == (reads.text(), reads.speech()) {
-            return Some(inference::classified(&*model.outputs(&inputs, Mode::evaluation(), device)));
+            return Some(pass::classified(&*model.outputs(&inputs, Mode::evaluation(), device)));
         }
         // The prediction is then the one classifier's, which is reported beside it too.
         if has.text {
@@ -323,7 +324,7 @@ impl<B: Ops> Predictor<B> {
             fusion: reported,
             text_only,
             speech_only,
-            provenance: Provenances { text: input.text, speech: input.speech },
+            provenance: Origins { text: input.text, speech: input.speech },
             truth: row.label.clone(),
             words: row.text.as_ref().map(|text| text.split_whitespace().count()),
             extra: Extra::from_manifest(carried.chain(row.extra.clone())),

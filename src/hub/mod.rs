@@ -32,8 +32,8 @@ impl Settings {
     /// Those of `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`.
     ///
     /// # Errors
-    /// [`ModelsError::Endpoint`]
-    pub fn from_environment() -> Result<Self, ModelsError> {
+    /// [`HubError::Endpoint`]
+    pub fn from_environment() -> Result<Self, HubError> {
         let variable = |name: &str| {
             let value = std::env::var(name).ok()?.trim().to_owned();
             (!value.is_empty()).then_some(value)
@@ -44,7 +44,7 @@ impl Settings {
             .map(|typed| {
                 let address = typed.trim_end_matches('/').to_owned();
                 let is_address = address.starts_with("http://") || address.starts_with("https://");
-                is_address.then_some(address).ok_or(ModelsError::Endpoint { endpoint: typed })
+                is_address.then_some(address).ok_or(HubError::Endpoint { endpoint: typed })
             })
             .transpose()?;
         Ok(Self { cache: hub::hub_cache(), endpoint, token: variable("HF_TOKEN"), is_offline })
@@ -70,7 +70,7 @@ pub fn lacks(folder: &Path) -> Option<String> {
 
 /// Why a model was not fetched.
 #[derive(Debug, thiserror::Error)]
-pub enum ModelsError {
+pub enum HubError {
     /// A name of another form.
     #[error(
         "{name:?} is no model's name; give a short name (roberta-base, wav2vec2-base) or a hub id \
@@ -188,7 +188,7 @@ pub enum ModelsError {
     },
 }
 
-impl ModelsError {
+impl HubError {
     /// Whether the command line is at fault, not the network or the disk.
     #[must_use]
     pub fn is_usage(&self) -> bool {

@@ -5,15 +5,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::Row;
+use super::content;
 use super::overlap::{self, Overlap, Piece, Standing};
-use super::split::{Declaration, Leaks, SplitFile, split_hash};
-use super::{content, hash};
+use super::{Declaration, Leaks, SplitFile, split_hash};
+use crate::data::manifest::Row;
+use crate::hash;
 
 /// A split and what is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Proof {
+pub struct SplitRecord {
     /// The hash of the split: as `split.json` states it, else of the parts that are used.
     pub sha256: String,
     /// The hash of the parts that are used, which need not be all of the split.
@@ -31,7 +32,7 @@ pub struct Proof {
 /// A part of a run: what it is to it, its manifest and the rows in it.
 pub type Used<'a> = (&'a str, &'a Path, &'a [Row]);
 
-impl Proof {
+impl SplitRecord {
     /// Of the parts that a run uses. Files of as many bytes in different parts are read, to find copies.
     #[must_use]
     pub fn of(used: &[Used]) -> Self {
@@ -140,7 +141,7 @@ fn folders<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<&'a Path> {
 mod tests {
     use super::*;
     use crate::data::manifest;
-    use crate::data::split::{Allowed, Kind};
+    use crate::splits::{Allowed, Kind};
 
     #[test]
     fn what_files_declare_and_allow_is_known_by_the_names_of_the_run() {
@@ -179,7 +180,7 @@ mod tests {
         };
         let leaks = Leaks { format: String::new(), allowed: vec![allow(Kind::Text)] };
         std::fs::write(at("leaks.json"), serde_json::to_string(&leaks).unwrap()).unwrap();
-        let proof = || Proof::of(&[("train", &train_path, &train), ("test", &dev_path, &dev)]);
+        let proof = || SplitRecord::of(&[("train", &train_path, &train), ("test", &dev_path, &dev)]);
         let found = proof();
         let standings: Vec<(Kind, &Standing)> =
             found.shared.iter().map(|overlap| (overlap.kind, &overlap.standing)).collect();

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::hash;
-use super::manifest::Row;
+use crate::data::manifest::Row;
+use crate::hash;
 
 /// What the content of each file is known by: a hash where another file has as many bytes, its path where none has.
 /// `paths` has the part that each belongs to; where `across` is set, only files of different parts are held against

@@ -8,11 +8,11 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::{Deserialize, Serialize};
 
 use super::download::{Download, Remote};
-use super::{ModelsError, Settings, lacks};
+use super::{HubError, Settings, lacks};
 use crate::checkpoint::source;
 use crate::config::hub::{self, HubName};
 use crate::config::locate::{CONFIG, WEIGHTS};
-use crate::report::progress::{Event, Progress};
+use crate::terminal::progress::{Event, Progress};
 
 /// What is fetched beside config and weights, where the repository has it.
 const BESIDE: &[&str] = &[
@@ -52,16 +52,16 @@ pub struct ModelFile {
 /// Brings a model into the cache; what is there and complete is not fetched again.
 ///
 /// # Errors
-/// [`ModelsError`]
-pub fn fetch(name: &HubName, settings: &Settings, progress: &mut Progress) -> Result<Model, ModelsError> {
+/// [`HubError`]
+pub fn fetch(name: &HubName, settings: &Settings, progress: &mut Progress) -> Result<Model, HubError> {
     if settings.is_offline {
-        return complete(name, &settings.cache).map_err(|missing| ModelsError::Offline {
+        return complete(name, &settings.cache).map_err(|missing| HubError::Offline {
             id: name.to_string(),
             cache: settings.cache.clone(),
             missing,
         });
     }
-    let unbuilt = |problem: ApiError| ModelsError::Unreachable { id: name.to_string(), reason: problem.to_string() };
+    let unbuilt = |problem: ApiError| HubError::Unreachable { id: name.to_string(), reason: problem.to_string() };
     let api = api(settings).map_err(unbuilt)?;
     let mut unknown = None;
     for id in name.ids() {
@@ -70,9 +70,9 @@ pub fn fetch(name: &HubName, settings: &Settings, progress: &mut Progress) -> Re
             Err(problem) if problem.is_unknown() => {
                 unknown.get_or_insert(problem);
             }
-            Err(ModelsError::Unreachable { id, reason }) => {
+            Err(HubError::Unreachable { id, reason }) => {
                 let Ok(model) = complete(name, &settings.cache) else {
-                    return Err(ModelsError::Unreachable { id, reason });
+                    return Err(HubError::Unreachable { id, reason });
                 };
                 let text = format!("cannot reach the hub ({reason}); {name} is taken from the cache as it is");
                 progress.handle(&Event::Message(&text));
@@ -81,7 +81,7 @@ pub fn fetch(name: &HubName, settings: &Settings, progress: &mut Progress) -> Re
             other => return other,
         }
     }
-    Err(unknown.unwrap_or_else(|| ModelsError::Name { name: name.to_string() }))
+    Err(unknown.unwrap_or_else(|| HubError::Name { name: name.to_string() }))
 }
 
 /// The model as the cache has it, else what the cache lacks.
@@ -104,10 +104,10 @@ fn complete(name: &HubName, cache: &Path) -> Result<Model, String> {
     Err(missing.unwrap_or_else(|| name.to_string()))
 }
 
-fn model(id: &str, revision: &str, folder: PathBuf, names: Vec<String>) -> Result<Model, ModelsError> {
+fn model(id: &str, revision: &str, folder: PathBuf, names: Vec<String>) -> Result<Model, HubError> {
     let file = |name: String| {
         let path = folder.join(&name);
-        let bytes = std::fs::metadata(&path).map_err(|source| ModelsError::Disk { path, source })?.len();
+        let bytes = std::fs::metadata(&path).map_err(|source| HubError::Disk { path, source })?.len();
         Ok(ModelFile { name, bytes })
     };
     let files = names.into_iter().map(file).collect::<Result<_, _>>()?;
@@ -142,7 +142,7 @@ struct Listing {
 }
 
 impl Hub<'_> {
-    fn fetch(&self, progress: &mut Progress) -> Result<Model, ModelsError> {
+    fn fetch(&self, progress: &mut Progress) -> Result<Model, HubError> {
         let listing = self.listing()?;
         let mut wanted = self.wanted(&listing)?;
         let cache = Cache::new(self.cache.to_owned());
@@ -163,7 +163,7 @@ impl Hub<'_> {
             wanted.extend(shards);
         }
         // The branch leads to the snapshot only now that this is complete; hf-hub has made a ref of the commit's name.
-        let failed = |source| ModelsError::Disk { path: snapshot.clone(), source };
+        let failed = |source| HubError::Disk { path: snapshot.clone(), source };
         if self.revision != listing.sha {
             cache.repo(self.repository(self.revision)).create_ref(&listing.sha).map_err(failed)?;
         }
@@ -180,7 +180,7 @@ impl Hub<'_> {
     }
 
     /// Asks what the repository has.
-    fn listing(&self) -> Result<Listing, ModelsError> {
+    fn listing(&self) -> Result<Listing, HubError> {
         let request = self.api.repo(self.repository(self.revision)).info_request().query("blobs", "true");
         let request = request.config().timeout_connect(Some(PATIENCE)).timeout_recv_response(Some(PATIENCE)).build();
         let listing: Listing = request
@@ -194,27 +194,27 @@ impl Hub<'_> {
         Ok(listing)
     }
 
-    fn explain(&self, problem: ureq::Error) -> ModelsError {
+    fn explain(&self, problem: ureq::Error) -> HubError {
         let id = self.id.to_owned();
         match problem {
-            ureq::Error::StatusCode(404) => ModelsError::NotFound { id, revision: self.revision.to_owned() },
-            ureq::Error::StatusCode(status @ (401 | 403)) => ModelsError::Refused { id, status },
+            ureq::Error::StatusCode(404) => HubError::NotFound { id, revision: self.revision.to_owned() },
+            ureq::Error::StatusCode(status @ (401 | 403)) => HubError::Refused { id, status },
             ureq::Error::StatusCode(status) => self.useless(format!("status {status}")),
             ureq::Error::Json(problem) => self.useless(problem.to_string()),
-            other => ModelsError::Unreachable { id, reason: other.to_string() },
+            other => HubError::Unreachable { id, reason: other.to_string() },
         }
     }
 
-    fn useless(&self, reason: String) -> ModelsError {
-        ModelsError::Answer { id: self.id.to_owned(), reason }
+    fn useless(&self, reason: String) -> HubError {
+        HubError::Answer { id: self.id.to_owned(), reason }
     }
 
-    fn lacks(&self, missing: String) -> ModelsError {
-        ModelsError::Lacks { id: self.id.to_owned(), missing }
+    fn lacks(&self, missing: String) -> HubError {
+        HubError::Lacks { id: self.id.to_owned(), missing }
     }
 
     /// Config, one form of weights, and what the repository has of the rest.
-    fn wanted(&self, listing: &Listing) -> Result<Vec<Remote>, ModelsError> {
+    fn wanted(&self, listing: &Listing) -> Result<Vec<Remote>, HubError> {
         let find = |name: &&str| listing.siblings.iter().find(|file| file.name == *name).cloned();
         match (find(&CONFIG), WEIGHTS.iter().find_map(find)) {
             (Some(config), Some(weights)) => {
@@ -229,7 +229,7 @@ impl Hub<'_> {
     }
 
     /// The shards that an index names.
-    fn shards(&self, index: &Path, listing: &Listing) -> Result<Vec<Remote>, ModelsError> {
+    fn shards(&self, index: &Path, listing: &Listing) -> Result<Vec<Remote>, HubError> {
         let names = source::shards(index).map_err(|problem| self.useless(problem.to_string()))?;
         let find = |name: String| {
             let file = listing.siblings.iter().find(|file| file.name == name).cloned();
