@@ -224,7 +224,7 @@ mod cuda {
         static SETTLED: Once = Once::new();
         // The backend reads its settings when its first device is used, and takes no others then.
         SETTLED.call_once(|| {
-            let cache = crate::asr_tts::user_cache();
+            let cache = crate::files::user_cache();
             let kernels = kernels_of(numbers).map(|name| cache.join("kernels").join(name));
             CubeClRuntimeConfig::set(settings(&cache.join("autotune"), kernels.filter(|folder| has_room(folder))));
         });

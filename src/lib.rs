@@ -58,3 +58,6 @@ pub mod run;
 pub mod terminal;
 
 pub mod error;
+pub mod exit;
+pub mod files;
+pub mod panics;

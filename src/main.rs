@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use clasp::cli::Cli;
-use clasp::{error, memory::allocator::ReportingAllocator};
+use clasp::{error, exit, memory::allocator::ReportingAllocator, panics};
 
 mod commands;
 
@@ -13,32 +13,32 @@ mod commands;
 static ALLOCATOR: ReportingAllocator = ReportingAllocator;
 
 fn main() -> ExitCode {
-    error::install_panic_hook();
+    panics::install_hook();
     // A file that may grow no more is then an error of the write, as a full disk is, and no sudden end.
     // SAFETY: before any other thread is there.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     // clap ends with exit code 2 by itself where a flag is wrong.
-    let result = error::catch(|| commands::run(Cli::parse()));
+    let result = panics::catch(|| commands::run(Cli::parse()));
     // Also where all seems well: a device that had no memory for something goes on without it.
-    if let Some(sentence) = error::take_out_of_memory() {
+    if let Some(sentence) = panics::take_out_of_memory() {
         report(&sentence);
         return ExitCode::from(error::FAILED);
     }
     match result {
         Ok(Ok(code)) => ExitCode::from(code),
         Ok(Err(failure)) => {
-            let code = error::exit_code(&failure);
+            let code = exit::exit_code(&failure);
             if code != error::SUCCESS {
                 let panic =
-                    error::take_panic().map_or_else(String::new, |words| format!(" (a thread stopped: {words})"));
+                    panics::take_panic().map_or_else(String::new, |words| format!(" (a thread stopped: {words})"));
                 report(&format!("{}{panic}", error::sentence(&failure)));
             }
             ExitCode::from(code)
         }
         Err(words) => {
             // The backend takes for a length what it has chosen for others, and may not be able to build it.
-            let kernel = if words.contains("ompile") {
-                let choices = clasp::asr_tts::user_cache().join("autotune");
+            let kernel = if panics::is_of_a_kernel(&words) {
+                let choices = clasp::files::user_cache().join("autotune");
                 format!("; if a kernel was chosen that does not fit, delete {}", choices.display())
             } else {
                 String::new()

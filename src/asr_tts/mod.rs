@@ -7,10 +7,9 @@
 mod problem;
 
 use std::array;
-use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _};
 use std::path::{self, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,12 +17,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use problem::{AsrTtsError, CommandProblem, Kind, UserCommand};
 use sha2::{Digest as _, Sha256};
 
-use crate::cli::MissingModality;
 use crate::data::manifest::Row;
 use crate::data::{AudioProblem, DataError, SAMPLE_RATE, audio};
 use crate::eval::predictions::Origin;
+use crate::files::{AtomicFile, FileError, replace_file, tail};
+use crate::hash::hexadecimal;
 use crate::inference::predictor::Input;
-use crate::run::replace::{FileError, replace_file};
 use problem::MAX_TEXT_BYTES;
 
 /// How many bytes from the end of a command's standard error are looked at for its last line.
@@ -45,21 +44,13 @@ pub struct AsrTts {
 }
 
 impl AsrTts {
-    /// The commands of the flags, with the user's cache ([`user_cache`]). None where no command is given.
+    /// Of the commands of `--asr` and `--tts`, with a folder for what they gave. None where no command is given.
     ///
     /// # Errors
     /// [`AsrTtsError::Flag`], [`AsrTtsError::Cache`].
-    pub fn new(flags: &MissingModality) -> anyhow::Result<Option<Self>> {
-        Ok(Self::with_cache(flags, &user_cache())?)
-    }
-
-    /// As [`AsrTts::new`], with another cache.
-    ///
-    /// # Errors
-    /// [`AsrTtsError::Flag`], [`AsrTtsError::Cache`].
-    pub fn with_cache(flags: &MissingModality, cache: &Path) -> Result<Option<Self>, AsrTtsError> {
-        let asr = flags.asr.as_deref().map(|line| user_command(Kind::Asr, line)).transpose()?;
-        let tts = flags.tts.as_deref().map(|line| user_command(Kind::Tts, line)).transpose()?;
+    pub fn new(asr: Option<&str>, tts: Option<&str>, cache: &Path) -> Result<Option<Self>, AsrTtsError> {
+        let asr = asr.map(|line| user_command(Kind::Asr, line)).transpose()?;
+        let tts = tts.map(|line| user_command(Kind::Tts, line)).transpose()?;
         if asr.is_none() && tts.is_none() {
             return Ok(None);
         }
@@ -141,18 +132,12 @@ impl AsrTts {
         if kept.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0) {
             return Ok(kept);
         }
-        let folder = self.cache.join(command.kind.name());
-        let wav = tempfile::Builder::new()
-            .prefix(".clasp-temporary-")
-            .permissions(permissions())
-            .tempfile_in(&folder)
-            .map_err(file_problem("create a file in", &folder))?;
+        let wav = AtomicFile::create(&kept).map_err(CommandProblem::File)?;
         // A text with a leading dash would be an option of the command; the space is not heard.
         let argument = if text.starts_with('-') { format!(" {text}") } else { text.to_owned() };
-        run(command, OsStr::new(&argument), wav.as_file())?;
+        run(command, OsStr::new(&argument), wav.file())?;
         check_wav(command, wav.path())?;
-        wav.as_file().sync_all().map_err(file_problem("write", wav.path()))?;
-        wav.persist(&kept).map_err(|problem| CommandProblem::File(FileError::new("write", &kept, problem.error)))?;
+        wav.commit().map_err(CommandProblem::File)?;
         Ok(kept)
     }
 
@@ -184,29 +169,8 @@ impl Key {
         }
         content(&mut hasher);
         let digest: [u8; 32] = hasher.finalize().into();
-        let name = digest.iter().fold(String::new(), |mut name, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(name, "{byte:02x}");
-            name
-        });
-        Self { name, first: digest[0] }
+        Self { name: hexadecimal(&digest), first: digest[0] }
     }
-}
-
-/// The user's cache: the folder `CLASP_CACHE`, else `clasp` in `XDG_CACHE_HOME`, else `~/.cache/clasp`.
-#[must_use]
-pub fn user_cache() -> PathBuf {
-    cache_folder(|name| std::env::var_os(name), std::env::home_dir())
-}
-
-fn cache_folder(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> PathBuf {
-    let folder = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = home.filter(|home| !home.as_os_str().is_empty());
-    folder("CLASP_CACHE")
-        // The XDG specification wants relative paths ignored.
-        .or_else(|| folder("XDG_CACHE_HOME").filter(|cache| cache.is_absolute()).map(|cache| cache.join("clasp")))
-        .or_else(|| home.map(|home| home.join(".cache/clasp")))
-        .unwrap_or_else(|| std::env::temp_dir().join("clasp-cache"))
 }
 
 fn user_command(kind: Kind, line: &str) -> Result<UserCommand, AsrTtsError> {
@@ -230,7 +194,7 @@ fn user_command(kind: Kind, line: &str) -> Result<UserCommand, AsrTtsError> {
 /// Runs a command with one more argument and nothing on its standard input; what it prints goes to `output`.
 fn run(command: &UserCommand, argument: &OsStr, output: &File) -> Result<(), CommandProblem> {
     // Files and not pipes: a command cannot fill the memory, and one that leaves a server behind is not waited for.
-    let mut errors = temporary()?;
+    let errors = temporary()?;
     let not_started = |source| CommandProblem::NotStarted { command: command.clone(), source };
     let (output, standard_error) = (output.try_clone(), errors.try_clone());
     let status = Command::new("sh")
@@ -247,7 +211,7 @@ fn run(command: &UserCommand, argument: &OsStr, output: &File) -> Result<(), Com
     if status.success() {
         return Ok(());
     }
-    let last_words = last_line(&mut errors).unwrap_or_default();
+    let last_words = last_line(&errors).unwrap_or_default();
     Err(CommandProblem::Failed { command: command.clone(), status, last_words })
 }
 
@@ -261,18 +225,9 @@ fn file_problem(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Comm
     move |source| CommandProblem::File(FileError::new(action, &path, source))
 }
 
-/// What is readable and writable for everyone whom the user's umask lets, as any other file.
-fn permissions() -> fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o666)
-}
-
 /// The last line of a file that says something.
-fn last_line(file: &mut File) -> io::Result<String> {
-    let length = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
-    let mut bytes = Vec::new();
-    file.take(LAST_WORDS_BYTES).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
+fn last_line(file: &File) -> io::Result<String> {
+    let text = tail(file, LAST_WORDS_BYTES)?;
     Ok(text.split(['\n', '\r']).map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned())
 }
 
@@ -350,8 +305,7 @@ mod tests {
         }
 
         fn supply(&self, asr: Option<&str>, tts: Option<&str>) -> AsrTts {
-            let flags = MissingModality { asr: asr.map(str::to_owned), tts: tts.map(str::to_owned) };
-            AsrTts::with_cache(&flags, &self.path("cache")).unwrap().unwrap()
+            AsrTts::new(asr, tts, &self.path("cache")).unwrap().unwrap()
         }
 
         fn asr(&self, command: &str) -> AsrTts {
@@ -399,7 +353,7 @@ mod tests {
 
     #[test]
     fn without_a_command_there_is_nothing() {
-        assert!(AsrTts::new(&MissingModality { asr: None, tts: None }).unwrap().is_none());
+        assert!(AsrTts::new(None, None, Path::new("cache")).unwrap().is_none());
     }
 
     #[test]
@@ -536,11 +490,8 @@ mod tests {
         for name in HOSTILE.iter().chain(&["-rf"]).map(|name| name.replace('/', "")) {
             let place = Place::new();
             let audio = place.wav(&format!("{name}.wav"));
-            let flags = MissingModality {
-                asr: Some(format!("cd '{}' && wc -c <", place.shown(""))),
-                tts: Some(place.speaker()),
-            };
-            let supply = AsrTts::with_cache(&flags, &place.path(&name)).unwrap().unwrap();
+            let (asr, tts) = (format!("cd '{}' && wc -c <", place.shown("")), place.speaker());
+            let supply = AsrTts::new(Some(&asr), Some(&tts), &place.path(&name)).unwrap().unwrap();
             assert_eq!(supply.fill(spoken(&audio)).unwrap().row.text.as_deref(), Some("32044"));
             let made = supply.fill(written("yes")).unwrap().row.audio.unwrap();
             assert!(made.starts_with(place.path(&name)) && made.is_file());
@@ -653,8 +604,7 @@ mod tests {
             ("say | ", "--asr ends in `|`"),
             ("a\0b", "--asr has a NUL"),
         ] {
-            let flags = MissingModality { asr: Some(command.into()), tts: None };
-            let message = AsrTts::with_cache(&flags, &place.path("cache")).unwrap_err().to_string();
+            let message = AsrTts::new(Some(command), None, &place.path("cache")).unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}");
         }
     }
@@ -663,24 +613,7 @@ mod tests {
     fn a_cache_that_cannot_be_made_is_said_at_once() {
         let place = Place::new();
         fs::write(place.path("file"), "").unwrap();
-        let flags = MissingModality { asr: Some("echo".into()), tts: None };
-        let message = AsrTts::with_cache(&flags, &place.path("file")).unwrap_err().to_string();
+        let message = AsrTts::new(Some("echo"), None, &place.path("file")).unwrap_err().to_string();
         assert!(message.contains("cannot create") && message.ends_with("in CLASP_CACHE"), "{message}");
-    }
-
-    #[test]
-    fn the_environment_names_the_cache() {
-        let folder = |pairs: &'static [(&str, &str)], home: Option<&str>| {
-            let value = |name: &str| Some(OsString::from(pairs.iter().find(|pair| pair.0 == name)?.1));
-            cache_folder(value, home.map(PathBuf::from))
-        };
-        let all = &[("CLASP_CACHE", "/mine"), ("XDG_CACHE_HOME", "/xdg")];
-        assert_eq!(folder(all, Some("/home/me")), Path::new("/mine"));
-        assert_eq!(folder(&all[1..], Some("/home/me")), Path::new("/xdg/clasp"));
-        assert_eq!(
-            folder(&[("CLASP_CACHE", ""), ("XDG_CACHE_HOME", "up")], Some("/me")),
-            Path::new("/me/.cache/clasp")
-        );
-        assert_eq!(folder(&[], Some("")), std::env::temp_dir().join("clasp-cache"));
     }
 }

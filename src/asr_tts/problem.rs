@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitStatus;
 
 use crate::data::{AudioProblem, DataError};
-use crate::run::replace::FileError;
+use crate::files::FileError;
 
 /// The most bytes that a line of recognised text may have.
 pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;

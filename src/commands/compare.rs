@@ -26,9 +26,10 @@ use clasp::{
     data::manifest,
     demo::{self, DemoCorpus},
     device::{self, Task},
-    error,
-    eval::{Problems, comparison::key_of},
+    error::{self, Problems},
+    eval::comparison::key_of,
     ops::Ops,
+    panics,
     profile::matrix_rate,
     terminal::table::Table,
     train::setup,
@@ -253,7 +254,7 @@ fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
         let precision = run.config.run.precision;
         let rate = rates
             .entry(format!("{chosen} {}", precision.word()))
-            .or_insert_with(|| error::catch(|| device::dispatch(chosen, Rate(precision))).and_then(|rate| rate).ok());
+            .or_insert_with(|| panics::catch(|| device::dispatch(chosen, Rate(precision))).and_then(|rate| rate).ok());
         let made_up = corpora.entry(run.corpus).or_insert_with(|| {
             let (_, options) = plan.corpus_of(run).made_up.as_ref()?;
             let folder = tempfile::tempdir().ok()?;

@@ -1,8 +1,7 @@
 //! `clasp encode`: every vector that a method makes of each utterance of a manifest, in a safetensors file.
 
 use std::{
-    fs::File,
-    io::{self, Seek as _, Write as _},
+    io::Write as _,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -17,6 +16,7 @@ use clasp::{
     device::{self, Task},
     error,
     eval::report::InputCounts,
+    files::{AtomicFile, FileError},
     inference::predictor::{NOT_FINITE, Predictor},
     method::tensors,
     ops::Ops,
@@ -45,7 +45,10 @@ impl Task for Work<'_> {
         let named = || arguments.manifest.display().to_string();
         let rows = manifest::read(&arguments.manifest)?;
         // Before anything takes long.
-        let mut opened = Some(Opened::new(&arguments.output)?);
+        let path = &arguments.output;
+        let cannot =
+            |problem: FileError| anyhow::Error::new(FileError { action: "write", ..problem }).context("--output");
+        let mut file = Some(AtomicFile::create_seekable(path).map_err(cannot)?);
         let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let dataset = predictor.dataset(rows).with_context(named)?;
@@ -68,9 +71,9 @@ impl Task for Work<'_> {
                         Ok((name, width, values.map_err(|problem| anyhow::anyhow!("{problem:?}"))?))
                     })
                     .collect::<anyhow::Result<_>>()?;
-                if let Some(opened) = opened.take() {
+                if let Some(file) = file.take() {
                     let widths: Vec<(&str, usize)> = tensors.iter().map(|(name, width, _)| (*name, *width)).collect();
-                    writer = Some(opened.begin(&widths, &ids)?);
+                    writer = Some(RowWriter::begin(file, path, &widths, &ids)?);
                 }
                 let Some(writer) = &mut writer else { return Ok(()) };
                 for (place, (_, width, values)) in tensors.iter().enumerate() {
@@ -98,52 +101,18 @@ impl Task for Work<'_> {
     }
 }
 
-/// A file that is written beside its place, and is put there when it is complete.
-struct Opened {
-    file: File,
-    path: PathBuf,
-    end: End,
-}
-
-/// What becomes of a complete file.
-enum End {
-    /// It gets its name.
-    Renamed(tempfile::TempPath),
-    /// It is copied into what is no plain file: a device, a pipe.
-    Copied(File),
-}
-
 /// A safetensors file of [examples, width] tensors whose rows arrive in any order; nothing is held in memory. The
 /// file appears under its name when it is complete.
 struct RowWriter {
-    opened: Opened,
+    file: AtomicFile,
+    path: PathBuf,
     /// Offset of each tensor's first byte, and bytes of a row.
     places: Vec<(u64, u64)>,
 }
 
-impl Opened {
-    fn new(path: &Path) -> anyhow::Result<Self> {
-        let cannot = || format!("--output: cannot write {}", path.display());
-        if path.is_dir() {
-            return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)).with_context(cannot);
-        }
-        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            let target = File::options().write(true).open(path).with_context(cannot)?;
-            let file = tempfile::tempfile().with_context(cannot)?;
-            return Ok(Self { file, path: path.to_owned(), end: End::Copied(target) });
-        }
-        // Where a link leads.
-        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Here for its message: the one below would name the temporary file, which says nothing to the user.
-        std::fs::read_dir(folder).with_context(cannot)?;
-        let plain = |error: std::io::Error| std::io::Error::from(error.kind());
-        let file = tempfile::Builder::new().prefix(".clasp-").permissions(permissions()).tempfile_in(folder);
-        let (file, temporary) = file.map_err(plain).with_context(cannot)?.into_parts();
-        Ok(Self { file, path: path.clone(), end: End::Renamed(temporary) })
-    }
-
-    fn begin(mut self, widths: &[(&str, usize)], ids: &[String]) -> anyhow::Result<RowWriter> {
+impl RowWriter {
+    /// Writes the header; `widths` has the tensors.
+    fn begin(mut file: AtomicFile, path: &Path, widths: &[(&str, usize)], ids: &[String]) -> anyhow::Result<Self> {
         let mut header = Map::new();
         header.insert("__metadata__".into(), json!({ "format": "pt", "ids": json!(ids).to_string() }));
         let mut rows = Vec::with_capacity(widths.len());
@@ -161,39 +130,22 @@ impl Opened {
         let mut text = Value::Object(header).to_string();
         // The data begin at a multiple of eight bytes.
         text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
-        let cannot = || format!("cannot write {}", self.path.display());
-        self.file.write_all(&(text.len() as u64).to_le_bytes()).with_context(cannot)?;
-        self.file.write_all(text.as_bytes()).with_context(cannot)?;
+        let cannot = || format!("cannot write {}", path.display());
+        file.write_all(&(text.len() as u64).to_le_bytes()).with_context(cannot)?;
+        file.write_all(text.as_bytes()).with_context(cannot)?;
         let start = (size_of::<u64>() + text.len()) as u64;
         let places = rows.into_iter().map(|(begin, row)| (start + begin, row)).collect();
-        Ok(RowWriter { opened: self, places })
+        Ok(Self { file, path: path.to_owned(), places })
     }
-}
 
-/// What any file that a program creates has; the library's own default is closed to others.
-fn permissions() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o666)
-}
-
-impl RowWriter {
     fn write(&mut self, tensor: usize, row: usize, values: &[f32]) -> anyhow::Result<()> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let (begin, length) = self.places[tensor];
-        let cannot = || format!("cannot write {}", self.opened.path.display());
-        self.opened.file.write_all_at(&bytes, begin + length * row as u64).with_context(cannot)
+        let cannot = || format!("cannot write {}", self.path.display());
+        self.file.file().write_all_at(&bytes, begin + length * row as u64).with_context(cannot)
     }
 
     fn commit(self) -> anyhow::Result<()> {
-        let Opened { mut file, path, end } = self.opened;
-        let cannot = || format!("cannot write {}", path.display());
-        match end {
-            End::Renamed(temporary) => {
-                file.sync_all().with_context(cannot)?;
-                temporary.persist(&path).map_err(|problem| problem.error).with_context(cannot)
-            }
-            End::Copied(mut target) => {
-                file.rewind().and_then(|()| io::copy(&mut file, &mut target)).map(|_| ()).with_context(cannot)
-            }
-        }
+        Ok(self.file.commit()?)
     }
 }

@@ -20,6 +20,7 @@ use clasp::{
         report::InputCounts,
         statistics::RESAMPLES,
     },
+    files::user_cache,
     inference::predictor::{Input, Predictor},
     method::Reads,
     ops::Ops,
@@ -57,7 +58,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         // Another manifest's scores are not the run's, whatever the file is called; nor are those of other weights.
         None => (is_of_the_run && is_of_best).then(|| run.clone()),
     };
-    let supply = AsrTts::new(&arguments.missing)?;
+    let supply = AsrTts::new(arguments.missing.asr.as_deref(), arguments.missing.tts.as_deref(), &user_cache())?;
     let test_uses = if is_test {
         // Counted before it is looked at, so that a look that fails counts too.
         Some(run.count_test_use()?)
@@ -284,7 +285,7 @@ impl Task for Work<'_> {
         if !failures.is_empty() {
             return Err(DataError::Unscored {
                 path: scoring.manifest.into(),
-                failures: clasp::eval::Problems(failures),
+                failures: clasp::error::Problems(failures),
             }
             .into());
         }

@@ -19,8 +19,8 @@ use std::{io::Write as _, sync::Mutex};
 
 use clasp::{
     cli::{Cli, Command},
-    error::OutputError,
     eval::report::InputCounts,
+    exit::OutputError,
     terminal::{Event, Progress},
 };
 
@@ -30,7 +30,7 @@ const BATCHES_AT_ONCE: usize = 8;
 /// Runs a command.
 ///
 /// # Errors
-/// Whatever the command fails with; [`clasp::error::exit_code`] turns it into the exit code.
+/// Whatever the command fails with; [`clasp::exit::exit_code`] turns it into the exit code.
 pub fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::Train(arguments) => train::run(&arguments),

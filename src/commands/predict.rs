@@ -24,9 +24,9 @@ use clasp::{
     error,
     eval::predictions::{Failure, Origins, Prediction, Row as Output},
     eval::report::InputCounts,
+    files::{AtomicFile, user_cache},
     inference::predictor::{Input, Predictor},
     ops::Ops,
-    run::replace::AtomicFile,
     terminal::{Event, Progress},
 };
 
@@ -52,7 +52,7 @@ impl Task for Work<'_> {
         // Both ends are opened before the weights are loaded.
         let lines = arguments.manifest.as_deref().map(Lines::open).transpose()?;
         let mut sink = Sink::open(arguments.output.as_deref())?;
-        let supply = AsrTts::new(&arguments.missing)?;
+        let supply = AsrTts::new(arguments.missing.asr.as_deref(), arguments.missing.tts.as_deref(), &user_cache())?;
         let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
         let batch_size = count(arguments.batch_size);
         let mut session = Session { predictor, supply, batch_size, counts: InputCounts::default(), done: 0, failed: 0 };

@@ -312,7 +312,7 @@ fn check_files(folder: &RunFolder, files: &[HashedFile]) -> anyhow::Result<()> {
     if changed.is_empty() {
         return Ok(());
     }
-    let differences = clasp::eval::Problems(changed);
+    let differences = clasp::error::Problems(changed);
     Err(RunError::OtherConfig { path: folder.path().into(), what: "an unfinished run", differences }.into())
 }
 

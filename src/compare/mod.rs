@@ -16,7 +16,7 @@ pub mod watch;
 
 use std::path::PathBuf;
 
-use crate::eval::Problems;
+use crate::error::Problems;
 
 pub use plan::{Plan, PlannedRun};
 

@@ -25,13 +25,16 @@ use super::standing::{Estimates, folder, is_scored};
 use super::watch::Watch;
 use crate::config::Device;
 use crate::error;
+use crate::files::{replace_file, tail};
 use crate::run::RunFolder;
-use crate::run::replace::replace_file;
 
 /// The resolved config of a run, as its `train` is given it.
 const CONFIG: &str = "compare.toml";
 /// What its processes said.
 const LOG: &str = "compare.log";
+
+/// Bytes at its end that surely hold the last error.
+const TAIL: u64 = 1 << 16;
 
 /// Between two looks at a child, and at a folder where another process works.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -294,8 +297,7 @@ fn log_of(folder: &RunFolder) -> PathBuf {
 /// as one that was killed.
 fn reason(folder: &RunFolder) -> Option<String> {
     let log = log_of(folder);
-    let text = std::fs::read(&log).ok()?;
-    let text = String::from_utf8_lossy(&text);
+    let text = tail(&File::open(&log).ok()?, TAIL).ok()?;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let first = lines.iter().rposition(|line| line.starts_with(ERROR))?;
     let said = lines[first].strip_prefix(ERROR)?;

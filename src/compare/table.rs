@@ -10,7 +10,7 @@ use super::result::{Cell, CorpusResult, Results};
 use super::watch::words;
 use crate::eval::metrics::Headline;
 use crate::eval::report::Estimate;
-use crate::run::replace::replace_file;
+use crate::files::replace_file;
 use crate::terminal::comparison::{cluster_note, difference_words, p_words, units_words};
 use crate::terminal::table::Table;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::plan::{Plan, PlannedRun};
 use super::run::Ended;
 use super::standing::{Estimates, Standing, folder, side_by_side};
 use crate::eval::Report;
+use crate::files::tail;
 use crate::run::log::Entry;
 use crate::terminal::{Event, Progress};
 
@@ -210,12 +211,8 @@ fn how_far(run: &PlannedRun) -> String {
 }
 
 fn last_entry(path: &Path) -> Option<Entry> {
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).ok()?;
-    String::from_utf8_lossy(&tail).lines().rev().find_map(|line| serde_json::from_str(line).ok())
+    let tail = tail(&File::open(path).ok()?, TAIL).ok()?;
+    tail.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
 
 /// A time as people say it: `34 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.

@@ -207,7 +207,7 @@ pub enum DataError {
         /// The manifest.
         path: PathBuf,
         /// Why, for each.
-        failures: crate::eval::Problems,
+        failures: crate::error::Problems,
     },
     /// The one utterance that was asked about.
     #[error("{problem}")]

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Problems;
 use super::metrics::{Headline, MetricsError};
 use super::paired::{Difference, McNemar, Outcome, grouped_bootstrap};
 use super::predictions::{Extra, Row};
@@ -18,6 +17,7 @@ use super::report::{Bootstrap, Estimate};
 use super::scoring::value_of;
 use super::statistics::LEVEL;
 use crate::data::manifest;
+use crate::error::Problems;
 
 /// Why two systems cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,8 +13,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::Problems;
-use crate::run::replace::{AtomicFile, FileError};
+use crate::error::Problems;
+use crate::files::{AtomicFile, FileError};
 
 /// The names that a row gives a meaning to.
 const FIXED_NAMES: [&str; 9] =

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Problems;
 use super::metrics::{ClassScore, Headline, MetricsError};
 use super::predictions::{Origin, Prediction, Row};
 use super::scoring::{Example, System, groups, key_order, length_bin, scored_examples, scores, value_of};
 use super::statistics::{Interval, LEVEL, RESAMPLES};
-use crate::run::replace::{FileError, replace_file};
+use crate::error::Problems;
+use crate::files::{FileError, replace_file};
 use crate::splits::record::SplitRecord;
 
 /// Why there is no report.

@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::Problems;
 use super::metrics::{Confusion, Headline};
 use super::predictions::{Classification, Prediction};
 use super::report::{Estimate, Group, LabelledScore, ReportError, ReportOptions, Scores};
 use super::statistics::bootstrap;
+use crate::error::Problems;
 
 /// The group of the rows that lack the key by which rows are grouped.
 const MISSING: &str = "missing";

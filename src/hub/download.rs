@@ -14,8 +14,8 @@ use indicatif::HumanBytes;
 use serde::Deserialize;
 
 use super::HubError;
-use crate::error;
 use crate::hash;
+use crate::panics;
 use crate::terminal::progress::{Event, Progress};
 
 /// A file as the hub lists it.
@@ -101,7 +101,7 @@ impl Download<'_> {
             let progress = &mut *progress;
             let watch = Watch { name, progress, done: 0, of: 0, is_resumed: false, received: &mut received };
             // hf-hub panics at some answers that no hub gives.
-            match error::catch(|| self.remote.download_with_progress(name, watch)) {
+            match panics::catch(|| self.remote.download_with_progress(name, watch)) {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(ApiError::IoError(problem))) if received > 0 && !is_of_the_disk(&problem) => {}
                 Ok(Err(problem)) => return Err(self.explain(name, problem)),

@@ -14,11 +14,11 @@ use crate::{
         loader::Loader,
     },
     encoder::SpeechEncoder,
-    error,
     memory::{self, Doing},
     method::Output,
     model::{AnySystem, Frames, Inputs, System},
     ops::{Lengths, Mode, Ops},
+    panics,
 };
 
 /// What the classifiers say of one utterance, in the order of the labels.
@@ -106,7 +106,7 @@ fn features<B: Ops>(
     let (features, _) = encoder.features(waveform, &lengths, precision);
     let [_, frames, channels] = features.dims();
     let values = features.into_data().convert::<f32>().into_vec().unwrap_or_default();
-    error::stop_if_out_of_memory();
+    panics::stop_if_out_of_memory();
     Features { frames, channels, values }
 }
 
@@ -169,7 +169,7 @@ pub fn run<B: Ops, E: From<DataError>>(
         let inputs = inputs_with(&batch, model, pass.cache, mode.precision(), device);
         let output = model.outputs(&inputs, mode, device);
         take(&batch, &*output)?;
-        error::stop_if_out_of_memory();
+        panics::stop_if_out_of_memory();
     }
     memory::idle();
     Ok(())
@@ -211,7 +211,7 @@ pub fn probabilities<B: Ops>(
 pub fn rows<B: Ops>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {
     let [_, labels] = logits.dims();
     let data = activation::softmax(logits, 1).into_data().convert::<f32>();
-    error::stop_if_out_of_memory();
+    panics::stop_if_out_of_memory();
     data.as_slice::<f32>().map(|values| values.chunks(labels).map(<[f32]>::to_vec).collect()).unwrap_or_default()
 }
 

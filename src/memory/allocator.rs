@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use super::{note, pool};
+use super::pool;
+use crate::{error::FAILED, panics::note};
 
 /// Hands every request to the pool or the system. One that they refuse ends the program with exit code 1 and a line that says how
 /// many bytes were asked for, which batch was being computed and what to change; the last checkpoint stays as it is.
@@ -97,6 +98,6 @@ fn end(size: usize) -> ! {
     unsafe {
         // Not through the library's standard error, which this very thread may be writing to.
         let _ = libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), length);
-        libc::_exit(i32::from(crate::error::FAILED))
+        libc::_exit(i32::from(FAILED))
     }
 }

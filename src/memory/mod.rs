@@ -8,7 +8,7 @@ mod system;
 
 use crate::device::{self, Chosen};
 
-pub use note::{Doing, idle, now, of_panic};
+pub use note::{Doing, idle, now};
 
 /// The memory of a device of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::data::DataError;
 use crate::data::manifest::{self, Row};
+use crate::files::replace_file;
 use crate::hash;
-use crate::run::replace::replace_file;
 use crate::splits::{Declaration, LEAKS_FILE, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash};
 
 /// More files than this are hashed into one digest.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::replace::{FileError, replace_file};
 use crate::eval::metrics::Headline;
+use crate::files::{FileError, replace_file};
 
 /// The loss terms of a step, or their means over an epoch, unweighted; a term that the method has not is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::eval::Problems;
+use crate::error::Problems;
+use crate::files::{FileError, replace_file};
 use provenance::{HashedFile, Provenance, ProvenanceError, Session};
-use replace::{FileError, remove, remove_leftovers, replace_file};
+use replace::{remove, remove_leftovers};
 
 const CONFIG: &str = "config.toml";
 const MANIFEST: &str = "manifest.json";

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::replace::{FileError, replace_file};
+use crate::files::{FileError, replace_file};
 use crate::hash;
 use crate::splits::record::SplitRecord;
 

@@ -1,4 +1,4 @@
-//! Replacing a folder or a file by a whole new one: whoever looks, even after a kill or a full disk, finds either the
+//! Replacing a folder by a whole new one: whoever looks, even after a kill or a full disk, finds either the
 //! old one or the new one.
 //!
 //! A folder is written beside its target, brought to the disk, and then exchanged with the target in one step. Where
@@ -6,39 +6,19 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-/// What unfinished or outdated files and folders are called while they exist.
-const TEMPORARY: &str = ".clasp-temporary-";
+use crate::files::{FileError, TEMPORARY};
+
 /// The folders that links point to where the file system cannot exchange.
 const LINKED: &str = ".clasp-linked-";
 /// A folder on its way to become a linked one.
 const MOVED: &str = ".clasp-moved-";
-
-/// A file operation that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {path}: {source}", path = path.display())]
-pub struct FileError {
-    /// What was tried.
-    pub action: &'static str,
-    /// On what.
-    pub path: PathBuf,
-    /// What the system says.
-    pub source: io::Error,
-}
-
-impl FileError {
-    /// A failed operation.
-    #[must_use]
-    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { action, path: path.to_owned(), source }
-    }
-}
 
 /// Why a folder was not replaced. Whatever was there is still there.
 #[derive(Debug, thiserror::Error)]
@@ -302,83 +282,6 @@ fn sync(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// A file that appears under its name only when it is whole: [`AtomicFile::commit`]. Dropped before, it leaves nothing.
-///
-/// A target that is no regular file (a pipe, `/dev/stdout`) is written directly; a link is followed.
-#[derive(Debug)]
-pub struct AtomicFile {
-    target: PathBuf,
-    /// None where the target is written directly, and once the file is in place.
-    temporary: Option<PathBuf>,
-    writer: BufWriter<File>,
-}
-
-impl AtomicFile {
-    /// Starts the file that will be `target`.
-    ///
-    /// # Errors
-    /// When no file can be created beside it.
-    pub fn create(target: &Path) -> Result<Self, FileError> {
-        let failed = |source| FileError::new("create", target, source);
-        match fs::metadata(target) {
-            Ok(metadata) if metadata.is_dir() => Err(failed(io::Error::from(io::ErrorKind::IsADirectory))),
-            Ok(metadata) if !metadata.is_file() => {
-                let file = File::options().write(true).open(target).map_err(failed)?;
-                Ok(Self { target: target.to_owned(), temporary: None, writer: BufWriter::new(file) })
-            }
-            _ => {
-                let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-                let temporary = Place::of(&target)?.fresh(TEMPORARY);
-                let file = File::create_new(&temporary).map_err(failed)?;
-                Ok(Self { target, temporary: Some(temporary), writer: BufWriter::new(file) })
-            }
-        }
-    }
-
-    /// Brings the file to the disk and puts it in place.
-    ///
-    /// # Errors
-    /// When it cannot be written whole; then what was there before stays.
-    pub fn commit(mut self) -> Result<(), FileError> {
-        let failed = |source| FileError::new("write", &self.target, source);
-        self.writer.flush().map_err(failed)?;
-        if let Some(temporary) = &self.temporary {
-            self.writer.get_ref().sync_all().map_err(failed)?;
-            fs::rename(temporary, &self.target).map_err(failed)?;
-            self.temporary = None;
-        }
-        Ok(())
-    }
-}
-
-impl Write for AtomicFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            let _ = fs::remove_file(temporary);
-        }
-    }
-}
-
-/// Writes `contents` as the whole of a file, in one step.
-///
-/// # Errors
-/// When it cannot be written; then what was there before stays.
-pub fn replace_file(target: &Path, contents: &[u8]) -> Result<(), FileError> {
-    let mut file = AtomicFile::create(target)?;
-    file.write_all(contents).map_err(|source| FileError::new("write", target, source))?;
-    file.commit()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
@@ -513,30 +416,5 @@ mod tests {
         let left = names(folder.path());
         assert_eq!(left.len(), 4, "{left:?}");
         assert!(left.contains(&"mine".to_owned()) && left.contains(&"last".to_owned()), "{left:?}");
-    }
-
-    #[test]
-    fn a_file_appears_whole_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("report.json");
-        replace_file(&target, b"one").unwrap();
-        let mut file = AtomicFile::create(&target).unwrap();
-        file.write_all(b"half of two").unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"one");
-        drop(file);
-        assert_eq!(fs::read(&target).unwrap(), b"one");
-        replace_file(&target, b"two").unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"two");
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&target, &link).unwrap();
-        replace_file(&link, b"three").unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"three");
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(names(folder.path()), ["link", "report.json"]);
-        replace_file(Path::new("/dev/null"), b"gone").unwrap();
-        let error = replace_file(folder.path(), b"no").unwrap_err().to_string();
-        assert!(error.starts_with("cannot create "), "{error}");
-        let error = replace_file(&folder.path().join("none/report.json"), b"no").unwrap_err().to_string();
-        assert!(error.contains("none/report.json"), "{error}");
     }
 }

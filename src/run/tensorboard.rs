@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::log::{Entry, EpochScores};
-use super::replace::{FileError, replace_file};
+use crate::files::{FileError, replace_file};
 
 /// The polynomial of CRC-32C (Castagnoli), its bits in reverse.
 const CASTAGNOLI: u32 = 0x82F6_3B78;

@@ -36,14 +36,16 @@ use crate::{
     device::Chosen,
     error,
     eval::metrics::{Confusion, Headline},
+    files::FileError,
     inference::pass::{self, Pass, Probabilities},
     memory::{self, DeviceMemory},
     model::AnySystem,
     ops::Ops,
+    panics,
     run::{
         RunFolder,
         log::{Entry, EpochEntry, EpochScores, Log, Position, StepEntry, cut_back},
-        replace::{FileError, replace_folder},
+        replace::replace_folder,
         tensorboard::Events,
     },
     terminal::Event,
@@ -172,7 +174,7 @@ fn serve<B: Ops>(
         }
         Ok(())
     };
-    match error::catch(work) {
+    match panics::catch(work) {
         Ok(Ok(())) => {}
         Ok(Err(problem)) => meeting.stop(&error::sentence(&problem)),
         Err(words) => meeting.stop(&words),
@@ -553,7 +555,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
                 self.state.save(folder)?;
             }
             // What was read from a device without memory is no checkpoint.
-            error::out_of_memory().map_or(Ok(()), |problem| Err(SaveError::Memory(problem)))
+            panics::out_of_memory().map_or(Ok(()), |problem| Err(SaveError::Memory(problem)))
         })?;
         Ok(())
     }

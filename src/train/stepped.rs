@@ -6,7 +6,7 @@ use super::{
     gradients::{GradientNorms, Squares},
     replica::Means,
 };
-use crate::{error, ops::Ops};
+use crate::{ops::Ops, panics};
 
 /// How many steps a device that works beside the host takes before their losses are read. Reading waits for the device,
 /// and then the device waits for the host's next step.
@@ -61,7 +61,7 @@ impl<B: Ops> Unread<B> {
             }
         }
         let norms = self.squares.map(Squares::norms).unwrap_or_default();
-        error::stop_if_out_of_memory();
+        panics::stop_if_out_of_memory();
         Stepped { terms: self.terms, means, norms }
     }
 }

@@ -31,6 +31,7 @@ use clasp::{
     model::{Clasp, Inputs, ModelConfig},
     nn::Init,
     ops::{Lengths, Mode, Ops, StepRandom},
+    panics,
     profile::{self as recorder, Part, Spent},
     random::{Random, mix},
     train::{
@@ -315,7 +316,7 @@ impl Work<'_> {
             step();
             // A device that is behind is waited for.
             B::sync(device).map_err(failed)?;
-            error::stop_if_out_of_memory();
+            panics::stop_if_out_of_memory();
             let elapsed: Duration = started.elapsed();
             if number >= warmup {
                 times.push(elapsed.as_secs_f64());

@@ -14,7 +14,7 @@ use clasp::{
     data::{manifest, text::Tokenizer},
     device,
     encoder::{RobertaConfig, Wav2Vec2Config},
-    error,
+    error, exit,
     inference::predictor::checkpoint_folder,
     memory::{available, shown},
     method::Reads,
@@ -79,7 +79,7 @@ fn good(what: &'static str, text: String) -> Finding {
 }
 
 fn bad(what: &'static str, problem: &anyhow::Error) -> Finding {
-    Finding { what, text: error::sentence(problem), code: Some(error::exit_code(problem)), numbers: Value::Null }
+    Finding { what, text: error::sentence(problem), code: Some(exit::exit_code(problem)), numbers: Value::Null }
 }
 
 fn either(what: &'static str, result: anyhow::Result<String>) -> Finding {
@@ -172,7 +172,7 @@ fn manifest_of(path: &Path, reads: Reads) -> anyhow::Result<String> {
         .map(|audio| audio.display().to_string())
         .collect();
     if !missing.is_empty() {
-        let failures = clasp::eval::Problems(missing.iter().map(|path| format!("no file {path}")).collect());
+        let failures = clasp::error::Problems(missing.iter().map(|path| format!("no file {path}")).collect());
         return Err(clasp::data::DataError::Unscored { path: path.into(), failures }.into());
     }
     Ok(format!("{}: {} utterances", path.display(), rows.len()))

@@ -19,7 +19,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -29,14 +29,15 @@ use burn::tensor::f16;
 use sha2::{Digest as _, Sha256};
 
 use crate::hash::hexadecimal;
-use crate::{choices::FeaturePrecision, run::replace::FileError};
+use crate::{
+    choices::FeaturePrecision,
+    files::{AtomicFile, FileError, TEMPORARY},
+};
 
 /// What an entry begins with; another number for another layout.
 const MAGIC: &[u8; 16] = b"clasp-features 1";
 /// Bytes in front of the values.
 const HEADER: usize = 32;
-/// What unfinished entries are called.
-const TEMPORARY: &str = ".clasp-temporary-";
 /// An unfinished entry this old is of a process that was killed.
 const ABANDONED: Duration = Duration::from_hours(1);
 /// Digits of a SHA-256.
@@ -100,7 +101,8 @@ impl FeatureStore {
     /// The folder cannot be made or written in.
     pub fn open(folder: &Path, format: FeaturePrecision, bound: u64) -> Result<Arc<Self>, FileError> {
         fs::create_dir_all(folder).map_err(|source| FileError::new("create", folder, source))?;
-        temporary(folder)?;
+        // Whether anything can be written there.
+        AtomicFile::create(&folder.join("probe"))?;
         let store = Self { folder: folder.to_owned(), format, bound, state: Mutex::default() };
         store.survey(&mut store.state());
         Ok(Arc::new(store))
@@ -335,25 +337,14 @@ fn checksum(bytes: &[u8], seal: &str) -> u32 {
     hasher.finalize()
 }
 
-/// A file without its final name; it is gone when it is dropped.
-fn temporary(folder: &Path) -> Result<tempfile::NamedTempFile, FileError> {
-    tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        // For everyone whom the user's umask lets, as any other file.
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(|source| FileError::new("write in", folder, source))
-}
-
 /// Writes an entry and gives it its name. It is not brought to the disk at once: what a power cut leaves of it does not
 /// fit its checksum.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(|source| FileError::new("create", folder, source))?;
-    let mut file = temporary(folder)?;
+    let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|source| FileError::new("write", path, source))?;
-    file.persist(path).map_err(|problem| FileError::new("write", path, problem.error))?;
-    Ok(())
+    file.commit_unsynced()
 }
 
 /// The bytes of an entry; none of what is no file, or not as long as its header says.

@@ -1,0 +1,234 @@
+//! Files: the error of an operation that failed, a writer whose file appears only when it is whole, the end of a file,
+//! and the folder of the user's cache.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+/// What unfinished or outdated files and folders are called while they exist.
+pub const TEMPORARY: &str = ".clasp-temporary-";
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {source}", path = path.display())]
+pub struct FileError {
+    /// What was tried.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// A failed operation.
+    #[must_use]
+    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { action, path: path.to_owned(), source }
+    }
+}
+
+/// A file that appears under its name only when it is whole: [`AtomicFile::commit`]. Dropped before, it leaves nothing.
+/// A link is followed.
+#[derive(Debug)]
+pub struct AtomicFile {
+    target: PathBuf,
+    end: End,
+    writer: BufWriter<File>,
+}
+
+/// What becomes of a whole file.
+#[derive(Debug)]
+enum End {
+    /// It gets its name.
+    Renamed(TempPath),
+    /// It is there already: the target is a device or a pipe.
+    Written,
+    /// It is copied into the target, a device or a pipe.
+    Copied(File),
+}
+
+impl AtomicFile {
+    /// Starts the file that will be `target`. A target that is no regular file (a pipe, `/dev/stdout`) is written
+    /// directly.
+    ///
+    /// # Errors
+    /// When no file can be created beside it.
+    pub fn create(target: &Path) -> Result<Self, FileError> {
+        Self::open(target, |special| Ok((special, End::Written)))
+    }
+
+    /// As [`AtomicFile::create`], for a file that is not written from front to end: a target that is no regular file
+    /// gets it when it is whole.
+    ///
+    /// # Errors
+    /// As [`AtomicFile::create`].
+    pub fn create_seekable(target: &Path) -> Result<Self, FileError> {
+        Self::open(target, |special| Ok((tempfile::tempfile()?, End::Copied(special))))
+    }
+
+    fn open(target: &Path, special: impl FnOnce(File) -> io::Result<(File, End)>) -> Result<Self, FileError> {
+        let failed = |source| FileError::new("create", target, source);
+        let mut target = target.to_owned();
+        let (file, end) = match fs::metadata(&target) {
+            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(metadata) if !metadata.is_file() => File::options().write(true).open(&target).and_then(special),
+            _ => {
+                target = fs::canonicalize(&target).unwrap_or(target);
+                let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+                // The library's own files are closed to others than the user.
+                let made = tempfile::Builder::new()
+                    .prefix(TEMPORARY)
+                    .make_in(folder.unwrap_or(Path::new(".")), |path| File::create_new(path));
+                made.map(tempfile::NamedTempFile::into_parts).map(|(file, path)| (file, End::Renamed(path)))
+            }
+        }
+        .map_err(failed)?;
+        Ok(Self { target, end, writer: BufWriter::new(file) })
+    }
+
+    /// The file itself, for whoever writes to it by other means than [`Write`].
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.writer.get_ref()
+    }
+
+    /// Where the file is until it is whole.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        if let End::Renamed(path) = &self.end { path } else { &self.target }
+    }
+
+    /// Brings the file to the disk and puts it in place.
+    ///
+    /// # Errors
+    /// When it cannot be written whole; then what was there before stays.
+    pub fn commit(mut self) -> Result<(), FileError> {
+        if matches!(self.end, End::Renamed(_)) {
+            let synced = self.writer.flush().and_then(|()| self.file().sync_all());
+            synced.map_err(|source| FileError::new("write", &self.target, source))?;
+        }
+        self.commit_unsynced()
+    }
+
+    /// Puts the file in place without waiting for the disk: after a power cut it may be there and not be whole.
+    ///
+    /// # Errors
+    /// As [`AtomicFile::commit`].
+    pub fn commit_unsynced(mut self) -> Result<(), FileError> {
+        let failed = |source| FileError::new("write", &self.target, source);
+        self.writer.flush().map_err(failed)?;
+        match self.end {
+            End::Renamed(temporary) => temporary.persist(&self.target).map_err(|problem| failed(problem.error)),
+            End::Written => Ok(()),
+            End::Copied(mut target) => {
+                let mut file = self.writer.get_ref();
+                file.rewind().and_then(|()| io::copy(&mut file, &mut target)).map(drop).map_err(failed)
+            }
+        }
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Writes `contents` as the whole of a file, in one step.
+///
+/// # Errors
+/// When it cannot be written; then what was there before stays.
+pub fn replace_file(target: &Path, contents: &[u8]) -> Result<(), FileError> {
+    let mut file = AtomicFile::create(target)?;
+    file.write_all(contents).map_err(|source| FileError::new("write", target, source))?;
+    file.commit()
+}
+
+/// The last bytes of a file, as many as there are and `most` at most, as text.
+///
+/// # Errors
+/// It cannot be read.
+pub fn tail(mut file: &File, most: u64) -> io::Result<String> {
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The user's cache: the folder `CLASP_CACHE`, else `clasp` in `XDG_CACHE_HOME`, else `~/.cache/clasp`.
+#[must_use]
+pub fn user_cache() -> PathBuf {
+    cache_folder(|name| std::env::var_os(name), std::env::home_dir())
+}
+
+fn cache_folder(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> PathBuf {
+    let folder = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = home.filter(|home| !home.as_os_str().is_empty());
+    folder("CLASP_CACHE")
+        // The XDG specification wants relative paths ignored.
+        .or_else(|| folder("XDG_CACHE_HOME").filter(|cache| cache.is_absolute()).map(|cache| cache.join("clasp")))
+        .or_else(|| home.map(|home| home.join(".cache/clasp")))
+        .unwrap_or_else(|| std::env::temp_dir().join("clasp-cache"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("report.json");
+        replace_file(&target, b"one").unwrap();
+        let mut file = AtomicFile::create(&target).unwrap();
+        file.write_all(b"half of two").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"one");
+        drop(file);
+        assert_eq!(fs::read(&target).unwrap(), b"one");
+        replace_file(&target, b"two").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"two");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        replace_file(&link, b"three").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"three");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(names(folder.path()), ["link", "report.json"]);
+        replace_file(Path::new("/dev/null"), b"gone").unwrap();
+        let error = replace_file(folder.path(), b"no").unwrap_err().to_string();
+        assert!(error.starts_with("cannot create "), "{error}");
+        let error = replace_file(&folder.path().join("none/report.json"), b"no").unwrap_err().to_string();
+        assert!(error.contains("none/report.json"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_names_the_cache() {
+        let folder = |pairs: &'static [(&str, &str)], home: Option<&str>| {
+            let value = |name: &str| Some(OsString::from(pairs.iter().find(|pair| pair.0 == name)?.1));
+            cache_folder(value, home.map(PathBuf::from))
+        };
+        let all = &[("CLASP_CACHE", "/mine"), ("XDG_CACHE_HOME", "/xdg")];
+        assert_eq!(folder(all, Some("/home/me")), Path::new("/mine"));
+        assert_eq!(folder(&all[1..], Some("/home/me")), Path::new("/xdg/clasp"));
+        assert_eq!(
+            folder(&[("CLASP_CACHE", ""), ("XDG_CACHE_HOME", "up")], Some("/me")),
+            Path::new("/me/.cache/clasp")
+        );
+        assert_eq!(folder(&[], Some("")), std::env::temp_dir().join("clasp-cache"));
+    }
+}
