@@ -22,6 +22,9 @@ extern crate self as clasp;
 #[cfg(test)]
 #[path = "../fuzz/damage.rs"]
 mod damage;
+#[cfg(test)]
+#[path = "../tests/suite/test_data.rs"]
+mod test_data;
 
 pub mod choices;
 pub mod keys;

@@ -343,6 +343,7 @@ fn decode(bytes: Vec<u8>, kind: Container, frames: usize) -> Result<Decoded, Aud
 mod tests {
     use super::*;
     use crate::random::Random;
+    use crate::test_data::test_data;
     use std::f64::consts::TAU;
     use std::io::Cursor;
     use std::path::PathBuf;
@@ -666,11 +667,8 @@ mod tests {
 
     #[test]
     fn public_recordings_load() {
-        let Ok(root) = std::env::var("CLASP_TEST_DATA") else {
-            println!("skipped: CLASP_TEST_DATA is not set");
-            return;
-        };
-        for entry in std::fs::read_dir(Path::new(&root).join("audio-formats")).unwrap() {
+        let Some(folder) = test_data("audio-formats") else { return };
+        for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let found = load(&path, None, None).unwrap();
             let probed = probe(&path).unwrap();

@@ -194,6 +194,7 @@ fn cut(order: &[usize], lengths: &[usize], options: BatchOptions, batches: &mut 
 )]
 mod tests {
     use super::*;
+    use crate::test_data::test_data;
 
     const FOUR: BatchOptions = BatchOptions { batch_size: 4, batch_seconds: None };
 
@@ -223,11 +224,8 @@ mod tests {
             assert_eq!(batches.len(), 250);
             assert!(padding(&lengths, &batches) < 0.1, "{}", padding(&lengths, &batches));
         }
-        let Ok(root) = std::env::var("CLASP_TEST_DATA") else {
-            println!("skipped in part: CLASP_TEST_DATA is not set");
-            return;
-        };
-        let text = std::fs::read_to_string(std::path::Path::new(&root).join("lengths-64.json")).unwrap();
+        let Some(path) = test_data("lengths-64.json") else { return };
+        let text = std::fs::read_to_string(path).unwrap();
         let pairs: Vec<(usize, usize)> = serde_json::from_str(&text).unwrap();
         let lengths: Vec<usize> = pairs.iter().map(|pair| pair.1).collect();
         for epoch in 0..20 {

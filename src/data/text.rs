@@ -260,18 +260,11 @@ fn assemble(vocabulary: &Value, merges: &Value, source: &Path) -> Result<Inner, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_data::test_data;
     use std::time::Instant;
 
     const TEXTS: [&str; 4] =
         ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "Ünïcödé ☕ the the"];
-
-    fn roberta() -> Option<PathBuf> {
-        let Ok(root) = std::env::var("CLASP_TEST_DATA") else {
-            println!("skipped: CLASP_TEST_DATA is not set");
-            return None;
-        };
-        Some(Path::new(&root).join("roberta-bpe"))
-    }
 
     #[test]
     fn a_folder_that_cannot_be_written_is_the_disks_fault() {
@@ -284,7 +277,7 @@ mod tests {
     /// `0 31414 232 328 2` and `0 2` are what the tokenizer of RoBERTa-base is published to give.
     #[test]
     fn published_tokenizers_load_from_either_form() {
-        let Some(folder) = roberta() else { return };
+        let Some(folder) = test_data("roberta-bpe") else { return };
         let parts = tempfile::tempdir().unwrap();
         for name in [VOCABULARY_FILE, MERGES_FILE] {
             std::fs::copy(folder.join(name), parts.path().join(name)).unwrap();
@@ -302,7 +295,7 @@ mod tests {
 
     #[test]
     fn long_text_is_quick() {
-        let tokenizer = match roberta() {
+        let tokenizer = match test_data("roberta-bpe") {
             Some(folder) => Tokenizer::load(&folder).unwrap(),
             None => Tokenizer::train(&TEXTS, 300).unwrap(),
         };

@@ -266,7 +266,8 @@ mod tests {
 
     use super::*;
     use crate::prepare::folder;
-    use crate::prepare::reading::testing::{ids, never_panics, put, put_wav, real, silent};
+    use crate::prepare::reading::testing::{ids, never_panics, put, put_wav, silent};
+    use crate::test_data::test_data;
 
     const SPEAKERS: &str = "; one line a speaker\n;ID  |SEX| SUBSET           |MINUTES| NAME\n\n14   | F | \
                             train-clean-5    | 25.03 | Somebody\n60   | M | dev-tiny | 20.18 | |A|B\n";
@@ -389,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_piece_of_the_real_corpus() {
-        let Some(root) = real("librispeech") else { return };
+        let Some(root) = test_data("librispeech") else { return };
         let options = LibriSpeechOptions { root, subsets: Vec::new(), lowercase: false };
         let corpus = prepare(&options, &AudioOptions::default(), &silent).unwrap();
         let parts = &corpus.folds[0].parts;

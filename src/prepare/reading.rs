@@ -64,7 +64,7 @@ pub(crate) fn difference<'a>(what: &str, items: impl IntoIterator<Item = (&'a st
 /// Helpers of the tests of the corpora.
 #[cfg(test)]
 pub(super) mod testing {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use crate::data::audio::write_wav;
     use crate::data::manifest::Row;
@@ -99,19 +99,6 @@ pub(super) mod testing {
             format!("{} {left} {right}{}", declaration.kind.word(), only.unwrap_or_default())
         };
         shared.iter().map(text).collect()
-    }
-
-    /// A folder of the real data; none, with the reason printed, where it is not there.
-    pub fn real(name: &str) -> Option<PathBuf> {
-        let Some(root) = std::env::var_os("CLASP_TEST_DATA") else {
-            println!("skipped: CLASP_TEST_DATA is not set");
-            return None;
-        };
-        let path = Path::new(&root).join(name);
-        if !path.exists() {
-            println!("skipped: {} is not there", path.display());
-        }
-        path.exists().then_some(path)
     }
 
     /// Calls a parser with random bytes and with random changes of a good file.

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::program::{
     Said, audio, checkpoint, clasp, copy_folder, folder, lines_of, own_config, program, tiny_run, tone, wav,
 };
+use crate::test_data::skip;
 
 /// Writes rows as a manifest of the folder.
 fn manifest(folder: &Path, rows: &[serde_json::Value]) {
@@ -93,7 +94,7 @@ fn a_device_that_is_not_there_and_a_size_that_cannot_be() {
     let folder = folder();
     let cuda = Said::of(&program(folder.path()).args(["doctor", "--device", "cuda"]).output().unwrap());
     if cuda.code == Some(0) {
-        println!("skipped: this machine has a CUDA device");
+        skip("this machine has a CUDA device");
     } else {
         let parts = ["no CUDA device can be used", "--device cpu"];
         clasp(folder.path(), &["train", "--config", "tiny.toml", "--device", "cuda"]).bad_line(2, &parts);
@@ -285,7 +286,7 @@ fn encode_writes_to_what_is_no_plain_file() {
     assert!(reader.join().unwrap() == expected && !at.join("pipe").is_file());
     let device = std::process::Command::new("mknod").args(["full", "c", "1", "7"]).current_dir(at).output();
     if !device.is_ok_and(|made| made.status.success()) {
-        println!("skipped: devices are for root");
+        skip("only root can make devices");
         return;
     }
     encode("full").bad_line(1, &["cannot write full"]);

@@ -11,6 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::program::{Said, clasp, lines_of, program, tone, wav};
+use crate::test_data::test_data;
 
 fn put(path: &Path, content: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -341,15 +342,11 @@ fn magpie_and_what_is_wrong_with_a_corpus() {
 /// Of the files that the corpora's owners publish.
 #[test]
 fn the_real_files_give_the_published_counts() {
-    let Ok(data) = std::env::var("CLASP_TEST_DATA") else {
-        println!("skipped: CLASP_TEST_DATA is not set");
-        return;
-    };
+    let roots = ["slurp", "librispeech", "magpie"].map(|name| test_data(name).map(|root| root.display().to_string()));
+    let [Some(slurp), Some(librispeech), Some(magpie)] = roots else { return };
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let data = Path::new(&data);
-    let root = |name: &str| data.join(name).display().to_string();
-    clasp(at, &["prepare", "slurp", "--root", &root("slurp"), "--output", "slurp"]).good();
+    clasp(at, &["prepare", "slurp", "--root", &slurp, "--output", "slurp"]).good();
     let (dev, test) = (manifest(at.join("slurp/dev.jsonl")), manifest(at.join("slurp/test.jsonl")));
     assert_eq!((dev.len(), strings(&dev, "group").len()), (8_690, 2_033));
     assert_eq!((test.len(), strings(&test, "group").len()), (13_078, 2_974));
@@ -361,11 +358,11 @@ fn the_real_files_give_the_published_counts() {
     };
     assert_eq!((disagree(&dev), disagree(&test)), (30, 37));
     clasp(at, &["check", "slurp"]).good();
-    clasp(at, &["prepare", "librispeech", "--root", &root("librispeech"), "--output", "libri", "--convert"]).good();
+    clasp(at, &["prepare", "librispeech", "--root", &librispeech, "--output", "libri", "--convert"]).good();
     assert_eq!(manifest(at.join("libri/train-clean-100.jsonl")).len(), 30);
     assert_eq!(manifest(at.join("libri/test-other.jsonl")).len(), 40);
     clasp(at, &["check", "libri", "--decode"]).good();
-    let table = format!("{}/dev_test.tsv.gz", root("magpie"));
+    let table = format!("{magpie}/dev_test.tsv.gz");
     clasp(at, &["prepare", "magpie", "--input", &table, "--output", "magpie"]).good();
     assert_eq!(manifest(at.join("magpie/dev.jsonl")).len() + manifest(at.join("magpie/test.jsonl")).len(), 9_680);
     clasp(at, &["check", "magpie"]).good();

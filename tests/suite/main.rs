@@ -32,6 +32,7 @@ mod program;
 mod readme;
 mod reference;
 mod statistics;
+mod test_data;
 mod tokenizer;
 mod train;
 mod updates;

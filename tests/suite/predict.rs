@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::program::{Said, audio, checkpoint, clasp, clasp_with_input, folder, keys, lines_of, program, tiny_run};
+use crate::test_data::test_data;
 
 const LABELS: [&str; 4] = ["start_calm", "start_urgent", "stop_calm", "stop_urgent"];
 
@@ -353,12 +354,8 @@ fn a_missing_modality_is_supplied() {
 
 #[test]
 fn every_real_audio_format_is_read() {
-    let Some(data) = std::env::var_os("CLASP_TEST_DATA") else {
-        println!("skipped: CLASP_TEST_DATA names no folder of real test data");
-        return;
-    };
-    let mut files: Vec<_> =
-        fs::read_dir(Path::new(&data).join("audio-formats")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let Some(recordings) = test_data("audio-formats") else { return };
+    let mut files: Vec<_> = fs::read_dir(recordings).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 8);
     let row = |path: &PathBuf| json!({ "id": path.file_name().unwrap().to_str(), "audio": path }).to_string() + "\n";

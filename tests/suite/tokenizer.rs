@@ -1,9 +1,9 @@
 //! The tokenizer against Hugging Face's `RobertaTokenizerFast` on the texts of `scripts/make_fixtures.py`: accents,
 //! emoji, other scripts, spaces, contractions, special tokens. Needs the published files in `CLASP_TEST_DATA`.
 
-use std::path::PathBuf;
-
 use clasp::data::text::Tokenizer;
+
+use crate::test_data::test_data;
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -15,15 +15,8 @@ fn cases() -> Vec<Case> {
     serde_json::from_str(include_str!("../fixtures/tokenizer.json")).unwrap()
 }
 
-/// The published files, or a word on why the test is left out.
-#[expect(clippy::print_stdout, reason = "the reason that a test is left out")]
-fn published() -> Option<PathBuf> {
-    let root = std::env::var_os("CLASP_TEST_DATA");
-    if root.is_none() {
-        println!("skipped: CLASP_TEST_DATA is not set");
-    }
-    Some(PathBuf::from(root?).join("roberta-bpe"))
-}
+/// The published files.
+const PUBLISHED: &str = "roberta-bpe";
 
 fn give_the_ids_of_hugging_face(tokenizer: &Tokenizer) {
     let cases = cases();
@@ -36,13 +29,13 @@ fn give_the_ids_of_hugging_face(tokenizer: &Tokenizer) {
 
 #[test]
 fn tokenizer_json_gives_the_ids_of_hugging_face() {
-    let Some(folder) = published() else { return };
+    let Some(folder) = test_data(PUBLISHED) else { return };
     give_the_ids_of_hugging_face(&Tokenizer::load(&folder).unwrap());
 }
 
 #[test]
 fn vocabulary_and_merges_give_the_ids_of_hugging_face() {
-    let Some(folder) = published() else { return };
+    let Some(folder) = test_data(PUBLISHED) else { return };
     let parts = tempfile::tempdir().unwrap();
     for name in ["vocab.json", "merges.txt"] {
         std::fs::copy(folder.join(name), parts.path().join(name)).unwrap();
@@ -53,7 +46,7 @@ fn vocabulary_and_merges_give_the_ids_of_hugging_face() {
 /// What is cut is the words: `</s>` stays the last token.
 #[test]
 fn truncation_keeps_the_end() {
-    let Some(folder) = published() else { return };
+    let Some(folder) = test_data(PUBLISHED) else { return };
     let tokenizer = Tokenizer::load(&folder).unwrap();
     for Case { text, ids } in cases() {
         for room in 2..12 {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::cases::CASES;
 use super::*;
 use crate::random::Random;
+use crate::test_data::test_data;
 
 /// The text without brackets, and what the brackets mark.
 fn expected(marked: &str) -> (String, Vec<Match>) {
@@ -63,11 +64,7 @@ struct Real {
 
 /// The development and test parts of MAGPIE, where the test data is.
 fn magpie() -> Option<Vec<Real>> {
-    let Some(folder) = std::env::var_os("CLASP_TEST_DATA") else {
-        println!("skipped: CLASP_TEST_DATA is not set");
-        return None;
-    };
-    let file = std::fs::File::open(Path::new(&folder).join("magpie/dev_test.tsv.gz")).unwrap();
+    let file = std::fs::File::open(test_data("magpie/dev_test.tsv.gz")?).unwrap();
     let reader = flate2::read::GzDecoder::new(std::io::BufReader::new(file));
     let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').from_reader(reader);
     let rows = reader.records().map(|record| {

@@ -7,7 +7,8 @@ use flate2::write::GzEncoder;
 use super::read::{marked_span, records, table};
 use super::*;
 use crate::prepare::folder;
-use crate::prepare::reading::testing::{declared, ids, never_panics, put, real, silent};
+use crate::prepare::reading::testing::{declared, ids, never_panics, put, silent};
+use crate::test_data::test_data;
 
 fn record(id: usize, idiom: &str, label: &str, text: &str, split: Option<&str>) -> Value {
     let mut record = json!({
@@ -302,7 +303,7 @@ fn text_at(row: &Row) -> String {
 
 #[test]
 fn the_real_dev_and_test() {
-    let Some(root) = real("magpie") else { return };
+    let Some(root) = test_data("magpie") else { return };
     let corpus = prepared(&MagpieOptions::new(vec![root.join("dev_test.tsv.gz")]));
     let [train, dev, test] = [0, 1, 2].map(|part| &corpus.folds[0].parts[part].1);
     let labelled = |rows: &[Row], label: &str| rows.iter().filter(|row| row.label.as_deref() == Some(label)).count();

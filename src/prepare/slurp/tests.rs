@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::read::{Line, speakers, stem};
 use super::*;
 use crate::prepare::folder;
-use crate::prepare::reading::testing::{declared, ids, never_panics, put, put_wav, real, silent};
+use crate::prepare::reading::testing::{declared, ids, never_panics, put, put_wav, silent};
+use crate::test_data::test_data;
 
 fn line(id: i64, text: &str, scenario: &Value, action: &Value, intent: &str, files: &[&str]) -> String {
     let recordings: Vec<Value> =
@@ -282,7 +283,7 @@ fn no_bytes_panic() {
 
 #[test]
 fn the_real_devel_and_test() {
-    let Some(root) = real("slurp") else { return };
+    let Some(root) = test_data("slurp") else { return };
     let corpus = prepared(&options(&root));
     for (part, [sentences, recordings, headset, intents]) in
         [("dev", [2_033, 8_690, 4_173, 30]), ("test", [2_974, 13_078, 6_281, 37])]
