@@ -4,7 +4,7 @@
 # ///
 """Holds the program against PyTorch at full size, outside CI, and prints a dated Markdown table.
 
-  cargo build --release --features parity-check --example parity --bin clasp
+  cargo build --release --features examples --example parity --bin clasp
   CLASP_TEST_DATA=... python scripts/check_base_size.py --write benches/PARITY.md
 
 Five checks, the first four with random weights and a few seconds of real speech (CLASP_TEST_DATA/audio-formats) with text:
