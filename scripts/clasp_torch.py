@@ -4,8 +4,8 @@
 # ///
 """CLASP in PyTorch: the numerical reference and the speed peer.
 
-It states the specification in executable form on top of Hugging Face's `RobertaModel` and
-`Wav2Vec2Model`, so that every number of the Rust program can be held against it:
+It implements docs/model.md on top of Hugging Face's `RobertaModel` and `Wav2Vec2Model`, so that every
+number of the Rust program can be compared with it:
 
   python clasp_torch.py export DIR --size tiny      # a checkpoint, inputs and expected outputs
   python clasp_torch.py bench --size base           # seconds per training step and prediction
@@ -14,8 +14,8 @@ It states the specification in executable form on top of Hugging Face's `Roberta
 `make_fixtures.py` and `check_base_size.py` import it.
 
 Sizes: "tiny" (group norm, post-norm encoder, as wav2vec2-base), "tiny-large" (layer norm, pre-norm
-encoder, as wav2vec2-large-lv60) and "base" (the paper's). Parameter names and layouts are those of the
-specification (PyTorch layout: linear weights are [out, in]). Needs: torch, transformers, safetensors, numpy.
+encoder, as wav2vec2-large-lv60) and "base" (the paper's). Parameter names and layouts are those of
+docs/formats.md (PyTorch layout: linear weights are [out, in]). Needs: torch, transformers, safetensors, numpy.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class FusionConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the terms (the paper's alpha, beta, gamma, delta) and the options of section 3."""
+    """Weights of the terms (the paper's alpha, beta, gamma, delta) and the options of the losses."""
 
     semantic: float = 0.01
     modality: float = 0.01
@@ -194,7 +194,7 @@ class Clasp(nn.Module):
         """`wav` [batch, samples] normalised and zero-padded; `lengths` [batch] valid samples.
 
         With `exact_padding`, every utterance is encoded alone, so that its representation does
-        not depend on what it is batched with: SPEC.md asks this of the program, in one pass.
+        not depend on what it is batched with, as the program does in one pass (docs/model.md).
         Without it, padding reaches the first layer's group norm, as in Hugging Face's batching.
         """
         if self.exact_padding and bool((lengths < wav.shape[1]).any()):
@@ -310,7 +310,7 @@ def known(cls, values: dict):
 
 
 def load(folder: str | Path) -> Clasp:
-    """A checkpoint folder as the specification has it; every tensor must be there and used."""
+    """A checkpoint folder as docs/formats.md has it; every tensor must be there and used."""
     folder = Path(folder)
     c = json.loads((folder / "config.json").read_text())
     if (c.get("format"), c.get("method")) != ("clasp-1", "clasp"):

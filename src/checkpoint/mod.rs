@@ -1,5 +1,5 @@
 //! Checkpoint folders: `model.safetensors` and `config.json` that `PyTorch` loads without this program, with the
-//! tokenizer's and the feature extractor's files beside them (specification, section 6).
+//! tokenizer's and the feature extractor's files beside them (docs/formats.md).
 
 pub mod names;
 pub mod parameters;

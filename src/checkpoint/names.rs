@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_become_the_names_of_the_specification() {
+    fn paths_become_the_documented_names() {
         for (path, name) in [
             (
                 "text_encoder.layers.11.attention.output.weight",

@@ -1,7 +1,7 @@
 //! The sizes of the model, once the encoders are known: what the config says, what they say, and where these disagree.
 //!
 //! `config::resolve` calls this for fresh encoders, `train` for loaded ones. With `train.init` the checkpoint decides,
-//! and a config that states something else is an error. Section 2 of the specification.
+//! and a config that states something else is an error. What the sizes are of: docs/model.md.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

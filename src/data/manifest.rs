@@ -1,4 +1,4 @@
-//! Manifests: JSON Lines, one utterance a line (SPEC section 5). The reader is strict and reports every problem of a
+//! Manifests: JSON Lines, one utterance a line (docs/formats.md). The reader is strict and reports every problem of a
 //! file at once; the parser of one line serves `predict`, which goes on past bad rows.
 
 use std::collections::HashMap;

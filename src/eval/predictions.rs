@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_names_of_the_specification_in_order() {
+    fn a_row_has_the_documented_names_in_order() {
         let mut line = Vec::new();
         Row::Prediction(Box::new(prediction())).write_line(&mut line).unwrap();
         let expected = concat!(

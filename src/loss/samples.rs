@@ -14,12 +14,12 @@ pub(super) const VALUE_TOLERANCE: f64 = 1e-6;
 /// Gradients in f32: a similarity of 30 in an exponent has an error of 30 ulp.
 pub(super) const GRADIENT_TOLERANCE: f64 = 2e-5;
 
-/// `speech[i][j] = sin(1 + 6 i + j)` of four rows; with 6 columns the matrix A of the specification (section 3).
+/// `speech[i][j] = sin(1 + 6 i + j)` of four rows; with 6 columns the matrix A of docs/model.md.
 pub(super) fn speech(columns: usize) -> Tensor<Train, 2> {
     matrix(4, columns, |i, j| (1.0 + 6.0 * i + j).sin())
 }
 
-/// `text[i][j] = cos(2 + 12 i + j)` of four rows; with 6 columns the matrix T of the specification.
+/// `text[i][j] = cos(2 + 12 i + j)` of four rows; with 6 columns the matrix T of docs/model.md.
 pub(super) fn text(columns: usize) -> Tensor<Train, 2> {
     matrix(4, columns, |i, j| (2.0 + 12.0 * i + j).cos())
 }

@@ -46,7 +46,7 @@ mod tests {
 
     type Matrix = Tensor<fixtures::Train, 2>;
 
-    /// `sin(1 + 6 i + j)` and `cos(2 + 12 i + j)`, 4 x 6: the matrices of the specification, section 3.
+    /// `sin(1 + 6 i + j)` and `cos(2 + 12 i + j)`, 4 x 6: the matrices of docs/model.md.
     fn matrices() -> [Matrix; 2] {
         let matrix = |value: &dyn Fn(f32, f32) -> f32| {
             let rows = [0.0, 1.0, 2.0, 3.0].map(|row| [0.0, 1.0, 2.0, 3.0, 4.0, 5.0].map(|column| value(row, column)));

@@ -73,7 +73,7 @@ impl Inputs {
     }
 }
 
-/// Every representation of a batch, by the words of the specification.
+/// Every representation of a batch, by the names of docs/model.md.
 #[derive(Clone, Debug)]
 pub struct ClaspOutput<B: Backend> {
     /// `r_t` [batch, hidden]
@@ -103,7 +103,7 @@ pub struct ClaspOutput<B: Backend> {
 }
 
 impl<B: Backend> ClaspOutput<B> {
-    /// The twelve tensors with their names, in the order of the specification.
+    /// The twelve tensors with their names, in the order of docs/model.md.
     #[must_use]
     pub fn named(self) -> [(&'static str, Tensor<B, 2>); 12] {
         [

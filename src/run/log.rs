@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_the_keys_of_the_specification() {
+    fn lines_have_the_documented_keys() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         written(&path, &[step(3), epoch(1)]);

@@ -1,5 +1,5 @@
 //! Padding and company never change a result: an utterance's outputs are the same alone, in any batch, in any order and
-//! with any amount of padding, to within 1e-5 of each tensor's norm (specification, section 2).
+//! with any amount of padding, to within 1e-5 of each tensor's norm (docs/model.md).
 
 use std::path::PathBuf;
 
