@@ -89,9 +89,6 @@ pub trait Ops: Backend {
     /// Whether the `_backward` functions are there.
     const HAS_FAST_FORMS: bool = false;
 
-    /// Whether sums of several devices are the same to the bit in every run.
-    const IS_REPRODUCIBLE: bool = false;
-
     /// The encoders' layers work on so many positions, or a multiple of it.
     const TIME_UNIT: usize = 1;
 

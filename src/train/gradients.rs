@@ -11,7 +11,7 @@ use burn::{
     },
 };
 
-use super::group::{GroupError, Member, Words};
+use super::group::{GroupError, Member, Message};
 use crate::{checkpoint::parameters::Path, ops::Ops};
 
 /// A tensor whose number of axes is left to the place that uses it.
@@ -112,16 +112,16 @@ impl<B: Ops> GradientWindow<B> {
     /// on all afterwards; `shapes` are those of the model's parameters.
     ///
     /// # Errors
-    /// Another member stopped, or the collective refuses.
+    /// Another member stopped.
     pub fn sum_over(
         &mut self,
         member: &Member<B>,
         shapes: &BTreeMap<String, Vec<usize>>,
         device: &B::Device,
     ) -> Result<(), GroupError> {
-        let own = Words { names: self.sums.keys().cloned().collect(), numbers: Vec::new() };
-        let heard = member.exchange(own)?;
-        let names: BTreeSet<&String> = heard.iter().flat_map(|words| &words.names).collect();
+        let own = Message { names: self.sums.keys().cloned().collect(), ..Message::default() };
+        let messages = member.all_gather(own)?;
+        let names: BTreeSet<&String> = messages.iter().flat_map(|message| &message.names).collect();
         let mut bucket = Bucket::default();
         for name in names {
             let (flat, shape) = match (self.sums.remove(name), shapes.get(name)) {
@@ -215,7 +215,7 @@ impl<B: Ops> Bucket<B> {
         if self.flats.is_empty() {
             return Ok(Vec::new());
         }
-        let sum = member.sum(Tensor::cat(self.flats, 0))?;
+        let sum = member.all_reduce(Tensor::cat(self.flats, 0))?;
         let mut start = 0;
         let cut = |(name, shape): (String, Vec<usize>)| {
             let elements = shape.iter().product();

@@ -1,60 +1,58 @@
-//! Devices that train together: what their threads tell each other, and sums over them by Burn's collectives.
+//! Devices that train together, one thread each: a barrier that gathers what each has to say, and sums over them.
 //!
 //! All members call the same functions in the same order. A member that stops, for whatever reason, wakes the others
-//! with an error; none of them waits for one that is gone.
+//! with an error; none of them waits for one that is gone, as `std::sync::Barrier` would.
 
-use std::{
-    marker::PhantomData,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use burn::{
-    collective::{self, AllReduceStrategy, CollectiveConfig, PeerId, ReduceOperation},
-    tensor::{Tensor, TensorPrimitive},
-};
+use burn::tensor::Tensor;
 
 use crate::ops::Ops;
 
-/// A group cannot go on.
+/// Another member of the group stopped: the group cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GroupError {
-    /// Another member stopped.
-    #[error("the work on another device stopped: {0}")]
-    Stopped(String),
-    /// Burn's collective refused.
-    #[error("the devices cannot add up their gradients: {0}")]
-    Collective(String),
-}
+#[error("the work on another device stopped: {0}")]
+pub struct GroupError(pub String);
 
-/// What one member tells the others.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Words {
+/// What one member sends to all.
+#[derive(Clone, Debug)]
+pub struct Message<B: Ops> {
     /// Names, such as those of the parameters that have a gradient.
     pub names: Vec<String>,
     /// Numbers, such as the terms of the loss.
     pub numbers: Vec<f64>,
+    /// On the sender's device, [elements].
+    pub tensor: Option<Tensor<B, 1>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    told: Vec<Option<Words>>,
-    heard: Arc<Vec<Words>>,
+impl<B: Ops> Default for Message<B> {
+    fn default() -> Self {
+        Self { names: Vec::new(), numbers: Vec::new(), tensor: None }
+    }
+}
+
+#[derive(Debug)]
+struct State<B: Ops> {
+    /// Of the round that is on, by rank.
+    sent: Vec<Option<Message<B>>>,
+    /// Of the round before.
+    gathered: Arc<Vec<Message<B>>>,
     round: u64,
     stopped: Option<String>,
 }
 
-/// Where the members of a group meet.
+/// What the members of a group share.
 #[derive(Debug)]
-pub struct Meeting {
-    state: Mutex<State>,
+pub struct Group<B: Ops> {
+    state: Mutex<State<B>>,
     changed: Condvar,
 }
 
-impl Meeting {
-    /// For a group of this many.
+impl<B: Ops> Group<B> {
+    /// For this many members.
     #[must_use]
     pub fn new(count: usize) -> Arc<Self> {
-        let state = State { told: vec![None; count], ..State::default() };
+        let state = State { sent: vec![None; count], gathered: Arc::default(), round: 0, stopped: None };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -64,30 +62,30 @@ impl Meeting {
         self.changed.notify_all();
     }
 
-    /// Waits until every member has said something, and returns all of it in the order of the members.
-    fn exchange(&self, rank: usize, words: Words) -> Result<Arc<Vec<Words>>, GroupError> {
+    /// Waits until every member has sent a message, and returns all of them by rank.
+    fn all_gather(&self, rank: usize, message: Message<B>) -> Result<Arc<Vec<Message<B>>>, GroupError> {
         let mut state = self.lock();
         if let Some(why) = &state.stopped {
-            return Err(GroupError::Stopped(why.clone()));
+            return Err(GroupError(why.clone()));
         }
         let round = state.round;
-        state.told[rank] = Some(words);
-        if state.told.iter().all(Option::is_some) {
-            state.heard = Arc::new(state.told.iter_mut().filter_map(Option::take).collect());
+        state.sent[rank] = Some(message);
+        if state.sent.iter().all(Option::is_some) {
+            state.gathered = Arc::new(state.sent.iter_mut().filter_map(Option::take).collect());
             state.round += 1;
             self.changed.notify_all();
         }
         // Nobody begins another round before this member is in it.
         while state.round == round {
             if let Some(why) = &state.stopped {
-                return Err(GroupError::Stopped(why.clone()));
+                return Err(GroupError(why.clone()));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        Ok(Arc::clone(&state.heard))
+        Ok(Arc::clone(&state.gathered))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         // Nothing is left half done while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,30 +96,23 @@ impl Meeting {
 pub struct Member<B: Ops> {
     rank: usize,
     count: usize,
-    meeting: Option<Arc<Meeting>>,
-    backend: PhantomData<B>,
+    group: Option<Arc<Group<B>>>,
 }
 
 impl<B: Ops> Member<B> {
     /// The only device of a run.
     #[must_use]
     pub fn alone() -> Self {
-        Self { rank: 0, count: 1, meeting: None, backend: PhantomData }
+        Self { rank: 0, count: 1, group: None }
     }
 
-    /// Takes a place in a group of `count`, and waits until every member has. Burn keeps one group a backend in a
-    /// process: another one may be formed when this one has ended.
+    /// Takes a place in a group of `count`, and waits until every member has.
     ///
     /// # Errors
-    /// Another member stopped, or the collective refuses.
-    pub fn join(rank: usize, count: usize, meeting: Arc<Meeting>, device: &B::Device) -> Result<Self, GroupError> {
-        let member = Self { rank, count, meeting: Some(meeting), backend: PhantomData };
-        member.meet()?;
-        // In pairs: with two devices the sum does not depend on who comes first.
-        let config = CollectiveConfig::default()
-            .with_num_devices(count)
-            .with_local_all_reduce_strategy(AllReduceStrategy::Tree(2));
-        collective::register::<B>(member.peer(), device.clone(), config).map_err(refused)?;
+    /// Another member stopped.
+    pub fn join(rank: usize, count: usize, group: Arc<Group<B>>) -> Result<Self, GroupError> {
+        let member = Self { rank, count, group: Some(group) };
+        member.all_gather(Message::default())?;
         Ok(member)
     }
 
@@ -137,93 +128,63 @@ impl<B: Ops> Member<B> {
         self.count
     }
 
-    /// What every member says, in the order of their numbers.
+    /// The messages of all members, by rank.
     ///
     /// # Errors
     /// Another member stopped.
-    pub fn exchange(&self, words: Words) -> Result<Arc<Vec<Words>>, GroupError> {
-        match &self.meeting {
-            Some(meeting) => meeting.exchange(self.rank, words),
-            None => Ok(Arc::new(vec![words])),
+    pub fn all_gather(&self, message: Message<B>) -> Result<Arc<Vec<Message<B>>>, GroupError> {
+        match &self.group {
+            Some(group) => group.all_gather(self.rank, message),
+            None => Ok(Arc::new(vec![message])),
         }
     }
 
-    /// The sum over the devices, on each of them; [elements], as many on all.
+    /// The sum over the devices, on each of them; [elements], as many on all. Each adds up in the order of the ranks,
+    /// so that all have the same bits, in every run.
     ///
     /// # Errors
-    /// Another member stopped, or the collective refuses.
-    pub fn sum(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 1>, GroupError> {
-        if self.meeting.is_none() {
+    /// Another member stopped.
+    pub fn all_reduce(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 1>, GroupError> {
+        if self.group.is_none() {
             return Ok(tensor);
         }
-        if self.count > 2 && B::IS_REPRODUCIBLE {
-            return self.sum_in_order(&tensor);
-        }
-        self.reduce(tensor)
-    }
-
-    /// The same to the bit in every run: each puts its own in its place among zeros, and what the sum then holds is
-    /// added up in the order of the members. For the CPU, where a run goes on to the bit; the collective adds more than
-    /// two in any order.
-    fn sum_in_order(&self, tensor: &Tensor<B, 1>) -> Result<Tensor<B, 1>, GroupError> {
-        let [elements] = tensor.dims();
-        let places = (0..self.count).map(|rank| if rank == self.rank { tensor.clone() } else { tensor.zeros_like() });
-        let all = self.reduce(Tensor::cat(places.collect(), 0))?;
-        let own = |rank: usize| all.clone().narrow(0, rank * elements, elements);
-        Ok((1..self.count).fold(own(0), |sum, rank| sum + own(rank)))
-    }
-
-    fn reduce(&self, tensor: Tensor<B, 1>) -> Result<Tensor<B, 1>, GroupError> {
-        // The collective waits for ever for a member that is gone.
-        self.meet()?;
-        let primitive = tensor.into_primitive().tensor();
-        let sum = collective::all_reduce::<B>(self.peer(), primitive, ReduceOperation::Sum).map_err(refused)?;
-        Ok(Tensor::from_primitive(TensorPrimitive::Float(sum)))
-    }
-
-    fn meet(&self) -> Result<(), GroupError> {
-        self.exchange(Words::default()).map(|_| ())
-    }
-
-    fn peer(&self) -> PeerId {
-        PeerId(u32::try_from(self.rank).unwrap_or(u32::MAX))
+        let device = tensor.device();
+        let messages = self.all_gather(Message { tensor: Some(tensor.clone()), ..Message::default() })?;
+        let tensors = messages.iter().filter_map(|message| message.tensor.clone());
+        Ok(tensors.map(|tensor| tensor.to_device(&device)).reduce(|sum, next| sum + next).unwrap_or(tensor))
     }
 }
 
 impl<B: Ops> Drop for Member<B> {
     fn drop(&mut self) {
-        if let Some(meeting) = &self.meeting {
-            meeting.stop("it has ended");
-            // Not a member yet, or the collective is gone: then there is nothing to leave.
-            let _ = collective::finish_collective::<B>(self.peer());
+        if let Some(group) = &self.group {
+            group.stop("it has ended");
         }
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "so that it can be given to map_err")]
-fn refused(error: collective::CollectiveError) -> GroupError {
-    GroupError::Collective(format!("{error:?}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use burn::backend::Flex;
+
     use super::*;
 
-    fn words(number: f64) -> Words {
-        Words { names: vec![format!("name {number}")], numbers: vec![number] }
+    fn message(number: f64) -> Message<Flex> {
+        Message { names: vec![format!("name {number}")], numbers: vec![number], tensor: None }
     }
 
     #[test]
     fn every_member_hears_all_in_order_round_after_round() {
-        let meeting = Meeting::new(3);
+        let group = Group::new(3);
         std::thread::scope(|scope| {
             for rank in 0..3_u32 {
-                let meeting = &meeting;
+                let group = &group;
                 scope.spawn(move || {
                     for round in 0..50_u32 {
-                        let heard = meeting.exchange(rank as usize, words(f64::from(10 * round + rank))).unwrap();
-                        let expected: Vec<Words> = (0..3).map(|rank| words(f64::from(10 * round + rank))).collect();
-                        assert_eq!(*heard, expected);
+                        let gathered = group.all_gather(rank as usize, message(f64::from(10 * round + rank))).unwrap();
+                        let found: Vec<_> = gathered.iter().map(|each| (&each.names, &each.numbers)).collect();
+                        let sent: Vec<_> = (0..3).map(|rank| message(f64::from(10 * round + rank))).collect();
+                        assert_eq!(found, sent.iter().map(|each| (&each.names, &each.numbers)).collect::<Vec<_>>());
                     }
                 });
             }
@@ -232,14 +193,31 @@ mod tests {
 
     #[test]
     fn a_member_that_stops_wakes_those_that_wait() {
-        let meeting = Meeting::new(2);
+        let group = Group::new(2);
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| meeting.exchange(0, words(1.0)));
-            meeting.stop("no memory");
-            meeting.stop("a later reason");
-            assert_eq!(waiting.join().unwrap(), Err(GroupError::Stopped("no memory".into())));
+            let waiting = scope.spawn(|| group.all_gather(0, message(1.0)).map(|_| ()));
+            group.stop("no memory");
+            group.stop("a later reason");
+            assert_eq!(waiting.join().unwrap(), Err(GroupError("no memory".into())));
         });
         // Nor does one wait that comes afterwards.
-        assert!(meeting.exchange(1, words(2.0)).is_err());
+        assert!(group.all_gather(1, message(2.0)).is_err());
+    }
+
+    /// 1 + 2^24 is 2^24 in f32: only from left to right do these give 2.
+    #[test]
+    fn tensors_are_added_in_the_order_of_the_ranks() {
+        let (group, large) = (Group::<Flex>::new(4), 16_777_216.0_f32);
+        std::thread::scope(|scope| {
+            for (rank, value) in [1.0, large, -large, 2.0].into_iter().enumerate() {
+                let group = Arc::clone(&group);
+                scope.spawn(move || {
+                    let member = Member::join(rank, 4, group).unwrap();
+                    let own = Tensor::from_floats([value, 1.0], &burn::backend::flex::FlexDevice);
+                    let sum = member.all_reduce(own).unwrap();
+                    assert_eq!(sum.into_data().to_vec::<f32>().unwrap(), [2.0, 4.0], "rank {rank}");
+                });
+            }
+        });
     }
 }

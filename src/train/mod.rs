@@ -50,7 +50,7 @@ use crate::{
     },
     terminal::Event,
 };
-use group::{Meeting, Member};
+use group::{Group, Member};
 use replica::{Replica, StepPlan};
 use setup::Material;
 use state::{Best, OPTIMIZER, STATE, State, loss_values};
@@ -136,12 +136,12 @@ pub fn train<B: Ops>(
         begin()?;
         return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
     }
-    let meeting = Meeting::new(devices.len());
+    let group = Group::new(devices.len());
     std::thread::scope(|scope| {
         let orders = others.iter().enumerate().map(|(place, device)| {
             let (sender, orders) = channel::<StepPlan>();
-            let (rank, meeting) = (place + 1, Arc::clone(&meeting));
-            let serve = move || serve::<B>(start, device, (rank, devices.len(), meeting), &orders);
+            let (rank, group) = (place + 1, Arc::clone(&group));
+            let serve = move || serve::<B>(start, device, (rank, devices.len(), group), &orders);
             std::thread::Builder::new().name(format!("device-{rank}")).spawn_scoped(scope, serve)?;
             Ok(sender)
         });
@@ -149,11 +149,11 @@ pub fn train<B: Ops>(
             let (mut replica, notes) =
                 Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
             begin()?;
-            replica.join(Member::join(0, devices.len(), Arc::clone(&meeting), first)?);
+            replica.join(Member::join(0, devices.len(), Arc::clone(&group))?);
             Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
         });
         // Whoever still waits for this device does so in vain.
-        meeting.stop("the run is over");
+        group.stop("the run is over");
         led
     })
 }
@@ -162,13 +162,13 @@ pub fn train<B: Ops>(
 fn serve<B: Ops>(
     start: Start<'_>,
     device: &B::Device,
-    (rank, count, meeting): (usize, usize, Arc<Meeting>),
+    (rank, count, group): (usize, usize, Arc<Group<B>>),
     orders: &Receiver<StepPlan>,
 ) {
     let work = || -> anyhow::Result<()> {
         let (mut replica, _) =
             Replica::<B, _>::open(start.material, start.folder, start.is_resumed, device, start.features)?;
-        replica.join(Member::join(rank, count, Arc::clone(&meeting), device)?);
+        replica.join(Member::join(rank, count, Arc::clone(&group))?);
         while let Ok(plan) = orders.recv() {
             replica.step(&plan)?;
         }
@@ -176,8 +176,8 @@ fn serve<B: Ops>(
     };
     match panics::catch(work) {
         Ok(Ok(())) => {}
-        Ok(Err(problem)) => meeting.stop(&error::sentence(&problem)),
-        Err(words) => meeting.stop(&words),
+        Ok(Err(problem)) => group.stop(&error::sentence(&problem)),
+        Err(words) => group.stop(&words),
     }
 }
 

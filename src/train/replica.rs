@@ -11,7 +11,7 @@ use burn::{
 
 use super::{
     gradients::{GradientNorms, GradientWindow},
-    group::{GroupError, Member, Words},
+    group::{GroupError, Member, Message},
     not_resumable,
     optimizer::{Optimizer, OptimizerConfig},
     setup::{self, Material},
@@ -260,13 +260,14 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
         let mut numbers = means.to_vec();
         numbers.push(own.total);
         numbers.extend(own.groups.values());
-        let heard = self.member.exchange(Words { names: own.groups.keys().cloned().collect(), numbers })?;
+        let names = own.groups.keys().cloned().collect();
+        let messages = self.member.all_gather(Message { names, numbers, tensor: None })?;
         let mut means = Means::default();
-        for words in heard.iter() {
-            means.iter_mut().zip(&words.numbers).for_each(|(mean, number)| *mean += number);
+        for message in messages.iter() {
+            means.iter_mut().zip(&message.numbers).for_each(|(mean, number)| *mean += number);
         }
-        let (_, norms) = heard[0].numbers.split_at(means.len());
-        let groups = heard[0].names.iter().cloned().zip(norms[1..].iter().copied()).collect();
+        let (_, norms) = messages[0].numbers.split_at(means.len());
+        let groups = messages[0].names.iter().cloned().zip(norms[1..].iter().copied()).collect();
         Ok((window, Stepped { terms, means, norms: GradientNorms { total: norms[0], groups } }))
     }
 
@@ -345,7 +346,8 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
             padded.insert(1, own.clone().inner());
         }
         padded.retain(|rows| rows.dims()[0] > 0);
-        let all = self.member.sum(Tensor::cat(padded, 0).reshape([size * 4 * width]))?.reshape([size, 4 * width]);
+        let all =
+            self.member.all_reduce(Tensor::cat(padded, 0).reshape([size * 4 * width]))?.reshape([size, 4 * width]);
         let Some(own) = own else { return Ok(None) };
         let mut pieces = vec![own];
         if start > 0 {

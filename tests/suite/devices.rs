@@ -10,7 +10,7 @@ use clasp::{
     loss::class_weights,
     train::{
         gradients::GradientWindow,
-        group::{Meeting, Member},
+        group::{Group, Member},
         optimizer::{Optimizer, OptimizerConfig},
         replica::{Objective, Part, Replica, StepPlan},
         stepped::Stepped,
@@ -95,13 +95,13 @@ fn together<T: Send>(
     parts: &[Vec<Part>],
     work: impl Fn(&mut Replica<Cpu>, &[Part]) -> T + Sync,
 ) -> Vec<T> {
-    let meeting = Meeting::new(parts.len());
+    let group = Group::new(parts.len());
     std::thread::scope(|scope| {
         let device = |(rank, own): (usize, &Vec<Part>)| {
-            let (meeting, own, work) = (meeting.clone(), own.clone(), &work);
+            let (group, own, work) = (group.clone(), own.clone(), &work);
             scope.spawn(move || {
                 let mut replica = replica(name, objective.clone());
-                replica.join(Member::join(rank, parts.len(), meeting, &FlexDevice).unwrap());
+                replica.join(Member::join(rank, parts.len(), group).unwrap());
                 work(&mut replica, &own)
             })
         };
@@ -124,7 +124,6 @@ fn assert_near(what: &str, (found, stepped): &(Gradients, Stepped), (expected, w
     assert!(stepped.norms.groups.keys().eq(whole.norms.groups.keys()), "{what}");
 }
 
-/// In one test: Burn keeps one group of devices in a process.
 #[test]
 fn several_devices_are_one() {
     for name in ["group-norm", "layer-norm", "adapters"] {

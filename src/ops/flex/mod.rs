@@ -31,7 +31,6 @@ const CHUNK: usize = 1 << 14;
 
 impl Ops for Flex {
     const HAS_FAST_FORMS: bool = true;
-    const IS_REPRODUCIBLE: bool = true;
     const HAS_BF16: bool = false;
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
