@@ -1,5 +1,6 @@
 //! Reads the pickles in `PyTorch`'s files, and nothing else of them than the tables of tensors: no class is looked up and
-//! nothing is executed. What is no container, number, text or tensor becomes an empty object.
+//! nothing is executed. What is no container, number, text or tensor becomes an empty object. Why it is written here and
+//! when it can be deleted: see `pytorch.rs`.
 
 use std::collections::BTreeMap;
 

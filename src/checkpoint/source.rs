@@ -6,11 +6,11 @@ use std::{
 };
 
 use burn::tensor::{DType, TensorData};
-use burn_store::TensorSnapshot;
 use rayon::prelude::*;
 
 use super::{
-    CheckpointError, pytorch,
+    CheckpointError,
+    pytorch::{self, Pickled},
     safetensors::{self, Piece},
 };
 
@@ -28,21 +28,25 @@ pub struct TensorSource {
 /// A tensor that is not read yet.
 enum Stored {
     Piece(Piece),
-    Snapshot(TensorSnapshot),
+    Pickled(Pickled),
+    /// Of this shape.
+    Zeros(Vec<usize>),
 }
 
 impl Stored {
     fn shape(&self) -> Vec<usize> {
         match self {
             Self::Piece(piece) => piece.shape.clone(),
-            Self::Snapshot(tensor) => tensor.shape.to_vec(),
+            Self::Pickled(tensor) => tensor.shape().to_vec(),
+            Self::Zeros(shape) => shape.clone(),
         }
     }
 
     fn dtype(&self) -> DType {
         match self {
             Self::Piece(piece) => piece.dtype,
-            Self::Snapshot(tensor) => tensor.dtype,
+            Self::Pickled(tensor) => tensor.dtype(),
+            Self::Zeros(_) => DType::F32,
         }
     }
 }
@@ -117,10 +121,7 @@ impl TensorSource {
 
     /// Adds a tensor of zeros.
     pub fn insert_zeros(&mut self, name: &str, shape: Vec<usize>) {
-        let data = TensorData::zeros::<f32, _>(shape);
-        let id = burn::module::ParamId::new();
-        let zeros = TensorSnapshot::from_data(data, Vec::new(), Vec::new(), id);
-        self.tensors.insert(name.into(), Stored::Snapshot(zeros));
+        self.tensors.insert(name.into(), Stored::Zeros(shape));
     }
 
     /// Those of these tensors that are there, in f32; what lies in safetensors files is read by all threads.
@@ -146,9 +147,11 @@ impl TensorSource {
             }
             match tensor {
                 Stored::Piece(piece) => pieces.push((name, piece)),
-                Stored::Snapshot(tensor) => {
-                    let data = tensor.to_data().map_err(|problem| damaged(name, problem.to_string()))?;
-                    all.insert(name.clone(), in_f32(data));
+                Stored::Pickled(tensor) => {
+                    all.insert(name.clone(), tensor.read().map_err(|problem| damaged(name, problem))?);
+                }
+                Stored::Zeros(shape) => {
+                    all.insert(name.clone(), TensorData::zeros::<f32, _>(shape.clone()));
                 }
             }
         }
@@ -201,7 +204,7 @@ fn open_safetensors(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointE
 fn open_pickle(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointError> {
     std::fs::File::open(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
     let tensors = pytorch::open(path).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
-    Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::Snapshot(tensor))).collect())
+    Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::Pickled(tensor))).collect())
 }
 
 #[cfg(test)]
