@@ -3,6 +3,7 @@
 //! meanwhile would end the program.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read as _},
     sync::Arc,
@@ -65,8 +66,8 @@ impl Piece {
     }
 }
 
-/// The tensors of a file by name, or what is wrong with it.
-pub fn pieces(mut file: File) -> Result<Vec<(String, Piece)>, String> {
+/// The tensors of a file by name and its metadata, or what is wrong with it.
+pub fn open(mut file: File) -> Result<(Vec<(String, Piece)>, HashMap<String, String>), String> {
     let shown = |problem: io::Error| problem.to_string();
     let size = file.metadata().map_err(shown)?.len();
     let mut length = [0; LENGTH];
@@ -88,14 +89,15 @@ pub fn pieces(mut file: File) -> Result<Vec<(String, Piece)>, String> {
         return Err(format!("it has {size} bytes where its head tells of {told}"));
     }
     let file = Arc::new(file);
-    tensors
+    let pieces = tensors
         .into_iter()
         .map(|(name, TensorInfo { dtype, shape, data_offsets: (from, to) })| {
             let dtype =
                 burn_type(dtype).ok_or_else(|| format!("tensor {name}: numbers of type {dtype} are not known"))?;
             Ok((name, Piece { file: Arc::clone(&file), start: start + from as u64, length: to - from, dtype, shape }))
         })
-        .collect()
+        .collect::<Result<_, String>>()?;
+    Ok((pieces, head.metadata().clone().unwrap_or_default()))
 }
 
 fn burn_type(dtype: Dtype) -> Option<DType> {

@@ -1,7 +1,7 @@
 //! Reading tensor files: safetensors and `PyTorch` pickles, whole or in shards. Nothing in a pickle is executed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +23,8 @@ const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.i
 pub struct TensorSource {
     tensors: BTreeMap<String, Stored>,
     files: Vec<PathBuf>,
+    /// Of one safetensors file.
+    metadata: HashMap<String, String>,
 }
 
 /// A tensor that is not read yet.
@@ -84,12 +86,12 @@ impl TensorSource {
     /// # Errors
     /// The file is missing or damaged.
     pub fn open_file(path: &Path) -> Result<Self, CheckpointError> {
-        let tensors = if path.extension().is_some_and(|extension| extension == "safetensors") {
+        let (tensors, metadata) = if path.extension().is_some_and(|extension| extension == "safetensors") {
             open_safetensors(path)?
         } else {
-            open_pickle(path)?
+            (open_pickle(path)?, HashMap::new())
         };
-        Ok(Self { tensors, files: vec![path.into()] })
+        Ok(Self { tensors, files: vec![path.into()], metadata })
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self, CheckpointError> {
@@ -106,6 +108,12 @@ impl TensorSource {
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// A text in the head of the safetensors file.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 
     /// Name and shape of every tensor of numbers.
@@ -190,15 +198,15 @@ pub fn shards(index: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     }
 }
 
-fn open_safetensors(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointError> {
+fn open_safetensors(path: &Path) -> Result<(BTreeMap<String, Stored>, HashMap<String, String>), CheckpointError> {
     let cannot = |source| CheckpointError::Read { path: path.into(), source };
     if !path.is_file() {
         return Err(cannot(std::io::Error::from(std::io::ErrorKind::NotFound)));
     }
     let file = std::fs::File::open(path).map_err(cannot)?;
-    let pieces =
-        safetensors::pieces(file).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
-    Ok(pieces.into_iter().map(|(name, piece)| (name, Stored::Piece(piece))).collect())
+    let (pieces, metadata) =
+        safetensors::open(file).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
+    Ok((pieces.into_iter().map(|(name, piece)| (name, Stored::Piece(piece))).collect(), metadata))
 }
 
 fn open_pickle(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointError> {

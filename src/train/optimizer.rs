@@ -137,8 +137,9 @@ where
     pub fn load(&mut self, path: &Path, device: &A::Device) -> Result<(), CheckpointError> {
         let source = TensorSource::open_file(path)?;
         let damaged = |problem: String| CheckpointError::Damaged { path: path.into(), problem };
-        let steps: BTreeMap<String, usize> = serde_json::from_str(&read_steps(path)?)
-            .map_err(|problem| damaged(format!("its step counts: {problem}")))?;
+        let steps = source.metadata("steps").ok_or_else(|| damaged("it has no step counts".into()))?;
+        let steps: BTreeMap<String, usize> =
+            serde_json::from_str(steps).map_err(|problem| damaged(format!("its step counts: {problem}")))?;
         let names = steps.keys().flat_map(|name| ["exp_avg", "exp_avg_sq"].map(|kind| format!("{name}.{kind}")));
         let mut tensors = source.read(names)?;
         for (name, steps) in steps {
@@ -157,20 +158,6 @@ where
         }
         Ok(())
     }
-}
-
-/// The `steps` entry of a safetensors file's metadata.
-fn read_steps(path: &Path) -> Result<String, CheckpointError> {
-    use std::io::Read as _;
-    let read = |source| CheckpointError::Read { path: path.into(), source };
-    let damaged = |problem: &str| CheckpointError::Damaged { path: path.into(), problem: problem.into() };
-    let mut file = std::fs::File::open(path).map_err(read)?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(read)?;
-    let mut header = Vec::new();
-    file.take(u64::from_le_bytes(length)).read_to_end(&mut header).map_err(read)?;
-    let header: serde_json::Value = serde_json::from_slice(&header).map_err(|_| damaged("its header is no JSON"))?;
-    header["__metadata__"]["steps"].as_str().map(str::to_owned).ok_or_else(|| damaged("it has no step counts"))
 }
 
 struct Update<'a, A: AutodiffBackend> {
