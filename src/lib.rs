@@ -64,3 +64,4 @@ pub mod error;
 pub mod exit;
 pub mod files;
 pub mod panics;
+pub mod units;

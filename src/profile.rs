@@ -9,16 +9,7 @@ use std::{
     time::Instant,
 };
 
-use burn::tensor::{Tensor, backend::Backend};
-
-use crate::{
-    choices::Precision,
-    nn::{Init, Linear},
-    ops::Ops,
-};
-
-/// How often a product is measured.
-const ROUNDS: usize = 9;
+use burn::tensor::backend::Backend;
 
 /// The parts of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,32 +136,4 @@ pub fn count(factors: &[usize]) {
         let products = factors.iter().fold(1_u64, |product, &factor| product.saturating_mul(factor as u64));
         OPERATIONS[CURRENT.load(Ordering::Relaxed)].fetch_add(products.saturating_mul(2), Ordering::Relaxed);
     }
-}
-
-/// Floating-point operations a second of a device in a product of [rows, inner] and [inner, columns]: the median of a few
-/// rounds, with nothing else running.
-///
-/// # Errors
-/// The device failed.
-#[expect(clippy::cast_precision_loss, reason = "a number that is shown")]
-pub fn matrix_rate<B: Ops>(
-    [rows, inner, columns]: [usize; 3],
-    precision: Precision,
-    device: &B::Device,
-) -> Result<f64, String> {
-    let map = Linear::<B>::uniform(inner, columns, &mut Init::fresh(1, device));
-    let x: Tensor<B, 2> = Init::<B>::fresh(2, device).uniform([rows, inner], -1.0, 1.0).val();
-    let mut seconds: Vec<f64> = (0..ROUNDS + 2)
-        .map(|_| {
-            let started = Instant::now();
-            let y = map.forward_in(x.clone(), precision);
-            B::sync(device).map_err(|problem| problem.to_string())?;
-            drop(y);
-            Ok(started.elapsed().as_secs_f64())
-        })
-        .collect::<Result<_, String>>()?;
-    // The first ones warm up.
-    seconds.drain(..2);
-    seconds.sort_by(f64::total_cmp);
-    Ok(2.0 * (rows * inner * columns) as f64 / seconds[ROUNDS / 2])
 }

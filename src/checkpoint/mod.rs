@@ -1,6 +1,7 @@
 //! Checkpoint folders: `model.safetensors` and `config.json` that `PyTorch` loads without this program, with the
 //! tokenizer's and the feature extractor's files beside them (docs/formats.md).
 
+pub mod folder;
 pub mod names;
 pub mod parameters;
 mod pickle;

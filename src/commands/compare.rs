@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{count, train, write_output};
+use super::{bench::profile::matrix_rate, count, train, write_output};
 use clasp::{
     cli::CompareArguments,
     compare::{
@@ -20,7 +20,7 @@ use clasp::{
         run::{self, Means, Summary},
         standing::{self, Estimates, Hashes, Standing, standing},
         table,
-        watch::{Watch, words},
+        watch::Watch,
     },
     config::{Config, DataSource, EncoderSource, Precision, locate},
     data::manifest,
@@ -30,9 +30,9 @@ use clasp::{
     eval::comparison::key_of,
     ops::Ops,
     panics,
-    profile::matrix_rate,
     terminal::table::Table,
     train::setup,
+    units::duration,
 };
 
 /// Runs `clasp compare`.
@@ -317,19 +317,19 @@ fn dry_run(plan: &Plan, standings: &[Standing], estimates: &Estimates, is_json: 
     let mut table = Table::new(["run", "state", "time"]);
     for (run, standing, time) in &rows {
         let time = match time {
-            Some((seconds, "runs")) => format!("about {}", words(*seconds)),
-            Some((seconds, _)) => format!("roughly {}", words(*seconds)),
+            Some((seconds, "runs")) => format!("about {}", duration(*seconds)),
+            Some((seconds, _)) => format!("roughly {}", duration(*seconds)),
             None => "unknown until the first run ends".to_owned(),
         };
         table.row([run.name.as_str(), state(standing), if is_left(standing) { &time } else { "" }]);
     }
     let mut time = match (unknown, left.len()) {
         (_, 0) => "nothing is left to do".to_owned(),
-        (0, _) if guessed == 0 => format!("about {} left", words(seconds)),
-        (0, _) => format!("roughly {} left", words(seconds)),
+        (0, _) if guessed == 0 => format!("about {} left", duration(seconds)),
+        (0, _) => format!("roughly {} left", duration(seconds)),
         (unknown, left) if unknown == left => "time unknown until the first run of a system ends".to_owned(),
         (unknown, _) => {
-            format!("about {} left, and {unknown} run(s) of systems of which none has ended yet", words(seconds))
+            format!("about {} left, and {unknown} run(s) of systems of which none has ended yet", duration(seconds))
         }
     };
     if guessed > 0 {

@@ -1,6 +1,5 @@
 //! `clasp models`: fetches a model of the Hugging Face hub into the cache, or lists what the cache has.
 
-use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::write_output;
@@ -9,6 +8,7 @@ use clasp::config::hub::{HubName, SHORT_NAMES};
 use clasp::error;
 use clasp::hub::{self, Cached, HubError, Settings};
 use clasp::terminal::progress::{Event, Progress};
+use clasp::units;
 
 /// Runs `clasp models …`.
 ///
@@ -72,7 +72,7 @@ fn table(models: &[Cached]) -> String {
     let width = |text: fn(&Cached) -> usize| models.iter().map(text).max().unwrap_or_default();
     let (names, kinds) = (width(|model| model.name.len()), width(|model| model.kind.len()));
     let line = |model: &Cached| {
-        let size = HumanBytes(model.bytes).to_string();
+        let size = units::bytes(model.bytes);
         let state = model.missing.as_ref().map(|missing| format!("  (incomplete: no {missing})")).unwrap_or_default();
         format!("{:names$}  {:kinds$}  {size:>10}  {}{state}\n", model.name, model.kind, model.folder.display())
     };

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 
 use super::{eval, write_output};
 use clasp::{
+    checkpoint::folder::checkpoint_folder,
     cli::TrainArguments,
     config::{self, Config, ConfigError, EncoderSource, Precision, Problem, TokenizerSource},
     data::{features::FeatureStore, manifest},
     device::{self, SharedTask},
     error,
     eval::Report,
-    inference::predictor::checkpoint_folder,
     ops::Ops,
     run::{
         Decision, Existing, RunError, RunFolder,

@@ -7,12 +7,12 @@ use anyhow::Context as _;
 
 use super::csv;
 use super::result::{Cell, CorpusResult, Results};
-use super::watch::words;
 use crate::eval::metrics::Headline;
 use crate::eval::report::Estimate;
 use crate::files::replace_file;
 use crate::terminal::comparison::{cluster_note, difference_words, p_words, units_words};
 use crate::terminal::table::Table;
+use crate::units;
 
 /// The files that a comparison writes, without their endings.
 const NAME: &str = "table";
@@ -218,9 +218,9 @@ fn costs(corpus: &CorpusResult) -> Part {
         part.rows.push(vec![
             cell.system.clone(),
             shown(cell.parameters.map(parameters)),
-            shown(cell.seconds.map(words)),
-            shown(cell.peak_memory_bytes.map(memory)),
-            shown(cell.device_memory_bytes.map(memory)),
+            shown(cell.seconds.map(units::duration)),
+            shown(cell.peak_memory_bytes.map(units::bytes)),
+            shown(cell.device_memory_bytes.map(units::bytes)),
             uses(cell),
         ]);
     }
@@ -362,12 +362,6 @@ fn parameters(count: u64) -> String {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
-fn memory(bytes: u64) -> String {
-    let mebibytes = bytes as f64 / (1_u64 << 20) as f64;
-    if mebibytes < 1024.0 { format!("{mebibytes:.0} MiB") } else { format!("{:.1} GiB", mebibytes / 1024.0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,8 +375,8 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_said_as_people_say_them() {
+    fn numbers_of_parameters_are_said_as_people_say_them() {
         assert_eq!([0, 9_999, 12_345, 218_912_345].map(parameters), ["0", "9999", "12.3 k", "218.9 M"]);
-        assert_eq!([1 << 20, 3 << 29].map(memory), ["1 MiB", "1.5 GiB"]);
+        assert_eq!([1 << 20, 3 << 29].map(units::bytes), ["1 MiB", "1.5 GiB"]);
     }
 }

@@ -17,6 +17,7 @@ use crate::eval::Report;
 use crate::files::tail;
 use crate::run::log::Entry;
 use crate::terminal::{Event, Progress};
+use crate::units::duration;
 
 /// Bytes at the end of a log that surely hold a line.
 const TAIL: u64 = 8192;
@@ -108,7 +109,7 @@ impl<'a> Watch<'a> {
                     line.inc(1);
                 }
                 let counts = self.counts(estimates);
-                self.say(&format!("done: {}{score} ({}); {counts}", run.name, words(took.as_secs_f64())));
+                self.say(&format!("done: {}{score} ({}); {counts}", run.name, duration(took.as_secs_f64())));
             }
             Ended::Failed(line) => {
                 self.failed += 1;
@@ -141,7 +142,7 @@ impl<'a> Watch<'a> {
             let _ = write!(text, ", {} failed", self.failed);
         }
         if let Some(seconds) = self.seconds_left(estimates).filter(|_| !self.left.is_empty()) {
-            let _ = write!(text, ", about {}", words(seconds));
+            let _ = write!(text, ", about {}", duration(seconds));
         }
         text
     }
@@ -213,44 +214,4 @@ fn how_far(run: &PlannedRun) -> String {
 fn last_entry(path: &Path) -> Option<Entry> {
     let tail = tail(&File::open(path).ok()?, TAIL).ok()?;
     tail.lines().rev().find_map(|line| serde_json::from_str(line).ok())
-}
-
-/// A time as people say it: `34 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
-#[must_use]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a wait, not negative")]
-pub fn words(seconds: f64) -> String {
-    let seconds = seconds.max(0.0);
-    let whole = seconds.round() as u64;
-    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
-    if seconds < 9.95 {
-        format!("{seconds:.1} s")
-    } else if whole < 100 {
-        format!("{whole} s")
-    } else if whole < 3600 {
-        format!("{} min", (whole + 30) / 60)
-    } else if days == 0 {
-        format!("{hours} h {minutes:02} min")
-    } else {
-        format!("{days} d {hours} h")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_said_as_people_say_them() {
-        for (seconds, said) in [
-            (0.04, "0.0 s"),
-            (9.0, "9.0 s"),
-            (34.4, "34 s"),
-            (119.0, "2 min"),
-            (3599.0, "60 min"),
-            (11_100.0, "3 h 05 min"),
-            (187_300.0, "2 d 4 h"),
-        ] {
-            assert_eq!(words(seconds), said);
-        }
-    }
 }

@@ -10,13 +10,13 @@ use std::path::Path;
 
 use hf_hub::CacheRepo;
 use hf_hub::api::sync::{ApiError, ApiRepo};
-use indicatif::HumanBytes;
 use serde::Deserialize;
 
 use super::HubError;
 use crate::hash;
 use crate::panics;
 use crate::terminal::progress::{Event, Progress};
+use crate::units;
 
 /// A file as the hub lists it.
 #[derive(Clone, Debug, Deserialize)]
@@ -88,7 +88,7 @@ impl Download<'_> {
                 fs::remove_file(&part).map_err(failed)?;
             }
         }
-        let size = file.size.map(|size| format!(" ({})", HumanBytes(size))).unwrap_or_default();
+        let size = file.size.map(|size| format!(" ({})", units::bytes(size))).unwrap_or_default();
         progress.handle(&Event::Message(&format!("fetching {}{size}", file.name)));
         self.transfer(&file.name, progress)?;
         self.check(file, &target)

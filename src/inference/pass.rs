@@ -16,7 +16,7 @@ use crate::{
     encoder::SpeechEncoder,
     memory::{self, Doing},
     method::Output,
-    model::{AnySystem, Frames, Inputs, System},
+    model::{AnySystem, Frames, Inputs, ModelConfig, System},
     ops::{Lengths, Mode, Ops},
     panics,
 };
@@ -147,6 +147,26 @@ pub struct Pass<'a> {
     pub pad_token: u32,
     /// What keeps the features of speech.
     pub cache: Option<&'a FeatureCache>,
+}
+
+/// Every utterance must give the speech encoder a frame.
+///
+/// # Errors
+/// Those that do not, all of them; lengths that cannot be known.
+pub fn check_frames(dataset: &Dataset, model: &ModelConfig) -> Result<(), DataError> {
+    let Some(encoder) = &model.speech_encoder else { return Ok(()) };
+    let lengths = dataset.lengths()?;
+    let short = dataset.rows().iter().zip(lengths).filter(|(_, samples)| encoder.frames(*samples) == 0);
+    DataError::check(
+        short
+            .map(|(row, samples)| DataError::NoFrame {
+                id: row.id.clone(),
+                line: row.line,
+                path: row.audio.clone().unwrap_or_default(),
+                samples,
+            })
+            .collect(),
+    )
 }
 
 /// Runs the model over a data set, batch by batch, and hands each batch with its output to `take`.

@@ -1,19 +1,17 @@
 //! A checkpoint at work on rows of a manifest, also on rows that lack a modality: what `predict`, `eval` and the end of
 //! `train` have in common.
 
-use std::{
-    cmp::Reverse,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{cmp::Reverse, path::Path, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::pass::{self, Pass, Probabilities, rows};
+use super::pass::{self, Pass, Probabilities, check_frames, rows};
 
 use crate::{
-    checkpoint::{self, Checkpoint, CheckpointConfig, CheckpointError},
-    config::locate,
+    checkpoint::{
+        self, Checkpoint, CheckpointConfig,
+        folder::{check_folder, checkpoint_folder, unusable_tokenizer},
+    },
     data::{
         DataError,
         batch::{BatchOptions, collate, sequential_plan},
@@ -28,7 +26,6 @@ use crate::{
     method::Reads,
     model::{AnySystem, System as _},
     ops::{Mode, Ops},
-    train::setup::check_frames,
 };
 
 /// What is said of an utterance whose outputs are no numbers.
@@ -36,51 +33,6 @@ pub const NOT_FINITE: &str = "the model's answer is not finite: its weights are 
 
 /// Seconds after which audio is cut where a checkpoint does not say.
 const MAX_SECONDS: f64 = 30.0;
-
-/// The checkpoint folder that a path names: itself, or `best/` of a run folder, or a model of the Hugging Face cache.
-#[must_use]
-pub fn checkpoint_folder(path: &Path) -> PathBuf {
-    let path = locate::folder(path.to_owned(), &path.to_string_lossy(), &locate::hub_cache());
-    let best = path.join("best");
-    if !path.join("config.json").exists() && best.join("config.json").exists() { best } else { path }
-}
-
-/// Says what a path lacks that is to be a checkpoint folder.
-///
-/// # Errors
-/// [`CheckpointError::Config`]
-pub fn check_folder(path: &Path) -> Result<(), CheckpointError> {
-    let problem = if path.join("config.json").exists() {
-        return Ok(());
-    } else if !path.exists() {
-        "there is no such folder, and no such model in the Hugging Face cache (`clasp models fetch NAME` brings one \
-         there); name a checkpoint folder, or a run folder"
-    } else if !path.is_dir() {
-        "it is a file; name a checkpoint folder, or a run folder"
-    } else if path.join("best/config.json").exists() {
-        "it is a run folder; name its best/ folder"
-    } else if path.join("manifest.json").exists() {
-        "the run has no best checkpoint yet; let it come to the end of an epoch (clasp train --resume)"
-    } else {
-        "it is no checkpoint folder (it has no config.json) and no run folder (it has no best/)"
-    };
-    Err(CheckpointError::Config { path: path.to_owned(), problem: problem.to_owned() })
-}
-
-/// The tokenizer is a part of the checkpoint, so that its fault is the checkpoint's.
-pub(crate) fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
-    match problem {
-        DataError::Tokenizer { path, reason } => CheckpointError::Damaged { path, problem: reason },
-        DataError::NoTokenizer { missing, .. } => CheckpointError::Config {
-            path: folder.to_owned(),
-            problem: format!(
-                "it has no tokenizer: tokenizer.json, or vocab.json and merges.txt ({missing} missing); copy the \
-                 checkpoint again"
-            ),
-        },
-        other => CheckpointError::Config { path: folder.to_owned(), problem: other.to_string() },
-    }
-}
 
 /// A row of input with where its text and speech came from.
 #[derive(Clone, Debug)]

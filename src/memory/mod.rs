@@ -8,6 +8,7 @@ mod system;
 
 use crate::device::{self, Chosen};
 
+pub use crate::units::bytes as shown;
 pub use note::{Doing, idle, now};
 
 /// The memory of a device of its own.
@@ -55,19 +56,5 @@ pub fn device(chosen: Chosen) -> Option<DeviceMemory> {
             let (free, total) = device::cuda_memory(number)?;
             Some(DeviceMemory { free, total })
         }
-    }
-}
-
-/// Bytes as people read them: `1.25 GiB`, `310 MiB`, `2.5 MiB`.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-pub fn shown(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 10.0 {
-        format!("{mib:.1} MiB")
-    } else if mib < 1000.0 {
-        format!("{mib:.0} MiB")
-    } else {
-        format!("{:.2} GiB", mib / 1024.0)
     }
 }

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::run::log::{EpochEntry, LossValues, StepEntry};
+use crate::units;
 
 /// Plain lines about a count come no closer than this.
 const BETWEEN_COUNTS: Duration = Duration::from_secs(10);
@@ -209,7 +210,7 @@ impl Progress {
             }
             Output::Lines(_) => {
                 if self.is_time_to_count() {
-                    self.line(&format!("{what}: {} of {}", HumanBytes(done), HumanBytes(of)));
+                    self.line(&format!("{what}: {} of {}", units::bytes(done), units::bytes(of)));
                 }
             }
             Output::Quiet => {}
@@ -245,7 +246,7 @@ impl Progress {
         if entry.is_best {
             text.push_str(", the best so far");
         }
-        let _ = write!(text, " ({})", duration(entry.seconds));
+        let _ = write!(text, " ({})", units::duration(entry.seconds));
         // The lines of the next epoch begin anew.
         self.tenth = 0;
         self.line(&text);
@@ -277,7 +278,7 @@ impl Progress {
         };
         match start.elapsed().checked_div(done) {
             Some(each) if left > 0 => {
-                format!(", {} left", HumanDuration(each.saturating_mul(left)))
+                format!(", {} left", units::duration(each.saturating_mul(left).as_secs_f64()))
             }
             _ => String::new(),
         }
@@ -304,14 +305,6 @@ fn terms(loss: &LossValues) -> String {
         let _ = write!(text, ", {name} {value:.4}");
         text
     })
-}
-
-fn duration(seconds: f64) -> String {
-    if seconds < 60.0 {
-        format!("{seconds:.1} s")
-    } else {
-        HumanDuration(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::table::Table;
 use crate::eval::metrics::Headline;
-use crate::memory::shown;
 use crate::run::log::{Entry, EpochEntry, StepEntry};
+use crate::units::bytes;
 
 /// The epochs, then the step that the run is at where that is behind the last of them.
 #[must_use]
@@ -65,7 +65,7 @@ fn table(epochs: &[&EpochEntry]) -> Table {
 
 /// That of the process, and of the device where there is one.
 fn memory(epoch: &EpochEntry) -> String {
-    let shown: Vec<String> = [epoch.resident_memory, epoch.device_memory].into_iter().flatten().map(shown).collect();
+    let shown: Vec<String> = [epoch.resident_memory, epoch.device_memory].into_iter().flatten().map(bytes).collect();
     if shown.is_empty() { "-".to_owned() } else { shown.join(" + ") }
 }
 

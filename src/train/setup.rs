@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use crate::{
     checkpoint::{
-        self, CheckpointConfig, parameters,
+        self, CheckpointConfig,
+        folder::{check_folder, unusable_tokenizer},
+        parameters,
         published::{EncoderKind, load_encoder, read_config},
     },
     config::{Config, ConfigError, DataSource, EncoderMap, EncoderSource, Problem, TokenizerSource, locate},
@@ -25,7 +27,7 @@ use crate::{
     },
     demo::{self, DemoOptions},
     encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
-    inference::predictor::{check_folder, unusable_tokenizer},
+    inference::pass::check_frames,
     loss::class_weights,
     method::{Method, Reads},
     model::{AnySystem, ModelConfig},
@@ -229,26 +231,6 @@ fn check_audio(rows: &[Row], reads: Reads) -> Result<(), DataError> {
         Some(DataError::Utterance { id: row.id.clone(), line: row.line, problem })
     };
     DataError::check(rows.iter().filter_map(missing).collect())
-}
-
-/// Every utterance must give the speech encoder a frame.
-///
-/// # Errors
-/// Those that do not, all of them; lengths that cannot be known.
-pub fn check_frames(dataset: &Dataset, model: &ModelConfig) -> Result<(), DataError> {
-    let Some(encoder) = &model.speech_encoder else { return Ok(()) };
-    let lengths = dataset.lengths()?;
-    let short = dataset.rows().iter().zip(lengths).filter(|(_, samples)| encoder.frames(*samples) == 0);
-    DataError::check(
-        short
-            .map(|(row, samples)| DataError::NoFrame {
-                id: row.id.clone(),
-                line: row.line,
-                path: row.audio.clone().unwrap_or_default(),
-                samples,
-            })
-            .collect(),
-    )
 }
 
 fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {

@@ -2,7 +2,7 @@
 //! `scripts/clasp_torch.py bench`, with the same fields.
 
 mod cached;
-mod profile;
+pub mod profile;
 
 use std::{
     path::Path,
@@ -335,7 +335,7 @@ impl Work<'_> {
         let rows = self.shapes.iter().map(frames).max().unwrap_or(1);
         let Some(speech) = &self.model.speech_encoder else { return Ok(f64::NAN) };
         let shape = [rows, speech.hidden_size, speech.intermediate_size];
-        recorder::matrix_rate::<B>(shape, self.arguments.precision, device)
+        profile::matrix_rate::<B>(shape, self.arguments.precision, device)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "steps are few")]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::write_output;
 use clasp::{
+    checkpoint::folder::checkpoint_folder,
     checkpoint::{CheckpointConfig, published::read_config},
     cli::DoctorArguments,
     config::{self, Config, ConfigError, DataSource, EncoderSource, Problem, TokenizerSource, locate},
@@ -15,7 +16,6 @@ use clasp::{
     device,
     encoder::{RobertaConfig, Wav2Vec2Config},
     error, exit,
-    inference::predictor::checkpoint_folder,
     memory::{available, shown},
     method::Reads,
     run::{RunFolder, State, provenance::GIT},

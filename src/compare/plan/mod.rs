@@ -35,11 +35,11 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::parse::{self, Parsed};
+use crate::checkpoint::folder::checkpoint_folder;
 use crate::config::builtin::{Source, find_plan};
 use crate::config::document::Document;
 use crate::config::{self, Ablation, Config, ConfigError, DataSource, Device, Fault, Method, Place, Problem};
 use crate::demo::DemoOptions;
-use crate::inference::predictor::checkpoint_folder;
 
 /// Where the corpora are that the program makes up.
 pub(super) const MADE_UP: &str = "corpora";

@@ -1,0 +1,82 @@
+//! Bytes and durations in words.
+
+/// Bytes in three digits at most: `1.25 GiB`, `310 MiB`, `2.5 MiB`, `740 KiB`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+pub fn bytes(bytes: u64) -> String {
+    let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
+    for larger in ["MiB", "GiB", "TiB"] {
+        if value >= 999.5 {
+            (value, unit) = (value / 1024.0, larger);
+        }
+    }
+    let digits = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    let mut number = format!("{value:.digits$}");
+    if number.contains('.') {
+        number.truncate(number.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    format!("{number} {unit}")
+}
+
+/// A time as people say it: `34 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a wait, not negative")]
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    let whole = seconds.round() as u64;
+    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
+    if seconds < 9.95 {
+        format!("{seconds:.1} s")
+    } else if whole < 100 {
+        format!("{whole} s")
+    } else if whole < 3600 {
+        format!("{} min", (whole + 30) / 60)
+    } else if days == 0 {
+        format!("{hours} h {minutes:02} min")
+    } else {
+        format!("{days} d {hours} h")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_as_people_say_them() {
+        for (size, said) in [
+            (0, "0 KiB"),
+            (758_000, "740 KiB"),
+            (1 << 20, "1 MiB"),
+            (2_621_440, "2.5 MiB"),
+            (310 << 20, "310 MiB"),
+            (1023 << 20, "1 GiB"),
+            (5 << 28, "1.25 GiB"),
+            (3 << 29, "1.5 GiB"),
+            (80 << 30, "80 GiB"),
+        ] {
+            assert_eq!(bytes(size), said);
+        }
+    }
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        for (seconds, said) in [
+            (0.04, "0.0 s"),
+            (9.0, "9.0 s"),
+            (34.4, "34 s"),
+            (119.0, "2 min"),
+            (3599.0, "60 min"),
+            (11_100.0, "3 h 05 min"),
+            (187_300.0, "2 d 4 h"),
+        ] {
+            assert_eq!(duration(seconds), said);
+        }
+    }
+}
