@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::keys::{Key, Kind, Setting, Values};
+
 /// Declares an enum whose variants are words of the config, with the list of the words.
 macro_rules! choices {
     ($(#[$about:meta])* $name:ident { $($(#[$variant_about:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -39,6 +41,18 @@ macro_rules! choices {
                     $($word => Some(Self::$variant),)+
                     _ => None,
                 }
+            }
+        }
+
+        impl $crate::keys::Setting for $name {
+            const KIND: $crate::keys::Kind = $crate::keys::Kind::Choice(Self::WORDS);
+
+            fn read(values: &dyn $crate::keys::Values, key: &$crate::keys::Key) -> Option<Self> {
+                Self::from_word(values.value(key)?.as_str()?)
+            }
+
+            fn write(&self) -> serde_json::Value {
+                self.word().into()
             }
         }
 
@@ -320,6 +334,18 @@ impl FromStr for Devices {
             devices.push(device);
         }
         Ok(Self(devices))
+    }
+}
+
+impl Setting for Devices {
+    const KIND: Kind = Kind::Devices;
+
+    fn read(values: &dyn Values, key: &Key) -> Option<Self> {
+        values.value(key)?.as_str()?.parse().ok()
+    }
+
+    fn write(&self) -> serde_json::Value {
+        self.to_string().into()
     }
 }
 

@@ -16,7 +16,7 @@ use super::{eval, write_output};
 use clasp::{
     checkpoint::folder::checkpoint_folder,
     cli::TrainArguments,
-    config::{self, Config, ConfigError, EncoderSource, Precision, Problem, TokenizerSource},
+    config::{self, Config, ConfigError, EncoderSource, Precision, Problem, TokenizerSource, table as key_table},
     data::{features::FeatureStore, manifest},
     device::{self, SharedTask},
     error,
@@ -38,17 +38,6 @@ use clasp::{
 
 /// The version of Burn that the program is built on.
 pub const BURN: &str = "0.21.0";
-
-/// Keys that change no number of a run: they may differ when it is continued.
-const HARMLESS: [&str; 7] = [
-    "run.dir",
-    "run.device",
-    "run.workers",
-    "speech.feature_cache",
-    "speech.feature_cache_gib",
-    "train.log_every_steps",
-    "train.save_every_steps",
-];
 
 /// Runs `clasp train`.
 ///
@@ -327,7 +316,9 @@ pub fn differences(stored: &str, new: &Config, is_settled: bool) -> Vec<String> 
     let keys: std::collections::BTreeSet<&String> = stored.keys().chain(new.keys()).collect();
     let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "not set".into());
     keys.into_iter()
-        .filter(|key| !HARMLESS.contains(&key.as_str()) && stored.get(*key) != new.get(*key))
+        .filter(|key| {
+            !key_table::find(key).is_some_and(|key| key.is_free_on_resume) && stored.get(*key) != new.get(*key)
+        })
         .filter(|key| is_settled || new.contains_key(*key) || !SETTLED.iter().any(|settled| key.starts_with(settled)))
         .map(|key| format!("{key}: {} there, {} here", shown(stored.get(key)), shown(new.get(key))))
         .collect()
@@ -371,7 +362,7 @@ fn test_at_end(
         cluster: None,
         test_uses: Some(manifest.test_uses.len()),
         batch_size: material.config.train.batch_size,
-        batch_seconds: material.config.train.batch_seconds,
+        batch_seconds: material.config.train.batch_seconds.0,
         supply: None,
         data_split: manifest.split.clone(),
         is_quiet,

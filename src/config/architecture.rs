@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::problem::{ConfigError, Problem};
 use super::{Config, EncoderMap};
 use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
-use crate::keys::Kind;
 use crate::method::{HeadOptions, TextSizes};
 
 /// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
@@ -182,7 +181,7 @@ impl Config {
         for key in method.keys() {
             let name = key.split().1;
             let (Some(stated), Some(own)) = (self.model.options.get(name), options.get_mut(name)) else { continue };
-            if matches!(key.kind, Kind::Number(_)) {
+            if key.kind.is_number() {
                 own.clone_from(stated);
             } else {
                 contradict(key.path, Some(stated), &&*own, problems);

@@ -18,7 +18,6 @@ pub mod validate;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::choices::{
@@ -28,7 +27,14 @@ pub use crate::choices::{
 pub use architecture::{Architecture, Fusion};
 pub use problem::{ConfigError, Fault, Place, Problem};
 
+pub use crate::loss::LossConfig;
 pub use crate::method::Method;
+
+use crate::data::text::SMALLEST_VOCABULARY;
+use crate::keys::{
+    Kind::{self, Dropout, Number},
+    Range, ZeroIsNone, at_least, section,
+};
 
 use document::Document;
 use resolve::Surroundings;
@@ -58,17 +64,38 @@ pub struct Config {
     pub run: RunConfig,
 }
 
-/// `[data]`: what is trained on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DataConfig {
-    /// Where the utterances come from.
-    pub source: DataSource,
-    /// The labels in the order of the outputs; none: the sorted labels of train.
-    pub labels: Option<Vec<String>>,
-    /// Longer audio is cut.
-    pub max_seconds: f64,
-    /// Longer text is cut (tokens, with `<s>` and `</s>`); none: see [`Config::settle`].
-    pub max_tokens: Option<usize>,
+section! {
+    /// `[data]`: what is trained on.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct DataConfig("data") {
+        by_hand {
+            /// manifest to train on (JSON Lines)
+            train [Kind::File], "required, unless [data.demo] is there";
+            /// manifest that picks the best epoch
+            dev [Kind::File], "none: the last epoch is the best";
+            /// manifest that only `eval` and run.test_at_end read
+            test [Kind::File], "none";
+        } into {
+            /// Where the utterances come from.
+            source: DataSource;
+        }
+        /// the labels, in the order of the outputs
+        labels: Option<Vec<String>> = None, "the sorted labels of train";
+        /// longer audio is cut, and counted
+        max_seconds: f64 [Number(Range::Frame)] = 30.0;
+        /// longer text is cut, and counted
+        max_tokens: Option<usize> [at_least(3)] = None, "512, or fewer where the text encoder has fewer positions";
+    }
+}
+
+section! {
+    /// The keys of `[data.demo]`: [`DataSource::Demo`].
+    pub const DEMO("data.demo") {
+        /// size of the corpus that the program makes
+        utterances [at_least(40)], "1200";
+        /// seed of that corpus
+        seed [Kind::Seed], "1";
+    }
 }
 
 /// Where the utterances come from.
@@ -136,47 +163,70 @@ pub enum TokenizerSource {
     Absent,
 }
 
-/// `[text]`: the text encoder.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TextConfig {
-    /// Its weights.
-    pub source: EncoderSource,
-    /// Its tokenizer.
-    pub tokenizer: TokenizerSource,
-    /// How its states become one vector; none: the checkpoint of `train.init` decides.
-    pub pooling: Option<TextPooling>,
-    /// Whether all of it stays as it is.
-    pub freeze: bool,
-    /// How many of the lowest layers stay as they are.
-    pub freeze_layers: usize,
+section! {
+    /// `[text]`: the text encoder.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct TextConfig("text", has_init: bool) {
+        by_hand {
+            /// RoBERTa: a folder or a hub id
+            checkpoint [Kind::Model], "required, unless [text.config] or train.init is there";
+            /// a folder, or "train": byte-level BPE on the training text
+            tokenizer [Kind::Model], "the checkpoint's folder; required with fresh weights";
+            /// size of a tokenizer that is trained (256 bytes and 5 special tokens at least)
+            vocab_size [at_least(SMALLEST_VOCABULARY)],
+                "text.config.vocab_size, else 1000, with tokenizer = \"train\"";
+        } into {
+            /// Its weights.
+            source: EncoderSource;
+            /// Its tokenizer.
+            tokenizer: TokenizerSource;
+        }
+        /// the vector of the text: the state of <s>, or the mean over tokens
+        pooling: Option<TextPooling> = (!has_init).then_some(TextPooling::Cls), "\"cls\"";
+        /// keep the whole text encoder as it is
+        freeze: bool = false;
+        /// keep this many of the lowest layers as they are
+        freeze_layers: usize = 0;
+    }
 }
 
-/// `[speech]`: the speech encoder.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SpeechConfig {
-    /// Its weights.
-    pub source: EncoderSource,
-    /// How its states become one vector; none: the checkpoint of `train.init` decides.
-    pub pooling: Option<SpeechPooling>,
-    /// Whether all of it stays as it is.
-    pub freeze: bool,
-    /// How many of the lowest layers stay as they are.
-    pub freeze_layers: usize,
-    /// Whether the convolutions stay as they are.
-    pub freeze_feature_encoder: bool,
-    /// Where what they make of each utterance is kept; only where they stay as they are.
-    pub feature_cache: Option<FeatureCacheConfig>,
+section! {
+    /// `[speech]`: the speech encoder.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct SpeechConfig("speech", has_init: bool, is_loaded: bool) {
+        by_hand {
+            /// wav2vec 2.0: a folder or a hub id
+            checkpoint [Kind::Model], "required, unless [speech.config] or train.init is there";
+        } into {
+            /// Its weights.
+            source: EncoderSource;
+            /// Where what the convolutions make of each utterance is kept; only where they stay as they are.
+            feature_cache: Option<FeatureCacheConfig>;
+        }
+        /// the vector of the speech: the mean over frames
+        pooling: Option<SpeechPooling> = (!has_init).then_some(SpeechPooling::Mean), "\"mean\"";
+        /// keep the whole speech encoder as it is
+        freeze: bool = false;
+        /// keep this many of the lowest layers as they are
+        freeze_layers: usize = 0;
+        /// keep the convolutions as they are
+        freeze_feature_encoder: bool = is_loaded, "true for a loaded encoder, false for a fresh one";
+    }
 }
 
-/// The cache of what the feature encoder makes of each utterance.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FeatureCacheConfig {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// The number format in it.
-    pub precision: FeaturePrecision,
-    /// Its largest size in GiB.
-    pub gib: f64,
+section! {
+    /// The cache of what the feature encoder makes of each utterance; a part of `[speech]`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct FeatureCacheConfig("speech") {
+        /// folder, relative to the current one, that keeps what frozen convolutions make of each utterance
+        #[resume(free)]
+        folder("feature_cache"): PathBuf [Kind::Folder] = PathBuf::new(), "none: the convolutions run in every epoch";
+        /// number format of what is kept; f16 takes half the disk and rounds
+        precision("feature_cache_precision"): FeaturePrecision = FeaturePrecision::F32;
+        /// largest size of that folder; entries of other weights are removed for it, the oldest first
+        #[resume(free)]
+        gib("feature_cache_gib"): f64 [Number(Range::Positive)] = 20.0;
+    }
 }
 
 impl FeatureCacheConfig {
@@ -192,150 +242,116 @@ impl FeatureCacheConfig {
     }
 }
 
-/// `[model]`: what the config says about the architecture. [`Architecture`] is what comes of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelConfig {
-    /// The system.
-    pub method: Method,
-    /// What is left out; already in the loss weights and in [`FusionConfig::kind`].
-    pub ablation: Ablation,
-    /// Width of all utterance vectors; none: the text encoder's, or the checkpoint's.
-    pub hidden_size: Option<usize>,
-    /// The dropout that was set everywhere; already in all the others.
-    pub dropout: Option<f64>,
-    /// Dropout before each classifier; none: the checkpoint's.
-    pub classifier_dropout: Option<f64>,
-    /// `[model.fusion]`
-    pub fusion: FusionConfig,
-    /// `[model.<method>]`: what is stated of the method's own options; all of them once the config is settled.
-    pub options: Map<String, Value>,
-}
-
-/// `[model.fusion]`; what is none is the encoders' or the checkpoint's to decide.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct FusionConfig {
-    /// What it attends over.
-    pub kind: Option<FusionKind>,
-    /// Pieces of each vector (H); 1 with [`FusionKind::Attention`].
-    pub split_heads: Option<usize>,
-    /// Width of its layers.
-    pub hidden_size: Option<usize>,
-    /// Layers.
-    pub layers: Option<usize>,
-    /// Attention heads of a layer.
-    pub attention_heads: Option<usize>,
-    /// Inner width of a layer.
-    pub feed_forward: Option<usize>,
-    /// Dropout.
-    pub dropout: Option<f64>,
-    /// Whether each token has a learned vector.
-    pub slot_embeddings: Option<bool>,
-}
-
-/// `[loss]`, and `loss` of a checkpoint's `config.json`: weights of the terms and their options.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LossConfig {
-    /// Weight of the semantic term (the paper's α).
-    pub semantic: f64,
-    /// Weight of the modality term (β).
-    pub modality: f64,
-    /// Weight of the reconstruction term (γ).
-    pub reconstruction: f64,
-    /// Weight of the divergence (δ, also printed ζ).
-    pub kl: f64,
-    /// Divides the similarities (τ).
-    pub temperature: f64,
-    /// Similarity of two vectors.
-    pub similarity: Similarity,
-    /// What a matched pair is contrasted with.
-    pub negatives: Negatives,
-    /// No gradient into the targets of the reconstruction.
-    pub detach_target: bool,
-    /// From which distribution the divergence is measured.
-    pub kl_direction: KlDirection,
-    /// No gradient of the divergence into the fusion's prediction.
-    pub kl_detach: bool,
-    /// Weights of the labels in the cross-entropies.
-    pub class_weights: ClassWeights,
-    /// Label smoothing of the cross-entropies.
-    pub label_smoothing: f64,
-}
-
-impl Default for LossConfig {
-    /// The paper's; a test holds it against the table of keys.
-    fn default() -> Self {
-        Self {
-            semantic: 0.01,
-            modality: 0.01,
-            reconstruction: 0.01,
-            kl: 0.05,
-            temperature: 0.1,
-            similarity: Similarity::Cosine,
-            negatives: Negatives::Printed,
-            detach_target: false,
-            kl_direction: KlDirection::FusionToUnimodal,
-            kl_detach: false,
-            class_weights: ClassWeights::None,
-            label_smoothing: 0.0,
+section! {
+    /// `[model]`: what the config says about the architecture. [`Architecture`] is what comes of it.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct ModelConfig("model") {
+        by_hand {} into {
+            /// `[model.fusion]`
+            fusion: FusionConfig;
+            /// `[model.<method>]`: what is stated of the method's own options; all of them once the config is settled.
+            options: Map<String, Value>;
         }
+        /// the system
+        method: Method = Method::Clasp;
+        /// what is left out of clasp; it wins over the weights and the fusion of the file
+        ablation: Ablation = Ablation::None;
+        /// width of all vectors
+        hidden_size: Option<usize> [at_least(1)] = None, "the text encoder's, else the speech encoder's";
+        /// sets every dropout at once, also the encoders'
+        dropout: Option<f64> [Dropout] = None, "none: each dropout as it is stated";
+        /// dropout before each classifier
+        classifier_dropout: Option<f64> [Dropout] = None, "0.1";
     }
 }
 
-/// `[train]`: the course of training. What is none is off.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainConfig {
-    /// The optimiser.
-    pub optimizer: OptimizerKind,
-    /// Rate of the new layers.
-    pub learning_rate: f64,
-    /// Rate of both encoders.
-    pub encoder_learning_rate: f64,
-    /// Factor on the rate per encoder layer downwards; 1: none.
-    pub layer_decay: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
-    /// The rate after the warm-up.
-    pub schedule: Schedule,
-    /// Steps in which the rate rises from 0.
-    pub warmup_steps: usize,
-    /// Largest global gradient norm; 0 in the file is none.
-    pub clip_norm: Option<f64>,
-    /// Batches an optimiser step.
-    pub accumulation_steps: usize,
-    /// Epochs without a better one before the end; 0 in the file is none.
-    pub patience: Option<usize>,
-    /// Utterances a batch over all devices, at most.
-    pub batch_size: usize,
-    /// Padded seconds of audio a batch, at most; 0 in the file is none.
-    pub batch_seconds: Option<f64>,
-    /// Whether the contrastive terms see the whole batch where several devices share it.
-    pub gather_negatives: bool,
-    /// Passes over the data.
-    pub epochs: usize,
-    /// Seed of weights, order and dropout.
-    pub seed: u64,
-    /// Steps between checkpoints within an epoch; 0 in the file is none.
-    pub save_every_steps: Option<usize>,
-    /// Steps between log lines.
-    pub log_every_steps: usize,
-    /// A clasp checkpoint to start from.
-    pub init: Option<PathBuf>,
+section! {
+    /// `[model.fusion]`; what is none is the encoders' or the checkpoint's to decide.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    pub struct FusionConfig("model.fusion") {
+        /// cut the six vectors into pieces, or attend over them whole
+        kind: Option<FusionKind> = None, "\"multi_head\"";
+        /// pieces of each vector; divides model.hidden_size
+        split_heads: Option<usize> [at_least(1)] = None, "the text encoder's attention heads (H)";
+        /// width of the fusion's layers
+        hidden_size: Option<usize> [at_least(1)] = None, "the model's";
+        /// fusion layers
+        layers: Option<usize> [at_least(1)] = None, "4 (1 with kind = \"attention\")";
+        /// attention heads of a fusion layer
+        attention_heads: Option<usize> [at_least(1)] = None, "8 (2 with kind = \"attention\")";
+        /// inner width of a fusion layer
+        feed_forward: Option<usize> [at_least(1)] = None, "2048";
+        /// dropout in the fusion
+        dropout: Option<f64> [Dropout] = None, "0.1";
+        /// add a learned vector to each fusion token
+        slot_embeddings: Option<bool> = None, "false";
+    }
 }
 
-/// `[run]`: where and on what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunConfig {
-    /// The run folder.
-    pub dir: PathBuf,
-    /// The devices.
-    pub device: Devices,
-    /// The number format of training.
-    pub precision: Precision,
-    /// Whether the test data are scored after training.
-    pub test_at_end: bool,
-    /// Threads that decode audio.
-    pub workers: usize,
+section! {
+    /// `[train]`: the course of training.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct TrainConfig("train") {
+        /// the optimiser
+        optimizer: OptimizerKind = OptimizerKind::Adam;
+        /// rate of the new layers
+        learning_rate: f64 [Number(Range::Positive)] = 1e-5;
+        /// rate of both encoders
+        encoder_learning_rate: f64 [Number(Range::Positive)] = learning_rate, "train.learning_rate";
+        /// factor on the rate per encoder layer downwards
+        layer_decay: f64 [Number(Range::Share)] = 1.0;
+        /// weight decay; biases and other vectors have none
+        weight_decay: f64 = 0.0;
+        /// the rate after the warm-up
+        schedule: Schedule = Schedule::Constant;
+        /// steps in which the rate rises from 0
+        warmup_steps: usize = 0;
+        /// largest global gradient norm; 0: no limit
+        clip_norm: ZeroIsNone<f64> = ZeroIsNone::NONE;
+        /// batches an optimiser step
+        accumulation_steps: usize [at_least(1)] = 1;
+        /// stop after this many epochs without a better one; 0: never
+        patience: ZeroIsNone<usize> = ZeroIsNone::NONE;
+        /// utterances a batch, over all devices
+        batch_size: usize [at_least(1)] = 4;
+        /// largest padded seconds of audio a batch; 0: no limit
+        batch_seconds: ZeroIsNone<f64> = ZeroIsNone::NONE;
+        /// with several devices: contrast with the whole batch (true) or with a device's own part of it
+        gather_negatives: bool = true;
+        /// passes over the training data
+        epochs: usize [at_least(1)] = 25;
+        /// seed of the weights, the order and the dropout
+        seed: u64 = 1;
+        /// also save within an epoch; 0: only at its end
+        #[resume(free)]
+        save_every_steps: ZeroIsNone<usize> = ZeroIsNone::NONE;
+        /// log each so many steps
+        #[resume(free)]
+        log_every_steps: usize [at_least(1)] = 1;
+        /// start from this clasp checkpoint, which decides the architecture;
+        /// text.checkpoint and speech.checkpoint are then not read
+        init: Option<PathBuf> [Kind::Model] = None, "none";
+    }
+}
+
+section! {
+    /// `[run]`: where and on what.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RunConfig("run", surroundings: &Surroundings) {
+        /// folder of the run, relative to the current folder
+        #[resume(free)]
+        dir: PathBuf [Kind::Folder] = surroundings.run_dir(), "runs/<name of the config>";
+        /// auto, cpu, cuda, cuda:N, or several: cuda:0,1
+        #[resume(free)]
+        device: Devices = Devices::from(Device::Auto);
+        /// number format of training; scoring is f32
+        precision: Precision = Precision::F32;
+        /// score the test data after training
+        test_at_end: bool = false;
+        /// threads that decode audio
+        #[resume(free)]
+        workers: usize [Kind::Integer(1, 256)] = 2;
+    }
 }
 
 /// Loads a config: the file of this path, else the built-in config of this name, with the `--set` flags applied.

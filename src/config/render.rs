@@ -2,16 +2,13 @@
 //!
 //! What is written loads again to the same config: it is what a run folder keeps, and what `--resume` compares.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Config, DataSource, EncoderMap, EncoderSource, FeaturePrecision, Method, TokenizerSource, table};
-use crate::keys::Preset;
-
-/// The keys of `[loss]` that every method reads.
-pub(super) const COMMON_LOSS: [&str; 2] = ["loss.class_weights", "loss.label_smoothing"];
+use super::{Config, DataSource, EncoderSource, FeaturePrecision, LossConfig, Method, TokenizerSource, table};
+use crate::keys::{Preset, Setting};
 
 impl Config {
     /// The config as a TOML file with absolute paths, in the order of the table of keys.
@@ -21,10 +18,7 @@ impl Config {
         let mut text = String::new();
         let mut section = "";
         for key in table::all() {
-            let Some((_, value)) = values.iter().find(|(path, _)| path == key.path) else { continue };
-            if value.is_null() {
-                continue;
-            }
+            let Some(value) = values.get(key.path).filter(|value| !value.is_null()) else { continue };
             let (own, name) = key.split();
             if own != section {
                 section = own;
@@ -37,164 +31,84 @@ impl Config {
     }
 
     /// Every key with its value; null where it is not set.
-    fn values(&self) -> Vec<(String, Value)> {
-        let mut values = self.data_values();
-        values.extend(self.encoder_values());
-        values.extend(self.model_values());
-        values.extend(self.train_values());
-        values.extend(keyed([
-            ("run.dir", path(Some(&self.run.dir))),
-            ("run.device", json!(self.run.device.to_string())),
-            ("run.precision", json!(self.run.precision)),
-            ("run.test_at_end", json!(self.run.test_at_end)),
-            ("run.workers", json!(self.run.workers)),
-        ]));
-        values
-    }
-
-    fn data_values(&self) -> Vec<(String, Value)> {
-        let mut values = keyed([
-            ("data.labels", json!(self.data.labels)),
-            ("data.max_seconds", json!(self.data.max_seconds)),
-            ("data.max_tokens", json!(self.data.max_tokens)),
-        ]);
-        values.extend(match &self.data.source {
-            DataSource::Manifests { train, dev, test } => keyed([
-                ("data.train", path(Some(train))),
-                ("data.dev", path(dev.as_deref())),
-                ("data.test", path(test.as_deref())),
-            ]),
-            DataSource::Demo { utterances, seed, folder: _ } => {
-                keyed([("data.demo.utterances", json!(utterances)), ("data.demo.seed", json!(seed))])
+    fn values(&self) -> BTreeMap<String, Value> {
+        let mut values = BTreeMap::new();
+        self.data.write(&mut values);
+        self.data.source.write(&mut values);
+        if self.text.source != EncoderSource::Absent {
+            self.text.write(&mut values);
+            self.text.source.write("text", &mut values);
+            self.text.tokenizer.write(&mut values);
+        }
+        if self.speech.source != EncoderSource::Absent {
+            self.speech.write(&mut values);
+            self.speech.source.write("speech", &mut values);
+        }
+        if let Some(cache) = &self.speech.feature_cache {
+            cache.write(&mut values);
+            if cache.precision == FeaturePrecision::F32 {
+                // The features are those of a run without a cache, so that nothing need be said of them.
+                values.remove("speech.feature_cache_precision");
             }
-        });
+        }
+        self.model.write(&mut values);
+        self.loss.write(&mut values);
+        if self.model.method == Method::Clasp {
+            self.model.fusion.write(&mut values);
+        } else {
+            // The terms of the paper's system.
+            values.retain(|path, _| !path.starts_with("loss.") || LossConfig::COMMON.contains(&path.as_str()));
+        }
+        let options = self.model.options.iter();
+        values.extend(options.map(|(name, value)| (format!("model.{}.{name}", self.model.method), value.clone())));
+        self.train.write(&mut values);
+        self.run.write(&mut values);
         values
     }
+}
 
-    fn encoder_values(&self) -> Vec<(String, Value)> {
-        let (text, speech) = (&self.text, &self.speech);
-        let (tokenizer, vocab_size) = match &text.tokenizer {
-            TokenizerSource::Folder(folder) => (path(Some(folder)), Value::Null),
-            TokenizerSource::Train { vocab_size } => (json!("train"), json!(vocab_size)),
-            TokenizerSource::Initial | TokenizerSource::Absent => (Value::Null, Value::Null),
+impl DataSource {
+    fn write(&self, values: &mut BTreeMap<String, Value>) {
+        match self {
+            Self::Manifests { train, dev, test } => {
+                values.insert("data.train".to_owned(), train.write());
+                values.insert("data.dev".to_owned(), dev.write());
+                values.insert("data.test".to_owned(), test.write());
+            }
+            Self::Demo { utterances, seed, folder: _ } => {
+                values.insert("data.demo.utterances".to_owned(), utterances.write());
+                values.insert("data.demo.seed".to_owned(), seed.write());
+            }
+        }
+    }
+}
+
+impl EncoderSource {
+    fn write(&self, section: &str, values: &mut BTreeMap<String, Value>) {
+        let (folder, map) = match self {
+            Self::Checkpoint { folder, overrides } => (Some(folder), overrides),
+            Self::Fresh { config } => (None, config),
+            Self::Initial { overrides, unread } => (unread.as_ref(), overrides),
+            Self::Absent => return,
         };
-        let mut values = keyed([
-            ("text.tokenizer", tokenizer),
-            ("text.vocab_size", vocab_size),
-            ("text.pooling", json!(text.pooling)),
-            ("text.freeze", json!(text.freeze)),
-            ("text.freeze_layers", json!(text.freeze_layers)),
-            ("speech.pooling", json!(speech.pooling)),
-            ("speech.freeze", json!(speech.freeze)),
-            ("speech.freeze_layers", json!(speech.freeze_layers)),
-            ("speech.freeze_feature_encoder", json!(speech.freeze_feature_encoder)),
-        ]);
-        if let Some(cache) = &speech.feature_cache {
-            values.extend(keyed([
-                ("speech.feature_cache", path(Some(&cache.folder))),
-                // In f32 the features are those of a run without a cache, so that nothing need be said of them.
-                (
-                    "speech.feature_cache_precision",
-                    if cache.precision == FeaturePrecision::F32 { Value::Null } else { json!(cache.precision) },
-                ),
-                ("speech.feature_cache_gib", json!(cache.gib)),
-            ]));
-        }
-        for (section, source) in [("text", &text.source), ("speech", &speech.source)] {
-            let (folder, map) = match source {
-                EncoderSource::Checkpoint { folder, overrides } => (Some(folder.as_path()), overrides),
-                EncoderSource::Fresh { config } => (None, config),
-                EncoderSource::Initial { overrides, unread } => (unread.as_deref(), overrides),
-                EncoderSource::Absent => {
-                    // What is not read has no keys.
-                    values.retain(|(path, _)| path.split('.').next() != Some(section));
-                    continue;
-                }
-            };
-            values.push((format!("{section}.checkpoint"), path(folder)));
-            values.extend(entries(section, map));
-        }
-        values
-    }
-
-    fn model_values(&self) -> Vec<(String, Value)> {
-        let (model, fusion, loss) = (&self.model, &self.model.fusion, &self.loss);
-        let mut values = keyed([
-            ("model.method", json!(model.method)),
-            ("model.ablation", json!(model.ablation)),
-            ("model.hidden_size", json!(model.hidden_size)),
-            ("model.dropout", json!(model.dropout)),
-            ("model.classifier_dropout", json!(model.classifier_dropout)),
-            ("model.fusion.kind", json!(fusion.kind)),
-            ("model.fusion.split_heads", json!(fusion.split_heads)),
-            ("model.fusion.hidden_size", json!(fusion.hidden_size)),
-            ("model.fusion.layers", json!(fusion.layers)),
-            ("model.fusion.attention_heads", json!(fusion.attention_heads)),
-            ("model.fusion.feed_forward", json!(fusion.feed_forward)),
-            ("model.fusion.dropout", json!(fusion.dropout)),
-            ("model.fusion.slot_embeddings", json!(fusion.slot_embeddings)),
-            ("loss.semantic", json!(loss.semantic)),
-            ("loss.modality", json!(loss.modality)),
-            ("loss.reconstruction", json!(loss.reconstruction)),
-            ("loss.kl", json!(loss.kl)),
-            ("loss.temperature", json!(loss.temperature)),
-            ("loss.similarity", json!(loss.similarity)),
-            ("loss.negatives", json!(loss.negatives)),
-            ("loss.detach_target", json!(loss.detach_target)),
-            ("loss.kl_direction", json!(loss.kl_direction)),
-            ("loss.kl_detach", json!(loss.kl_detach)),
-            ("loss.class_weights", json!(loss.class_weights)),
-            ("loss.label_smoothing", json!(loss.label_smoothing)),
-        ]);
-        if model.method != Method::Clasp {
-            // The terms and the fusion of the paper's system.
-            values.retain(|(path, _)| {
-                !path.starts_with("model.fusion.")
-                    && (!path.starts_with("loss.") || COMMON_LOSS.contains(&path.as_str()))
-            });
-        }
-        values.extend(
-            model.options.iter().map(|(name, value)| (format!("model.{}.{name}", model.method), value.clone())),
-        );
-        values
-    }
-
-    fn train_values(&self) -> Vec<(String, Value)> {
-        let train = &self.train;
-        keyed([
-            ("train.optimizer", json!(train.optimizer)),
-            ("train.learning_rate", json!(train.learning_rate)),
-            ("train.encoder_learning_rate", json!(train.encoder_learning_rate)),
-            ("train.layer_decay", json!(train.layer_decay)),
-            ("train.weight_decay", json!(train.weight_decay)),
-            ("train.schedule", json!(train.schedule)),
-            ("train.warmup_steps", json!(train.warmup_steps)),
-            ("train.clip_norm", json!(train.clip_norm.unwrap_or(0.0))),
-            ("train.accumulation_steps", json!(train.accumulation_steps)),
-            ("train.patience", json!(train.patience.unwrap_or(0))),
-            ("train.batch_size", json!(train.batch_size)),
-            ("train.batch_seconds", json!(train.batch_seconds.unwrap_or(0.0))),
-            ("train.gather_negatives", json!(train.gather_negatives)),
-            ("train.epochs", json!(train.epochs)),
-            ("train.seed", json!(train.seed)),
-            ("train.save_every_steps", json!(train.save_every_steps.unwrap_or(0))),
-            ("train.log_every_steps", json!(train.log_every_steps)),
-            ("train.init", path(train.init.as_deref())),
-        ])
+        values.insert(format!("{section}.checkpoint"), folder.map_or(Value::Null, Setting::write));
+        values.extend(map.iter().map(|(name, value)| (format!("{section}.config.{name}"), value.clone())));
     }
 }
 
-fn keyed<const N: usize>(pairs: [(&str, Value); N]) -> Vec<(String, Value)> {
-    pairs.into_iter().map(|(path, value)| (path.to_owned(), value)).collect()
-}
-
-fn entries(section: &str, map: &EncoderMap) -> Vec<(String, Value)> {
-    map.iter().map(|(name, value)| (format!("{section}.config.{name}"), value.clone())).collect()
-}
-
-/// A path; TOML is UTF-8, so that another path is written as well as can be.
-fn path(path: Option<&Path>) -> Value {
-    path.map_or(Value::Null, |path| path.to_string_lossy().into_owned().into())
+impl TokenizerSource {
+    fn write(&self, values: &mut BTreeMap<String, Value>) {
+        match self {
+            Self::Folder(folder) => {
+                values.insert("text.tokenizer".to_owned(), folder.write());
+            }
+            Self::Train { vocab_size } => {
+                values.insert("text.tokenizer".to_owned(), "train".into());
+                values.insert("text.vocab_size".to_owned(), vocab_size.write());
+            }
+            Self::Initial | Self::Absent => {}
+        }
+    }
 }
 
 /// A JSON value in TOML. Small numbers keep their exponent: 1e-5 reads better than 0.00001.
@@ -228,7 +142,7 @@ pub fn defaults() -> String {
         }
         let _ = writeln!(text, "# {}; takes {}", key.about, key.kind.expected());
         let _ = match key.preset {
-            Preset::Value(value) => writeln!(text, "{name} = {value}"),
+            Preset::Value(value) => writeln!(text, "{name} = {}", literal(&value())),
             Preset::Depends(words) => writeln!(text, "# {name}: {words}"),
         };
     }
@@ -237,6 +151,8 @@ pub fn defaults() -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -11,7 +11,7 @@ use super::encoder_keys;
 use super::problem::{Fault, Problem};
 use super::table;
 use crate::choices::Devices;
-use crate::keys::{Key, Kind, MOST, nearest_word};
+use crate::keys::{Key, Kind, MOST, Range, nearest_word, number};
 
 /// What is wrong with a document, and the keys whose values must not be used.
 #[derive(Debug, Default)]
@@ -82,16 +82,17 @@ fn unknown(path: &str) -> Fault {
 fn judge(key: &Key, value: &Value) -> Option<Fault> {
     let wrong = || Some(Fault::Value { expected: key.kind.expected(), found: show(value) });
     let fits = match (key.kind, value) {
-        (Kind::Boolean, Value::Boolean(_)) | (Kind::Path, Value::String(_)) => true,
-        (Kind::Integer(_), Value::Integer(number)) if *number > key.most() => {
-            return Some(Fault::Value {
-                expected: format!("a whole number of at most {}", key.most()),
-                found: show(value),
-            });
-        }
-        (Kind::Integer(minimum), Value::Integer(number)) => *number >= minimum,
+        (Kind::Boolean, Value::Boolean(_)) | (Kind::File | Kind::Model | Kind::Folder, Value::String(_)) => true,
+        (Kind::Integer(least, most), Value::Integer(number)) => match usize::try_from(*number) {
+            Ok(number) if number > most => {
+                let expected = format!("a whole number of at most {most}");
+                return Some(Fault::Value { expected, found: show(value) });
+            }
+            number => number.is_ok_and(|number| number >= least),
+        },
         (Kind::Seed, Value::Integer(number)) => *number >= 0,
         (Kind::Number(range), value) => number(value).is_some_and(|number| range.holds(number)),
+        (Kind::Dropout, value) => number(value).is_some_and(|number| Range::BelowOne.holds(number)),
         (Kind::Choice(words), Value::String(word)) => {
             if !words.contains(&word.as_str()) {
                 let nearest = nearest_word(word, words);
@@ -103,7 +104,12 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
         (Kind::Labels, Value::Array(labels)) => are_labels(labels),
         (Kind::Integers, Value::Array(numbers)) => {
             !numbers.is_empty()
-                && numbers.iter().all(|number| number.as_integer().is_some_and(|number| (1..=MOST).contains(&number)))
+                && numbers.iter().all(|number| {
+                    number
+                        .as_integer()
+                        .and_then(|number| usize::try_from(number).ok())
+                        .is_some_and(|number| (1..=MOST).contains(&number))
+                })
         }
         _ => false,
     };
@@ -113,17 +119,6 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
 fn are_labels(labels: &[Value]) -> bool {
     let words: BTreeSet<&str> = labels.iter().filter_map(Value::as_str).filter(|label| !label.is_empty()).collect();
     words.len() == labels.len() && labels.len() >= 2
-}
-
-/// The value as a number; whole numbers are numbers too.
-#[expect(clippy::cast_precision_loss, reason = "a whole number where a fraction is asked for is far below 2^53")]
-#[must_use]
-pub fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Integer(number) => Some(*number as f64),
-        Value::Float(number) => Some(*number),
-        _ => None,
-    }
 }
 
 /// A value for a message: as in TOML, on one line, cut where it is long.

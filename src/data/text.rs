@@ -23,6 +23,8 @@ const CONFIG_FILE: &str = "tokenizer_config.json";
 
 /// The special tokens with the ids 0 to 3.
 const FIRST_SPECIALS: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
+/// The fewest tokens that can be learned: the bytes and the special tokens.
+pub const SMALLEST_VOCABULARY: usize = FIRST_SPECIALS.len() + 256 + 1;
 /// The special token with the last id.
 const MASK: &str = "<mask>";
 
@@ -87,10 +89,10 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// `vocab_size` is below 261, or the trainer fails.
+    /// `vocab_size` is below [`SMALLEST_VOCABULARY`], or the trainer fails.
     pub fn train<Text: AsRef<str> + Sync>(texts: &[Text], vocab_size: usize) -> Result<Self, DataError> {
         let source = Path::new("the training text");
-        let floor = FIRST_SPECIALS.len() + 256 + 1;
+        let floor = SMALLEST_VOCABULARY;
         if vocab_size < floor {
             return Err(failed(source, &format!("a vocabulary of {vocab_size} is below {floor}, the bytes alone")));
         }

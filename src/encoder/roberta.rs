@@ -11,6 +11,10 @@ use super::{
     layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
 };
 use crate::{
+    keys::{
+        Kind::{Boolean, Choice, Dropout, Number},
+        Range, Unset, at_least, section,
+    },
     nn::{Embedding, Init, LayerNorm},
     ops::{self, Lengths, Mode, Ops},
     profile::{self, Part},
@@ -18,64 +22,58 @@ use crate::{
 
 const ENCODER: &str = "text encoder";
 
-/// The keys of a `RoBERTa` `config.json` that matter here, with Hugging Face's defaults.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RobertaConfig {
-    /// Entries of the tokenizer.
-    pub vocab_size: usize,
-    /// Width of the hidden states.
-    pub hidden_size: usize,
-    /// Layers.
-    pub num_hidden_layers: usize,
-    /// Heads of a layer; divides the width.
-    pub num_attention_heads: usize,
-    /// Width inside the feed-forward block.
-    pub intermediate_size: usize,
-    /// Non-linearity of the feed-forward block.
-    pub hidden_act: String,
-    /// On the embeddings and the output of each block.
-    pub hidden_dropout_prob: f64,
-    /// On the attention weights.
-    pub attention_probs_dropout_prob: f64,
-    /// Rows of the position table: the longest text and two more.
-    pub max_position_embeddings: usize,
-    /// Rows of the token-type table; the first is used.
-    pub type_vocab_size: usize,
-    /// Deviation of fresh weights.
-    pub initializer_range: f64,
-    /// Added to the variance in the norms.
-    pub layer_norm_eps: f64,
-    /// The padding token.
-    pub pad_token_id: usize,
-    /// The token in front of a text.
-    pub bos_token_id: usize,
-    /// The token behind a text.
-    pub eos_token_id: usize,
-    /// How positions enter.
-    pub position_embedding_type: String,
+section! {
+    /// `[text.config]`: the keys of a `RoBERTa` `config.json` that matter here, with Hugging Face's defaults (those of
+    /// transformers 4.57 and 5).
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(default)]
+    pub struct RobertaConfig("text.config") {
+        by_hand {
+            /// only false: an encoder sees the whole text
+            is_decoder [Boolean], "false";
+            /// only false: there is no decoder here
+            add_cross_attention [Boolean], "false";
+        } into {}
+        /// rows of the word embeddings
+        vocab_size: usize [at_least(1)] = 50265;
+        /// width of the text encoder
+        hidden_size: usize [at_least(1)] = 768;
+        /// layers
+        num_hidden_layers: usize [at_least(1)] = 12;
+        /// attention heads; divides hidden_size
+        num_attention_heads: usize [at_least(1)] = 12;
+        /// inner width of a layer
+        intermediate_size: usize [at_least(1)] = 3072;
+        /// activation
+        hidden_act: String [Choice(&["gelu"])] = "gelu".to_owned();
+        /// dropout of embeddings and layers
+        #[beside_checkpoint(free)]
+        hidden_dropout_prob: f64 [Dropout] = 0.1;
+        /// dropout of attention weights
+        #[beside_checkpoint(free)]
+        attention_probs_dropout_prob: f64 [Dropout] = 0.1;
+        /// tokens, and two more
+        max_position_embeddings: usize [at_least(5)] = 512;
+        /// rows of the type embeddings (1 in RoBERTa base)
+        type_vocab_size: usize [at_least(1)] = 2;
+        /// in layer norms (1e-5 in base)
+        layer_norm_eps: f64 [Number(Range::Positive)] = 1e-12;
+        /// deviation of fresh weights
+        initializer_range: f64 = 0.02;
+        /// id of <pad>
+        pad_token_id: usize [at_least(0)] = 1;
+        /// id of <s>
+        bos_token_id: usize [at_least(0)] = 0;
+        /// id of </s>
+        eos_token_id: usize [at_least(0)] = 2;
+        /// kind of positions
+        position_embedding_type: String [Choice(&["absolute"])] = "absolute".to_owned();
+    }
 }
 
 impl Default for RobertaConfig {
     fn default() -> Self {
-        Self {
-            vocab_size: 50_265,
-            hidden_size: 768,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            intermediate_size: 3072,
-            hidden_act: "gelu".into(),
-            hidden_dropout_prob: 0.1,
-            attention_probs_dropout_prob: 0.1,
-            max_position_embeddings: 512,
-            type_vocab_size: 2,
-            initializer_range: 0.02,
-            layer_norm_eps: 1e-12,
-            pad_token_id: 1,
-            bos_token_id: 0,
-            eos_token_id: 2,
-            position_embedding_type: "absolute".into(),
-        }
+        Self::read(&Unset)
     }
 }
 

@@ -7,106 +7,96 @@ use super::{
     layer::{Activation, LayerConfig},
 };
 
+use crate::keys::{
+    Kind::{Choice, Dropout, Integers, Number},
+    Range, Unset, at_least, section,
+};
+
 const ENCODER: &str = "speech encoder";
 
-/// A wav2vec 2.0 config with Hugging Face's defaults (`Wav2Vec2Config`).
-#[expect(clippy::struct_excessive_bools, reason = "the file has them")]
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Wav2Vec2Config {
-    /// Width of the hidden states.
-    pub hidden_size: usize,
-    /// Layers.
-    pub num_hidden_layers: usize,
-    /// Heads of a layer; divides the width.
-    pub num_attention_heads: usize,
-    /// Width inside the feed-forward block.
-    pub intermediate_size: usize,
-    /// Non-linearity of the feed-forward block.
-    pub hidden_act: String,
-    /// On the output of each block and in front of the layers.
-    pub hidden_dropout: f64,
-    /// Inside the feed-forward block.
-    pub activation_dropout: f64,
-    /// On the attention weights.
-    pub attention_dropout: f64,
-    /// Behind the feature projection.
-    pub feat_proj_dropout: f64,
-    /// Probability that a layer is left out of a training step.
-    pub layerdrop: f64,
-    /// Deviation of fresh weights.
-    pub initializer_range: f64,
-    /// Added to the variance in the norms.
-    pub layer_norm_eps: f64,
-    /// `group` (one norm, behind the first convolution) or `layer` (one behind each).
-    pub feat_extract_norm: String,
-    /// Non-linearity of the convolutions.
-    pub feat_extract_activation: String,
-    /// Channels of each convolution.
-    pub conv_dim: Vec<usize>,
-    /// Stride of each convolution.
-    pub conv_stride: Vec<usize>,
-    /// Width of each convolution.
-    pub conv_kernel: Vec<usize>,
-    /// Whether the convolutions have a bias.
-    pub conv_bias: bool,
-    /// Width of the positional convolution.
-    pub num_conv_pos_embeddings: usize,
-    /// Groups of the positional convolution; divides the width.
-    pub num_conv_pos_embedding_groups: usize,
-    /// Pre-norm layers and one norm behind them (large-lv60, XLSR).
-    pub do_stable_layer_norm: bool,
-    /// Whether training masks features.
-    pub apply_spec_augment: bool,
-    /// Share of the frames that masked spans start at, times their length.
-    pub mask_time_prob: f64,
-    /// Frames of a span.
-    pub mask_time_length: usize,
-    /// The fewest spans of an utterance.
-    pub mask_time_min_masks: usize,
-    /// The same over the features.
-    pub mask_feature_prob: f64,
-    /// Features of a span.
-    pub mask_feature_length: usize,
-    /// The fewest feature spans of an utterance.
-    pub mask_feature_min_masks: usize,
-    /// Convolutions behind the encoder: not supported.
-    pub add_adapter: bool,
+section! {
+    /// `[speech.config]`: a wav2vec 2.0 `config.json` with Hugging Face's defaults (those of the code of transformers
+    /// 4.57 and 5, not of its docstring).
+    #[expect(clippy::struct_excessive_bools, reason = "the file has them")]
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(default)]
+    pub struct Wav2Vec2Config("speech.config") {
+        /// width of the speech encoder
+        hidden_size: usize [at_least(1)] = 768;
+        /// layers
+        num_hidden_layers: usize [at_least(1)] = 12;
+        /// attention heads; divides hidden_size
+        num_attention_heads: usize [at_least(1)] = 12;
+        /// inner width of a layer
+        intermediate_size: usize [at_least(1)] = 3072;
+        /// activation of the layers
+        hidden_act: String [Choice(&["gelu"])] = "gelu".to_owned();
+        /// dropout of the layers
+        #[beside_checkpoint(free)]
+        hidden_dropout: f64 [Dropout] = 0.1;
+        /// dropout inside the feed-forward
+        #[beside_checkpoint(free)]
+        activation_dropout: f64 [Dropout] = 0.1;
+        /// dropout of attention weights
+        #[beside_checkpoint(free)]
+        attention_dropout: f64 [Dropout] = 0.1;
+        /// dropout after the feature projection
+        #[beside_checkpoint(free)]
+        feat_proj_dropout: f64 [Dropout] = 0.0;
+        /// chance that a layer is left out of a training step
+        #[beside_checkpoint(free)]
+        layerdrop: f64 [Number(Range::BelowOne)] = 0.1;
+        /// deviation of fresh weights
+        initializer_range: f64 = 0.02;
+        /// in layer norms
+        layer_norm_eps: f64 [Number(Range::Positive)] = 1e-5;
+        /// norm of the convolutions
+        feat_extract_norm: String [Choice(&["group", "layer"])] = "group".to_owned();
+        /// activation of the convolutions
+        feat_extract_activation: String [Choice(&["gelu"])] = "gelu".to_owned();
+        /// channels
+        conv_dim: Vec<usize> [Integers] = vec![512, 512, 512, 512, 512, 512, 512];
+        /// strides
+        conv_stride: Vec<usize> [Integers] = vec![5, 2, 2, 2, 2, 2, 2];
+        /// kernels
+        conv_kernel: Vec<usize> [Integers] = vec![10, 3, 3, 3, 3, 2, 2];
+        /// whether the convolutions have a bias
+        conv_bias: bool = false;
+        /// kernel of the positional convolution
+        num_conv_pos_embeddings: usize [at_least(1)] = 128;
+        /// its groups; divides hidden_size
+        num_conv_pos_embedding_groups: usize [at_least(1)] = 16;
+        /// norms before the layers, as in large-lv60
+        do_stable_layer_norm: bool = false;
+        /// mask spans of frames in training
+        #[beside_checkpoint(free)]
+        apply_spec_augment: bool = true;
+        /// share of masked frames; 0: none
+        #[beside_checkpoint(free)]
+        mask_time_prob: f64 [Number(Range::Unit)] = 0.05;
+        /// frames a span
+        #[beside_checkpoint(free)]
+        mask_time_length: usize [at_least(1)] = 10;
+        /// spans at least
+        #[beside_checkpoint(free)]
+        mask_time_min_masks: usize [at_least(0)] = 2;
+        /// share of masked channels
+        #[beside_checkpoint(free)]
+        mask_feature_prob: f64 [Number(Range::Unit)] = 0.0;
+        /// channels a span
+        #[beside_checkpoint(free)]
+        mask_feature_length: usize [at_least(1)] = 10;
+        /// channel spans at least
+        #[beside_checkpoint(free)]
+        mask_feature_min_masks: usize [at_least(0)] = 0;
+        /// only false: there is no such adapter here
+        add_adapter: bool = false;
+    }
 }
 
 impl Default for Wav2Vec2Config {
     fn default() -> Self {
-        Self {
-            hidden_size: 768,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            intermediate_size: 3072,
-            hidden_act: "gelu".into(),
-            hidden_dropout: 0.1,
-            activation_dropout: 0.1,
-            attention_dropout: 0.1,
-            feat_proj_dropout: 0.0,
-            layerdrop: 0.1,
-            initializer_range: 0.02,
-            layer_norm_eps: 1e-5,
-            feat_extract_norm: "group".into(),
-            feat_extract_activation: "gelu".into(),
-            conv_dim: vec![512; 7],
-            conv_stride: vec![5, 2, 2, 2, 2, 2, 2],
-            conv_kernel: vec![10, 3, 3, 3, 3, 2, 2],
-            conv_bias: false,
-            num_conv_pos_embeddings: 128,
-            num_conv_pos_embedding_groups: 16,
-            do_stable_layer_norm: false,
-            apply_spec_augment: true,
-            mask_time_prob: 0.05,
-            mask_time_length: 10,
-            mask_time_min_masks: 2,
-            mask_feature_prob: 0.0,
-            mask_feature_length: 10,
-            mask_feature_min_masks: 0,
-            add_adapter: false,
-        }
+        Self::read(&Unset)
     }
 }
 

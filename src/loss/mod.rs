@@ -1,6 +1,7 @@
 //! The loss: three task terms, two contrastive terms, swap reconstruction and KL, and their weighted sum (paper,
 //! equations 1 to 5). The only place where weights appear.
 
+mod config;
 mod contrastive;
 mod divergence;
 mod reconstruction;
@@ -12,8 +13,9 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use crate::model::ClaspOutput;
 
-pub use crate::config::{ClassWeights, KlDirection, LossConfig, Negatives, Similarity};
+pub use crate::choices::{ClassWeights, KlDirection, Negatives, Similarity};
 
+pub use config::LossConfig;
 pub use contrastive::contrastive;
 pub use divergence::{divergence, log_softmax};
 pub use reconstruction::reconstruction;

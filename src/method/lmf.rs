@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
 use crate::{
-    keys::{DROPOUT, Key, Kind},
+    keys::{Key, Kind, Unset, at_least, section},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     nn::{Init, LayerNorm, Linear},
     ops::{self, Mode, Ops},
@@ -21,34 +21,30 @@ use crate::{
 /// Added to the variance in the norm (`torch.nn.LayerNorm`).
 const EPSILON: f64 = 1e-5;
 
-/// `[model.lmf]`. The published values are searched for anew for each label; these lie in the middle of the search.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LmfOptions {
-    /// Width to which the speech is reduced.
-    pub speech_size: usize,
-    /// Width to which the text is reduced.
-    pub text_size: usize,
-    /// Rank of the factors.
-    pub rank: usize,
-    /// Dropout on the speech vector.
-    pub speech_dropout: f64,
-    /// Dropout on the text vector.
-    pub text_dropout: f64,
+section! {
+    /// `[model.lmf]`. The published values are searched for anew for each label; these lie in the middle of the search.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct LmfOptions("model.lmf") {
+        /// width to which the speech is reduced
+        speech_size: usize [at_least(1)] = 32;
+        /// width to which the text is reduced
+        text_size: usize [at_least(1)] = 64;
+        /// rank of the factors
+        rank: usize [at_least(1)] = 4;
+        /// dropout on the speech vector
+        speech_dropout: f64 [Kind::Dropout] = 0.1;
+        /// dropout on the text vector
+        text_dropout: f64 [Kind::Dropout] = 0.1;
+    }
 }
 
 impl Options for LmfOptions {
     const READS: Reads = Reads::Both;
     const TERMS: &'static [&'static str] = &["task_fusion"];
-    const KEYS: &'static [Key] = &[
-        Key::fixed("model.lmf.speech_size", Kind::Integer(1), "32", "width to which the speech is reduced"),
-        Key::fixed("model.lmf.text_size", Kind::Integer(1), "64", "width to which the text is reduced"),
-        Key::fixed("model.lmf.rank", Kind::Integer(1), "4", "rank of the factors"),
-        Key::fixed("model.lmf.speech_dropout", DROPOUT, "0.1", "dropout on the speech vector"),
-        Key::fixed("model.lmf.text_dropout", DROPOUT, "0.1", "dropout on the text vector"),
-    ];
+    const KEYS: &'static [Key] = Self::KEYS;
 
     fn published(_: TextSizes) -> Self {
-        Self { speech_size: 32, text_size: 64, rank: 4, speech_dropout: 0.1, text_dropout: 0.1 }
+        Self::read(&Unset)
     }
 
     fn check(&self, _: usize) -> Result<(), Misfit> {

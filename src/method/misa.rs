@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     encoder::layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
-    keys::{DROPOUT, Key, Kind, Range},
+    keys::{Key, Kind, Unset, at_least, section},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
@@ -23,55 +23,36 @@ use crate::{
 const EPSILON: f64 = 1e-5;
 /// Vectors that the Transformer attends over.
 const TOKENS: usize = 4;
-/// What a weight may be.
-const WEIGHT: Kind = Kind::Number(Range::NotNegative);
-
-/// `[model.misa]`, with the published values.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MisaOptions {
-    /// Width of all its vectors.
-    pub size: usize,
-    /// Attention heads of the Transformer layer.
-    pub attention_heads: usize,
-    /// Inner width of the Transformer layer.
-    pub feed_forward: usize,
-    /// Dropout in the Transformer layer.
-    pub fusion_dropout: f64,
-    /// Dropout between the two maps of the classifier, in front of its rectifier.
-    pub dropout: f64,
-    /// Weight of the difference term.
-    pub difference: f64,
-    /// Weight of the similarity term.
-    pub similarity: f64,
-    /// Weight of the reconstruction term.
-    pub reconstruction: f64,
+section! {
+    /// `[model.misa]`, with the published values.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct MisaOptions("model.misa") {
+        /// width of all its vectors
+        size: usize [at_least(1)] = 128;
+        /// attention heads; divides the size
+        attention_heads: usize [at_least(1)] = 2;
+        /// inner width of the Transformer layer
+        feed_forward: usize [at_least(1)] = 2048;
+        /// dropout in the Transformer layer
+        fusion_dropout: f64 [Kind::Dropout] = 0.1;
+        /// dropout between the two maps of the classifier
+        dropout: f64 [Kind::Dropout] = 0.5;
+        /// weight of the difference term
+        difference: f64 = 0.3;
+        /// weight of the similarity term
+        similarity: f64 = 1.0;
+        /// weight of the reconstruction term
+        reconstruction: f64 = 1.0;
+    }
 }
 
 impl Options for MisaOptions {
     const READS: Reads = Reads::Both;
     const TERMS: &'static [&'static str] = &["task_fusion", "similarity", "difference", "reconstruction"];
-    const KEYS: &'static [Key] = &[
-        Key::fixed("model.misa.size", Kind::Integer(1), "128", "width of all its vectors"),
-        Key::fixed("model.misa.attention_heads", Kind::Integer(1), "2", "attention heads; divides the size"),
-        Key::fixed("model.misa.feed_forward", Kind::Integer(1), "2048", "inner width of the Transformer layer"),
-        Key::fixed("model.misa.fusion_dropout", DROPOUT, "0.1", "dropout in the Transformer layer"),
-        Key::fixed("model.misa.dropout", DROPOUT, "0.5", "dropout between the two maps of the classifier"),
-        Key::fixed("model.misa.difference", WEIGHT, "0.3", "weight of the difference term"),
-        Key::fixed("model.misa.similarity", WEIGHT, "1.0", "weight of the similarity term"),
-        Key::fixed("model.misa.reconstruction", WEIGHT, "1.0", "weight of the reconstruction term"),
-    ];
+    const KEYS: &'static [Key] = Self::KEYS;
 
     fn published(_: TextSizes) -> Self {
-        Self {
-            size: 128,
-            attention_heads: 2,
-            feed_forward: 2048,
-            fusion_dropout: 0.1,
-            dropout: 0.5,
-            difference: 0.3,
-            similarity: 1.0,
-            reconstruction: 1.0,
-        }
+        Self::read(&Unset)
     }
 
     fn contrasted_size(&self) -> usize {

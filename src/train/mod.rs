@@ -313,14 +313,14 @@ impl<'a, B: Ops> Trainer<'a, B> {
     }
 
     fn is_out_of_patience(&self) -> bool {
-        self.material.config.train.patience.is_some_and(|patience| self.state.epochs_without_better >= patience)
+        self.material.config.train.patience.0.is_some_and(|patience| self.state.epochs_without_better >= patience)
     }
 
     /// The optimiser steps of all epochs.
     fn count_steps(&self) -> anyhow::Result<usize> {
         let train = &self.material.config.train;
         let steps = |epoch| -> anyhow::Result<usize> { Ok(self.plan(epoch)?.len().div_ceil(train.accumulation_steps)) };
-        match train.batch_seconds {
+        match train.batch_seconds.0 {
             // Only where seconds limit a batch do epochs have different numbers of them.
             Some(_) => (0..train.epochs).map(steps).sum(),
             None => Ok(steps(0)? * train.epochs),
@@ -330,7 +330,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
     /// The batches of an epoch (from 0): a function of the data, the seed and the epoch.
     fn plan(&self, epoch: usize) -> anyhow::Result<Vec<Vec<usize>>> {
         let train = &self.material.config.train;
-        let options = BatchOptions { batch_size: train.batch_size, batch_seconds: train.batch_seconds };
+        let options = BatchOptions { batch_size: train.batch_size, batch_seconds: train.batch_seconds.0 };
         Ok(plan(&self.material.train.lengths()?, options, train.seed, epoch as u64))
     }
 
@@ -356,7 +356,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             self.take_step(&batches)?;
             self.tell_of_features();
             let is_stopped = self.is_stopped.load(Ordering::SeqCst);
-            let is_saved = config.train.save_every_steps.is_some_and(|every| self.state.step.is_multiple_of(every));
+            let is_saved = config.train.save_every_steps.0.is_some_and(|every| self.state.step.is_multiple_of(every));
             if is_stopped || is_saved || self.taken.len() >= self.read_every {
                 self.read_steps(steps)?;
             }
@@ -516,7 +516,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
         let train = &self.material.config.train;
         let pass = Pass {
             batch_size: train.batch_size,
-            batch_seconds: train.batch_seconds,
+            batch_seconds: train.batch_seconds.0,
             workers: self.material.config.run.workers,
             pad_token: self.material.pad_token(),
             cache: self.scoring_cache.as_ref(),

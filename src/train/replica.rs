@@ -90,7 +90,7 @@ impl Objective {
             label_weights: material.label_weights.clone(),
             gather_negatives: config.train.gather_negatives && material.model.contrasted_size() > 0,
             hidden_size: material.model.contrasted_size(),
-            clip_norm: config.train.clip_norm,
+            clip_norm: config.train.clip_norm.0,
             precision: config.run.precision,
         }
     }

@@ -96,7 +96,7 @@ fn longest(dataset: &Dataset) -> anyhow::Result<Shape> {
 /// may be.
 fn worst(footprint: &Footprint, config: &Config, longest: Shape, utterances: usize, devices: usize) -> Shape {
     let most = config.train.batch_size.min(utterances).max(1).div_ceil(devices);
-    let Some(seconds) = config.train.batch_seconds else { return Shape { batch: most, ..longest } };
+    let Some(seconds) = config.train.batch_seconds.0 else { return Shape { batch: most, ..longest } };
     let samples = clasp::data::audio::samples_of(seconds);
     let long = Shape { batch: (samples / longest.samples.max(1)).clamp(1, most), ..longest };
     let many = Shape { batch: most, samples: (samples / most).min(longest.samples), ..longest };

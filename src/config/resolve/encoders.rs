@@ -1,19 +1,17 @@
 //! Resolves `[text]` and `[speech]`: where the weights and the tokenizer come from, and what may be set beside them.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value as Json;
 use toml::Value;
 
 use super::super::problem::Fault;
-use super::super::validate::{self, show};
-use super::super::{
-    EncoderMap, EncoderSource, FeatureCacheConfig, Method, SpeechConfig, TextConfig, TokenizerSource, encoder_keys,
-};
+use super::super::validate::show;
+use super::super::{EncoderMap, EncoderSource, FeatureCacheConfig, Method, SpeechConfig, TextConfig, TokenizerSource};
 use super::reader::Resolver;
-use crate::choices::{FeaturePrecision, SpeechPooling, TextPooling};
-use crate::keys::Kind;
-
-/// The fewest tokens of a trained tokenizer.
-const SMALLEST_VOCABULARY: usize = 261;
+use crate::data::text::SMALLEST_VOCABULARY;
+use crate::encoder::{RobertaConfig, Wav2Vec2Config};
+use crate::keys::{Kind, Preset, number};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Modality {
@@ -51,46 +49,29 @@ impl Resolver<'_> {
             }
             (source, _) => source,
         };
-        let default = (!has_init).then_some(TextPooling::Cls);
-        TextConfig {
-            source,
-            tokenizer,
-            pooling: self.choice("text.pooling", TextPooling::from_word).or(default),
-            freeze: self.boolean("text.freeze"),
-            freeze_layers: self.integer("text.freeze_layers"),
-        }
+        TextConfig::read(self, source, tokenizer, has_init)
     }
 
     pub(super) fn speech_encoder(&mut self, has_init: bool, dropout: Option<f64>) -> SpeechConfig {
         let source = self.encoder(Modality::Speech, has_init, dropout);
         let is_loaded = !matches!(source, EncoderSource::Fresh { .. });
-        let default = (!has_init).then_some(SpeechPooling::Mean);
-        let freeze = self.boolean("speech.freeze");
-        let freeze_layers = self.integer("speech.freeze_layers");
-        let freeze_feature_encoder = self.stated_boolean("speech.freeze_feature_encoder").unwrap_or(is_loaded);
-        SpeechConfig {
-            source,
-            pooling: self.choice("speech.pooling", SpeechPooling::from_word).or(default),
-            freeze,
-            freeze_layers,
-            freeze_feature_encoder,
-            feature_cache: self.feature_cache(freeze || freeze_layers > 0 || freeze_feature_encoder),
-        }
+        let mut speech = SpeechConfig::read(self, source, None, has_init, is_loaded);
+        let is_frozen = speech.freeze || speech.freeze_layers > 0 || speech.freeze_feature_encoder;
+        speech.feature_cache = self.feature_cache(is_frozen);
+        speech
     }
 
     /// The cache of what the convolutions make of speech; `is_frozen`: they stay as they are.
     fn feature_cache(&mut self, is_frozen: bool) -> Option<FeatureCacheConfig> {
-        let folder = self.text("speech.feature_cache").map(|text| self.surroundings.current_folder.join(text));
-        let precision = self.choice("speech.feature_cache_precision", FeaturePrecision::from_word);
-        let gib = self.number("speech.feature_cache_gib");
-        let Some(folder) = folder else {
+        let cache = FeatureCacheConfig::read(self);
+        if cache.folder == Path::new("") {
             for path in ["speech.feature_cache_precision", "speech.feature_cache_gib"] {
                 if self.is_flag(path) && !self.is_rejected(&["speech.feature_cache"]) {
                     self.conflict(path, "is set, but there is no speech.feature_cache: set it, or remove this");
                 }
             }
             return None;
-        };
+        }
         let decisive = [
             "speech.freeze",
             "speech.freeze_layers",
@@ -103,7 +84,7 @@ impl Resolver<'_> {
                           = true, or remove it";
             self.conflict("speech.feature_cache", reason);
         }
-        Some(FeatureCacheConfig { folder, precision: precision.unwrap_or(FeaturePrecision::F32), gib })
+        Some(cache)
     }
 
     /// A file may serve several methods; a flag may not ask for a cache of what the method never computes.
@@ -117,29 +98,36 @@ impl Resolver<'_> {
     }
 
     fn encoder(&mut self, modality: Modality, has_init: bool, dropout: Option<f64>) -> EncoderSource {
-        let (section, checkpoint_key, table, dropouts) = match modality {
-            Modality::Text => ("text.config", "text.checkpoint", encoder_keys::TEXT, encoder_keys::DROPOUTS_TEXT),
+        let (section, checkpoint_key, table) = match modality {
+            Modality::Text => {
+                ("text.config", "text.checkpoint", RobertaConfig::KEYS.iter().chain(RobertaConfig::BY_HAND))
+            }
             Modality::Speech => {
-                ("speech.config", "speech.checkpoint", encoder_keys::SPEECH, encoder_keys::DROPOUTS_SPEECH)
+                ("speech.config", "speech.checkpoint", Wav2Vec2Config::KEYS.iter().chain(Wav2Vec2Config::BY_HAND))
             }
         };
-        let checkpoint = self.folder(checkpoint_key);
+        let checkpoint = self.get::<PathBuf>(checkpoint_key);
         let is_stated = self.document.has_section(section);
         let is_fresh = checkpoint.is_none() && !has_init && is_stated;
         let mut map = EncoderMap::new();
         for key in table {
             let name = key.split().1;
-            let value = if is_fresh { self.value(key.path) } else { self.set(key.path).cloned() };
-            if let Some(value) = dropout.filter(|_| dropouts.contains(&name)).map(Value::Float).or(value) {
-                map.insert(name.to_owned(), json(&value, key.kind));
+            let dropout = dropout.filter(|_| key.kind == Kind::Dropout);
+            let default = match key.preset {
+                Preset::Value(value) if is_fresh => Some(value()),
+                _ => None,
+            };
+            let stated = self.set(key.path).map(|value| json(value, key.kind));
+            if let Some(value) = dropout.map(Json::from).or(stated).or(default) {
+                map.insert(name.to_owned(), value);
             }
-            if !is_fresh && self.set(key.path).is_some() && !encoder_keys::is_adjustable(key.path) {
+            if !is_fresh && self.set(key.path).is_some() && !key.is_free_beside_checkpoint {
                 let loaded = if has_init { "train.init" } else { checkpoint_key };
                 if has_init || checkpoint.is_some() {
                     self.conflict(key.path, format!("is decided by the checkpoint of {loaded}: remove one of them"));
                 }
             }
-            self.check_dropout_flags(key.path, dropout.filter(|_| dropouts.contains(&name)));
+            self.check_dropout_flags(key.path, dropout);
         }
         if is_fresh {
             self.check_fresh(modality, &map);
@@ -210,17 +198,16 @@ impl Resolver<'_> {
 
     fn tokenizer(&mut self, source: &EncoderSource) -> TokenizerSource {
         let stated = self.text("text.tokenizer");
-        let folder = self.folder("text.tokenizer");
+        let folder = self.get::<PathBuf>("text.tokenizer");
         let wants_training = stated == Some("train");
-        let vocab_size = self.stated_integer("text.vocab_size");
+        let vocab_size = self.get::<usize>("text.vocab_size");
         if vocab_size.is_some() && !wants_training && !self.is_rejected(&["text.tokenizer"]) {
             self.conflict(
                 "text.vocab_size",
                 "is the size of a trained tokenizer: set tokenizer = \"train\", or remove it",
             );
         }
-        let rows = self.set("text.config.vocab_size").and_then(Value::as_integer);
-        let rows = rows.and_then(|rows| usize::try_from(rows).ok());
+        let rows = self.get::<usize>("text.config.vocab_size");
         let is_trained = wants_training && matches!(source, EncoderSource::Fresh { .. });
         if is_trained && vocab_size.is_none() && rows.is_some_and(|rows| rows < SMALLEST_VOCABULARY) {
             let reason = format!(
@@ -270,7 +257,7 @@ impl Resolver<'_> {
 /// A value of an encoder's config as JSON; numbers that may be fractions always are, so that a round trip is exact.
 pub(super) fn json(value: &Value, kind: Kind) -> Json {
     match value {
-        Value::Integer(_) if matches!(kind, Kind::Number(_)) => validate::number(value).map_or(Json::Null, Json::from),
+        Value::Integer(_) if kind.is_number() => number(value).map_or(Json::Null, Json::from),
         Value::Integer(number) => (*number).into(),
         Value::Float(number) => (*number).into(),
         Value::Boolean(flag) => (*flag).into(),

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes};
 use crate::{
     encoder::layer::{Activation, LayerConfig},
-    keys::{DROPOUT, Key, Kind},
+    keys::{Key, Kind, Unset, at_least, section},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},
@@ -29,66 +29,41 @@ use stream::{EPSILON, EXPANSION, Stream};
 /// Learned tokens in front of the joint sequence.
 const JOINT_TOKENS: usize = 4;
 
-/// `[model.lfmim]`, with the published values where two modalities leave them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LfmimOptions {
-    /// Blocks of each sequence.
-    pub stages: usize,
-    /// Attention heads of a block; divides the model's width.
-    pub attention_heads: usize,
-    /// Tokens that the text is cut or padded to.
-    pub text_positions: usize,
-    /// Bins that the speech is averaged into.
-    pub speech_positions: usize,
-    /// Width before the output in the classifiers of one modality.
-    pub unimodal_head: usize,
-    /// The third last width of the joint classifier; the one behind it is half of it.
-    pub joint_head: usize,
-    /// Dropout on the sequences in front of the blocks.
-    pub input_dropout: f64,
-    /// Dropout on the attention weights.
-    pub attention_dropout: f64,
-    /// Dropout within a feed-forward block.
-    pub feed_forward_dropout: f64,
-    /// Whether padding is left out of attention and readout.
-    pub padding_mask: bool,
+section! {
+    /// `[model.lfmim]`, with the published values where two modalities leave them.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct LfmimOptions("model.lfmim", text: TextSizes) {
+        /// blocks of each sequence
+        stages: usize [at_least(1)] = 4;
+        /// attention heads of a block; divides model.hidden_size
+        attention_heads: usize [at_least(1)] = text.attention_heads, "the text encoder's";
+        /// tokens that the text is cut or padded to
+        text_positions: usize [at_least(1)] = 80;
+        /// bins that the speech is averaged into
+        speech_positions: usize [at_least(1)] = 50;
+        /// last width of a modality's classifier
+        unimodal_head: usize [at_least(1)] = 32;
+        /// width in the joint classifier; then its half
+        joint_head: usize [at_least(2)] = 128;
+        /// dropout on the sequences before the blocks
+        input_dropout: f64 [Kind::Dropout] = 0.25;
+        /// dropout on the attention weights
+        attention_dropout: f64 [Kind::Dropout] = 0.2;
+        /// dropout within a feed-forward block
+        feed_forward_dropout: f64 [Kind::Dropout] = 0.1;
+        /// leave padding out of attention and readout
+        padding_mask: bool = true;
+    }
 }
 
 impl Options for LfmimOptions {
     const READS: Reads = Reads::Both;
     const READS_VECTORS: bool = false;
     const TERMS: &'static [&'static str] = &["task_text", "task_speech", "task_fusion"];
-    const KEYS: &'static [Key] = &[
-        Key::fixed("model.lfmim.stages", Kind::Integer(1), "4", "blocks of each sequence"),
-        Key::open(
-            "model.lfmim.attention_heads",
-            Kind::Integer(1),
-            "the text encoder's",
-            "attention heads of a block; divides model.hidden_size",
-        ),
-        Key::fixed("model.lfmim.text_positions", Kind::Integer(1), "80", "tokens that the text is cut or padded to"),
-        Key::fixed("model.lfmim.speech_positions", Kind::Integer(1), "50", "bins that the speech is averaged into"),
-        Key::fixed("model.lfmim.unimodal_head", Kind::Integer(1), "32", "last width of a modality's classifier"),
-        Key::fixed("model.lfmim.joint_head", Kind::Integer(2), "128", "width in the joint classifier; then its half"),
-        Key::fixed("model.lfmim.input_dropout", DROPOUT, "0.25", "dropout on the sequences before the blocks"),
-        Key::fixed("model.lfmim.attention_dropout", DROPOUT, "0.2", "dropout on the attention weights"),
-        Key::fixed("model.lfmim.feed_forward_dropout", DROPOUT, "0.1", "dropout within a feed-forward block"),
-        Key::fixed("model.lfmim.padding_mask", Kind::Boolean, "true", "leave padding out of attention and readout"),
-    ];
+    const KEYS: &'static [Key] = Self::KEYS;
 
     fn published(text: TextSizes) -> Self {
-        Self {
-            stages: 4,
-            attention_heads: text.attention_heads,
-            text_positions: 80,
-            speech_positions: 50,
-            unimodal_head: 32,
-            joint_head: 128,
-            input_dropout: 0.25,
-            attention_dropout: 0.2,
-            feed_forward_dropout: 0.1,
-            padding_mask: true,
-        }
+        Self::read(&Unset, text)
     }
 
     fn layers(&self, hidden: usize, _: usize, _: usize) -> Vec<(LayerConfig, usize)> {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
 use crate::{
     encoder::layer::{Activation, LayerConfig},
-    keys::{DROPOUT, Key, Kind},
+    keys::{Key, Kind, Unset, at_least, section},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     model::Inputs,
     nn::{Init, Linear},
@@ -25,66 +25,41 @@ use crate::{
 };
 use network::{EPSILON, Given, Translator};
 
-/// `[model.lrmp-arch]`, with the published values.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LrmpOptions {
-    /// Width of the states.
-    pub width: usize,
-    /// Attention heads; divides the width.
-    pub attention_heads: usize,
-    /// Width inside a feed-forward block.
-    pub feed_forward: usize,
-    /// Layers of each encoder and decoder.
-    pub layers: usize,
-    /// Width of a token's own vector.
-    pub embedding: usize,
-    /// Tokens of the vocabulary.
-    pub vocab_size: usize,
-    /// The most tokens.
-    pub text_positions: usize,
-    /// The most frames of 12.5 ms; those behind are left out.
-    pub speech_positions: usize,
-    /// Dropout in the layers.
-    pub dropout: f64,
-    /// Dropout in the classifier.
-    pub head_dropout: f64,
+section! {
+    /// `[model.lrmp-arch]`, with the published values.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct LrmpOptions("model.lrmp-arch", text: TextSizes) {
+        /// width of the states
+        width: usize [at_least(1)] = 768;
+        /// attention heads; divides the width
+        attention_heads: usize [at_least(1)] = 12;
+        /// width inside a feed-forward block
+        feed_forward: usize [at_least(1)] = 3072;
+        /// layers of each encoder and decoder
+        layers: usize [at_least(1)] = 3;
+        /// width of a token's own vector
+        embedding: usize [at_least(1)] = 128;
+        /// tokens of the vocabulary
+        vocab_size: usize [at_least(1)] = text.vocabulary, "the tokenizer's";
+        /// the most tokens
+        text_positions: usize [at_least(3)] = 512;
+        /// the most frames of 12.5 ms; those behind are left out
+        speech_positions: usize [at_least(1)] = 3000;
+        /// dropout in the layers
+        dropout: f64 [Kind::Dropout] = 0.1;
+        /// dropout in the classifier
+        head_dropout: f64 [Kind::Dropout] = 0.2;
+    }
 }
 
 impl Options for LrmpOptions {
     const READS: Reads = Reads::Both;
     const TERMS: &'static [&'static str] = &["task_fusion"];
-    const KEYS: &'static [Key] = &[
-        Key::fixed("model.lrmp-arch.width", Kind::Integer(1), "768", "width of the states"),
-        Key::fixed("model.lrmp-arch.attention_heads", Kind::Integer(1), "12", "attention heads; divides the width"),
-        Key::fixed("model.lrmp-arch.feed_forward", Kind::Integer(1), "3072", "width inside a feed-forward block"),
-        Key::fixed("model.lrmp-arch.layers", Kind::Integer(1), "3", "layers of each encoder and decoder"),
-        Key::fixed("model.lrmp-arch.embedding", Kind::Integer(1), "128", "width of a token's own vector"),
-        Key::open("model.lrmp-arch.vocab_size", Kind::Integer(1), "the tokenizer's", "tokens of the vocabulary"),
-        Key::fixed("model.lrmp-arch.text_positions", Kind::Integer(3), "512", "the most tokens"),
-        Key::fixed(
-            "model.lrmp-arch.speech_positions",
-            Kind::Integer(1),
-            "3000",
-            "the most frames of 12.5 ms; those behind are left out",
-        ),
-        Key::fixed("model.lrmp-arch.dropout", DROPOUT, "0.1", "dropout in the layers"),
-        Key::fixed("model.lrmp-arch.head_dropout", DROPOUT, "0.2", "dropout in the classifier"),
-    ];
+    const KEYS: &'static [Key] = Self::KEYS;
     const ENCODERS: bool = false;
 
     fn published(text: TextSizes) -> Self {
-        Self {
-            width: 768,
-            attention_heads: 12,
-            feed_forward: 3072,
-            layers: 3,
-            embedding: 128,
-            vocab_size: text.vocabulary,
-            text_positions: 512,
-            speech_positions: 3000,
-            dropout: 0.1,
-            head_dropout: 0.2,
-        }
+        Self::read(&Unset, text)
     }
 
     fn check(&self, _: usize) -> Result<(), Misfit> {
