@@ -2,8 +2,6 @@
 //! Models" (Zhou, Zeng, Gong, Bhat; Findings of ACL 2024) describes them. The library exists so that tests and benches
 //! reach the parts of the program.
 //!
-//! In the order of the data: `config -> data -> encoder -> model -> loss -> train -> eval -> terminal`.
-//!
 //! | paper | word in code, files and reports | shape |
 //! |---|---|---|
 //! | r_t, r_a | `text`, `speech` | [batch, hidden] |
@@ -26,42 +24,49 @@ mod damage;
 #[path = "../tests/suite/test_data.rs"]
 mod test_data;
 
-pub mod choices;
-pub mod keys;
+// The modules in the order of dependency: each imports only those above it. The program, `main.rs` with `commands/`,
+// stands on all of them.
 
-pub mod check;
-pub mod cli;
-pub mod compare;
-pub mod config;
-pub mod data;
-pub mod demo;
-pub mod prepare;
-pub mod random;
-
-pub mod device;
-pub mod encoder;
-pub mod loss;
-pub mod memory;
-pub mod method;
-pub mod model;
-pub mod nn;
-pub mod ops;
-pub mod profile;
-
-pub mod asr_tts;
-pub mod checkpoint;
+// The ground: words, files, errors.
+pub mod error;
+pub mod files;
 pub mod hash;
-pub mod hub;
-pub mod inference;
-pub mod splits;
-pub mod train;
+pub mod keys;
+pub mod choices;
+pub mod panics;
+pub mod random;
+pub mod units;
 
+// From a manifest to batches, and from predictions to scores: no tensors.
+pub mod data;
+pub mod splits;
 pub mod eval;
+pub mod prepare;
+pub mod demo;
+pub mod check;
 pub mod run;
 pub mod terminal;
 
-pub mod error;
+// From operations to a model.
+pub mod profile;
+pub mod ops;
+pub mod nn;
+pub mod encoder;
+pub mod loss;
+pub mod method;
+pub mod model;
+
+// The model in use.
+pub mod config;
+pub mod device;
+pub mod memory;
+pub mod checkpoint;
+pub mod inference;
+pub mod asr_tts;
+pub mod train;
+pub mod hub;
+pub mod compare;
+
+// What the program says and takes.
+pub mod cli;
 pub mod exit;
-pub mod files;
-pub mod panics;
-pub mod units;
