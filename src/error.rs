@@ -1,6 +1,7 @@
-//! What errors have in common, whoever makes them: exit codes, one sentence, and lists that end after ten.
+//! What errors have in common, whoever makes them: exit codes, and lists that end after ten.
 //!
-//! Imports nothing of the program. Which error has which code is said in [`crate::exit`].
+//! An error says the cause that it quotes only once: it either quotes it (a field `cause` or `problem`) or returns it
+//! (`source`), so that `{:#}` of anyhow is the whole sentence.
 
 use std::fmt;
 
@@ -16,20 +17,6 @@ pub const DATA: u8 = 3;
 pub const DIVERGED: u8 = 4;
 /// Interrupted; a checkpoint was written before.
 pub const INTERRUPTED: u8 = 130;
-
-/// The error with its causes, for one line; a cause that its error already quotes is left out.
-#[must_use]
-pub fn sentence(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |sentence, cause| {
-        if sentence.is_empty() {
-            cause
-        } else if sentence.contains(&cause) {
-            sentence
-        } else {
-            format!("{sentence}: {cause}")
-        }
-    })
-}
 
 /// How many problems a message lists before it only counts.
 const LISTED: usize = 10;
@@ -51,18 +38,7 @@ impl fmt::Display for Problems {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use anyhow::Context as _;
-
     use super::*;
-
-    #[test]
-    fn a_cause_is_not_told_twice() {
-        let missing: io::Result<()> = Err(io::Error::other("no such disk"));
-        let error = missing.context("cannot save: no such disk").unwrap_err();
-        assert_eq!(sentence(&error), "cannot save: no such disk");
-    }
 
     #[test]
     fn ten_problems_are_shown_and_the_others_counted() {

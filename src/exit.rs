@@ -21,7 +21,7 @@ use crate::train::{Diverged, Interrupted};
 
 /// Standard output could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write to standard output: {0}")]
+#[error("cannot write to standard output")]
 pub struct OutputError(#[from] pub io::Error);
 
 /// The exit code of an error: that of the first cause that has one.
@@ -86,15 +86,17 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::error::sentence;
+    use crate::files::FileError;
 
     #[test]
     fn the_first_cause_with_a_code_decides() {
         let config = || ConfigError::NotFound { name: "\"x\"".into(), built_in: "demo.toml".into() };
         let error = anyhow::Error::new(config()).context("while loading");
         assert_eq!(exit_code(&error), USAGE);
-        assert!(sentence(&error).starts_with("while loading: no config file \"x\""));
+        assert!(format!("{error:#}").starts_with("while loading: no config file \"x\""));
         assert_eq!(exit_code(&anyhow::anyhow!("disk full")), FAILED);
     }
 
@@ -104,5 +106,27 @@ mod tests {
         assert_eq!(exit_code(&output(io::ErrorKind::BrokenPipe)), SUCCESS);
         assert_eq!(exit_code(&output(io::ErrorKind::StorageFull)), FAILED);
         assert_eq!(exit_code(&anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))), FAILED);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || io::Error::other("no such disk");
+        let file = || FileError::new("read", Path::new("x"), cause());
+        let path = || Path::new("x").to_owned();
+        let errors: [anyhow::Error; 9] = [
+            file().into(),
+            RunError::File(file()).into(),
+            RunError::Unwritable { path: path(), cause: cause() }.into(),
+            ConfigError::Unwritable { path: path(), cause: cause() }.into(),
+            CheckpointError::Write { path: path(), cause: cause() }.into(),
+            HubError::Disk { path: path(), cause: cause() }.into(),
+            PredictionsError::Read { path: path(), cause: cause() }.into(),
+            AsrTtsError::Cache { problem: file() }.into(),
+            OutputError(cause()).into(),
+        ];
+        for error in errors {
+            let said = format!("{error:#}");
+            assert_eq!(said.matches("no such disk").count(), 1, "{said}");
+        }
     }
 }

@@ -13,21 +13,21 @@ pub const TEMPORARY: &str = ".clasp-temporary-";
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {path}: {source}", path = path.display())]
+#[error("cannot {action} {path}: {cause}", path = path.display())]
 pub struct FileError {
     /// What was tried.
     pub action: &'static str,
     /// On what.
     pub path: PathBuf,
     /// What the system says.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl FileError {
     /// A failed operation.
     #[must_use]
-    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { action, path: path.to_owned(), source }
+    pub fn new(action: &'static str, path: &Path, cause: io::Error) -> Self {
+        Self { action, path: path.to_owned(), cause }
     }
 }
 

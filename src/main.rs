@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             if code != error::SUCCESS {
                 let panic =
                     panics::take_panic().map_or_else(String::new, |words| format!(" (a thread stopped: {words})"));
-                report(&format!("{}{panic}", error::sentence(&failure)));
+                report(&format!("{failure:#}{panic}"));
             }
             ExitCode::from(code)
         }

@@ -195,7 +195,7 @@ fn user_command(kind: Kind, line: &str) -> Result<UserCommand, AsrTtsError> {
 fn run(command: &UserCommand, argument: &OsStr, output: &File) -> Result<(), CommandProblem> {
     // Files and not pipes: a command cannot fill the memory, and one that leaves a server behind is not waited for.
     let errors = temporary()?;
-    let not_started = |source| CommandProblem::NotStarted { command: command.clone(), source };
+    let not_started = |cause| CommandProblem::NotStarted { command: command.clone(), cause };
     let (output, standard_error) = (output.try_clone(), errors.try_clone());
     let status = Command::new("sh")
         .arg("-c")
@@ -346,7 +346,7 @@ mod tests {
     }
 
     fn failure(supply: &AsrTts, row: Row) -> String {
-        let message = supply.fill(row).unwrap_err().to_string();
+        let message = format!("{:#}", anyhow::Error::new(supply.fill(row).unwrap_err()));
         assert_eq!(message.lines().count(), 1, "{message}");
         message
     }
@@ -588,7 +588,7 @@ mod tests {
     fn audio_that_cannot_be_read_is_the_cause() {
         let place = Place::new();
         let error = anyhow::Error::new(place.asr("echo").fill(spoken(&place.path("none.wav"))).unwrap_err());
-        assert!(error.to_string().contains("none.wav: no such file"), "{error}");
+        assert!(format!("{error:#}").contains("none.wav: no such file"), "{error:#}");
         assert!(error.chain().any(<dyn std::error::Error>::is::<DataError>));
     }
 

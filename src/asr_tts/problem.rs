@@ -63,11 +63,10 @@ pub enum AsrTtsError {
     #[error("{problem}; name another folder for the cache in CLASP_CACHE")]
     Cache {
         /// What was tried.
-        #[source]
         problem: FileError,
     },
     /// One utterance; others may do.
-    #[error("utterance `{id}` (line {line}): {problem}")]
+    #[error("utterance `{id}` (line {line})")]
     Utterance {
         /// The row's id.
         id: String,
@@ -84,18 +83,18 @@ pub enum AsrTtsError {
 #[non_exhaustive]
 pub enum CommandProblem {
     /// The utterance's own audio cannot be read.
-    #[error("{0}")]
+    #[error("its audio cannot be used")]
     Audio(#[source] DataError),
     /// A file of the cache or a temporary one.
     #[error("{0}; check the disk, or name other folders in CLASP_CACHE and TMPDIR")]
-    File(#[source] FileError),
+    File(FileError),
     /// No shell, or an argument that the system refuses.
-    #[error("{command} cannot be started ({source}); it needs `sh`, and a text that is not too long for an argument")]
+    #[error("{command} cannot be started ({cause}); it needs `sh`, and a text that is not too long for an argument")]
     NotStarted {
         /// The command.
         command: UserCommand,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A text that no argument can hold.
     #[error("the text has a NUL character, which cannot be given to {command}; remove it")]

@@ -38,20 +38,20 @@ pub const FORMAT: &str = "clasp-1";
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// A file that cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file that cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {cause}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A folder without weights.
     #[error(
@@ -365,7 +365,7 @@ pub fn save<B: Backend, M: Module<B>>(
 
 fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
     let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|source| CheckpointError::Write { path: path.into(), source })
+    std::fs::write(path, text).map_err(|cause| CheckpointError::Write { path: path.into(), cause })
 }
 
 #[cfg(test)]

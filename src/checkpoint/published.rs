@@ -90,7 +90,7 @@ pub struct LoadReport {
 /// The file is missing or no JSON object.
 pub fn read_config(folder: &Path) -> Result<Value, CheckpointError> {
     let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+    let text = std::fs::read_to_string(&path).map_err(|cause| CheckpointError::Read { path: path.clone(), cause })?;
     match serde_json::from_str(&text) {
         Ok(Value::Object(object)) => Ok(Value::Object(object)),
         Ok(_) => Err(CheckpointError::Damaged { path, problem: "it is not a JSON object".into() }),

@@ -70,7 +70,7 @@ impl TensorSource {
             }
         }
         let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
-            .map_err(|source| CheckpointError::Read { path: folder.into(), source })?
+            .map_err(|cause| CheckpointError::Read { path: folder.into(), cause })?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "pt"))
             .collect();
@@ -185,7 +185,7 @@ fn in_f32(data: TensorData) -> TensorData {
 /// An index that is missing or damaged, or that names files of another folder.
 pub fn shards(index: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     let damaged = |problem: String| CheckpointError::Damaged { path: index.into(), problem };
-    let text = std::fs::read_to_string(index).map_err(|source| CheckpointError::Read { path: index.into(), source })?;
+    let text = std::fs::read_to_string(index).map_err(|cause| CheckpointError::Read { path: index.into(), cause })?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|source| damaged(source.to_string()))?;
     let map = json
         .get("weight_map")
@@ -199,7 +199,7 @@ pub fn shards(index: &Path) -> Result<BTreeSet<String>, CheckpointError> {
 }
 
 fn open_safetensors(path: &Path) -> Result<(BTreeMap<String, Stored>, HashMap<String, String>), CheckpointError> {
-    let cannot = |source| CheckpointError::Read { path: path.into(), source };
+    let cannot = |cause| CheckpointError::Read { path: path.into(), cause };
     if !path.is_file() {
         return Err(cannot(std::io::Error::from(std::io::ErrorKind::NotFound)));
     }
@@ -210,7 +210,7 @@ fn open_safetensors(path: &Path) -> Result<(BTreeMap<String, Stored>, HashMap<St
 }
 
 fn open_pickle(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointError> {
-    std::fs::File::open(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
+    std::fs::File::open(path).map_err(|cause| CheckpointError::Read { path: path.into(), cause })?;
     let tensors = pytorch::open(path).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
     Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::Pickled(tensor))).collect())
 }

@@ -91,10 +91,10 @@ pub fn write_tensors(
     }
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     serialize_to_file(views, Some(metadata), path).map_err(|problem| {
-        let source = match problem {
-            SafeTensorError::IoError(source) => source,
+        let cause = match problem {
+            SafeTensorError::IoError(cause) => cause,
             other => std::io::Error::other(other),
         };
-        CheckpointError::Write { path: path.into(), source }
+        CheckpointError::Write { path: path.into(), cause }
     })
 }

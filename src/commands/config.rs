@@ -60,7 +60,7 @@ fn copy(arguments: &ConfigCopyArguments) -> Result<PathBuf, ConfigError> {
     match result {
         Ok(()) => Ok(path),
         Err(failure) if failure.kind() == ErrorKind::AlreadyExists => Err(ConfigError::Exists { path }),
-        Err(source) => Err(ConfigError::Unwritable { path, source }),
+        Err(cause) => Err(ConfigError::Unwritable { path, cause }),
     }
 }
 

@@ -160,7 +160,9 @@ impl<B: Ops> Session<B> {
 fn supplied(row: Row, supply: Option<&AsrTts>) -> Result<Input, Failure> {
     let id = row.id.clone();
     match supply {
-        Some(supply) => supply.fill(row).map_err(|problem| Failure { id: Some(id), error: problem.to_string() }),
+        Some(supply) => supply
+            .fill(row)
+            .map_err(|problem| Failure { id: Some(id), error: format!("{:#}", anyhow::Error::new(problem)) }),
         None => Ok(Input::given(row)),
     }
 }

@@ -106,8 +106,8 @@ fn names(built_in: &[BuiltIn]) -> String {
 fn find_among(name_or_path: &str, built_in: Option<BuiltIn>) -> Result<Option<Source>, ConfigError> {
     let path = Path::new(name_or_path);
     if path.is_file() {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let folder = absolute.parent().map(Path::to_owned);
         return Ok(Some(Source { name: name_or_path.to_owned(), text, folder }));
@@ -116,8 +116,8 @@ fn find_among(name_or_path: &str, built_in: Option<BuiltIn>) -> Result<Option<So
         return Ok(Some(Source { name: config.name.to_owned(), text: config.text.to_owned(), folder: None }));
     }
     if path.is_dir() {
-        let source = std::io::Error::other("it is a folder; name the file in it");
-        return Err(ConfigError::Unreadable { path: path.to_owned(), source });
+        let cause = std::io::Error::other("it is a folder; name the file in it");
+        return Err(ConfigError::Unreadable { path: path.to_owned(), cause });
     }
     Ok(None)
 }

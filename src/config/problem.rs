@@ -166,12 +166,12 @@ pub enum ConfigError {
         built_in: String,
     },
     /// The file cannot be read.
-    #[error("cannot read the config {path}: {source}")]
+    #[error("cannot read the config {path}: {cause}")]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file is not TOML.
     #[error("{name}:{line}:{column}: not valid TOML: {message}")]
@@ -229,12 +229,12 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// A config could not be written.
-    #[error("cannot write the config {path}: {source}")]
+    #[error("cannot write the config {path}: {cause}")]
     Unwritable {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 

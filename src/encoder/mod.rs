@@ -44,14 +44,14 @@ pub enum EncoderError {
         problem: String,
     },
     /// A value of the wrong type.
-    #[error("{encoder} config: {key}: {source}")]
+    #[error("{encoder} config: {key}: {cause}")]
     Json {
         /// Which encoder's config.
         encoder: &'static str,
         /// The key.
         key: String,
         /// What the JSON reader found.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
 }
 
@@ -61,7 +61,11 @@ fn read_keys<C: DeserializeOwned>(encoder: &'static str, json: &Value) -> Result
         // The reader does not say which value it is; each is tried alone.
         let is_wrong = |key: &str, value: &Value| serde_json::from_value::<C>(json!({ key: value })).is_err();
         let wrong = json.as_object().and_then(|keys| keys.iter().find(|(key, value)| is_wrong(key, value)));
-        EncoderError::Json { encoder, key: wrong.map_or_else(|| "the whole".into(), |(key, _)| key.clone()), source }
+        EncoderError::Json {
+            encoder,
+            key: wrong.map_or_else(|| "the whole".into(), |(key, _)| key.clone()),
+            cause: source,
+        }
     })
 }
 

@@ -27,12 +27,12 @@ const RENAMED: &str = "manifest.";
 #[derive(Debug, thiserror::Error)]
 pub enum PredictionsError {
     /// The file cannot be opened or read.
-    #[error("cannot read the predictions {path}: {source}", path = path.display())]
+    #[error("cannot read the predictions {path}: {cause}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Lines that are not rows.
     #[error("{path} does not hold predictions: {problems}", path = path.display())]
@@ -234,7 +234,7 @@ impl Row {
 /// # Errors
 /// When the file cannot be read, or some of its lines are not rows (all are listed).
 pub fn read(path: &Path) -> Result<Vec<Row>, PredictionsError> {
-    let failed = |source| PredictionsError::Read { path: path.to_owned(), source };
+    let failed = |cause| PredictionsError::Read { path: path.to_owned(), cause };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut rows = Vec::new();
     let mut problems = Vec::new();

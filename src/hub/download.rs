@@ -67,7 +67,7 @@ impl Download<'_> {
     /// Brings a file into the snapshot, unless it is there.
     pub fn run(&self, file: &Remote, progress: &mut Progress) -> Result<(), HubError> {
         let target = self.snapshot.join(&file.name);
-        let failed = |source| HubError::Disk { path: target.clone(), source };
+        let failed = |cause| HubError::Disk { path: target.clone(), cause };
         if file.fits(&target) {
             return Ok(());
         }
@@ -117,8 +117,8 @@ impl Download<'_> {
                 ureq::Error::StatusCode(status @ (401 | 403)) => HubError::Refused { id, status },
                 problem => HubError::BrokenOff { id, file, reason: problem.to_string() },
             },
-            ApiError::IoError(source) if is_of_the_disk(&source) => {
-                HubError::Disk { path: self.snapshot.join(name), source }
+            ApiError::IoError(cause) if is_of_the_disk(&cause) => {
+                HubError::Disk { path: self.snapshot.join(name), cause }
             }
             ApiError::IoError(problem) => HubError::BrokenOff { id, file, reason: problem.to_string() },
             ApiError::LockAcquisition(_) => HubError::Busy { id, file },
@@ -128,7 +128,7 @@ impl Download<'_> {
 
     /// Compares the file with what the hub states, and removes it where it differs.
     fn check(&self, file: &Remote, target: &Path) -> Result<(), HubError> {
-        let failed = |source| HubError::Disk { path: target.to_owned(), source };
+        let failed = |cause| HubError::Disk { path: target.to_owned(), cause };
         let found = fs::metadata(target).map_err(failed)?.len();
         let reason = match (file.size, file.sha256()) {
             (Some(size), _) if size != found => format!("{found} bytes instead of {size}"),

@@ -107,7 +107,7 @@ fn complete(name: &HubName, cache: &Path) -> Result<Model, String> {
 fn model(id: &str, revision: &str, folder: PathBuf, names: Vec<String>) -> Result<Model, HubError> {
     let file = |name: String| {
         let path = folder.join(&name);
-        let bytes = std::fs::metadata(&path).map_err(|source| HubError::Disk { path, source })?.len();
+        let bytes = std::fs::metadata(&path).map_err(|cause| HubError::Disk { path, cause })?.len();
         Ok(ModelFile { name, bytes })
     };
     let files = names.into_iter().map(file).collect::<Result<_, _>>()?;
@@ -163,7 +163,7 @@ impl Hub<'_> {
             wanted.extend(shards);
         }
         // The branch leads to the snapshot only now that this is complete; hf-hub has made a ref of the commit's name.
-        let failed = |source| HubError::Disk { path: snapshot.clone(), source };
+        let failed = |cause| HubError::Disk { path: snapshot.clone(), cause };
         if self.revision != listing.sha {
             cache.repo(self.repository(self.revision)).create_ref(&listing.sha).map_err(failed)?;
         }

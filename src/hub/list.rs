@@ -89,7 +89,7 @@ fn refs(folder: &Path) -> Result<BTreeMap<String, String>, HubError> {
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
-    let failed = |source| HubError::Disk { path: folder.to_owned(), source };
+    let failed = |cause| HubError::Disk { path: folder.to_owned(), cause };
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(failed),
         Err(problem) if problem.kind() == ErrorKind::NotFound => Ok(Vec::new()),

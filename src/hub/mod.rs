@@ -179,12 +179,12 @@ pub enum HubError {
         file: String,
     },
     /// The cache cannot be read or written.
-    #[error("cannot use the cache folder {}: {source}; set HF_HUB_CACHE or HF_HOME to another", path.display())]
+    #[error("cannot use the cache folder {}: {cause}; set HF_HUB_CACHE or HF_HOME to another", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 

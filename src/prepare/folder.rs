@@ -238,7 +238,7 @@ fn remove(old: &[PathBuf], new: &[PathBuf]) -> Result<(), DataError> {
 
 /// Writes a file in one step: it is the old one or the new one.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), DataError> {
-    replace_file(path, content).map_err(|error| DataError::write(path, &error.source))
+    replace_file(path, content).map_err(|error| DataError::write(path, &error.cause))
 }
 
 fn save(folder: &Path, file: &SplitFile) -> Result<(), DataError> {

@@ -30,12 +30,12 @@ const NAMES: [&str; 5] = [CONFIG, LOG, EVENTS, BEST, LAST];
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Nothing can be written there.
-    #[error("cannot write to the run folder {path}: {source}; choose another with `--set run.dir=`", path = path.display())]
+    #[error("cannot write to the run folder {path}: {cause}; choose another with `--set run.dir=`", path = path.display())]
     Unwritable {
         /// The folder.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Another process works there.
     #[error(
@@ -331,10 +331,10 @@ impl RunFolder {
             State::Unfinished { .. } => "an unfinished run",
             State::Finished(_) => "a finished run",
         };
-        let stored = fs::read_to_string(self.config()).map_err(|source| FileError {
+        let stored = fs::read_to_string(self.config()).map_err(|cause| FileError {
             action: "read",
             path: self.config(),
-            source,
+            cause,
         })?;
         let differences = differences(&stored);
         if !differences.is_empty() {
@@ -359,7 +359,7 @@ impl RunFolder {
     /// # Errors
     /// When one of these does not hold.
     pub fn open(&self) -> Result<Lock, RunError> {
-        let unwritable = |source| RunError::Unwritable { path: self.path.clone(), source };
+        let unwritable = |cause| RunError::Unwritable { path: self.path.clone(), cause };
         fs::create_dir_all(&self.path).map_err(unwritable)?;
         let folder = File::open(&self.path).map_err(unwritable)?;
         match folder.try_lock() {
@@ -369,7 +369,7 @@ impl RunFolder {
         }
         // The same that every save does: a file is created and renamed.
         let probe = self.path.join(".clasp-probe");
-        replace_file(&probe, b"").map_err(|error| unwritable(error.source))?;
+        replace_file(&probe, b"").map_err(|error| unwritable(error.cause))?;
         fs::remove_file(&probe).map_err(unwritable)?;
         remove_leftovers(&self.path)?;
         Ok(Lock { _folder: folder })

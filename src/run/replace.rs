@@ -215,7 +215,7 @@ impl Place {
         let link = self.fresh(TEMPORARY);
         let action = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| FileError { action, path, source }
+            move |cause| FileError { action, path, cause }
         };
         let name = linked.file_name().unwrap_or_default();
         std::os::unix::fs::symlink(name, &link).map_err(action("link", &link))?;

@@ -34,7 +34,6 @@ use crate::{
         loader::Loader,
     },
     device::Chosen,
-    error,
     eval::metrics::{Confusion, Headline},
     files::FileError,
     inference::pass::{self, Pass, Probabilities},
@@ -176,7 +175,7 @@ fn serve<B: Ops>(
     };
     match panics::catch(work) {
         Ok(Ok(())) => {}
-        Ok(Err(problem)) => group.stop(&error::sentence(&problem)),
+        Ok(Err(problem)) => group.stop(&format!("{problem:#}")),
         Err(words) => group.stop(&words),
     }
 }
@@ -576,10 +575,10 @@ pub(crate) fn not_resumable(folder: &RunFolder) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// Weights, config or state.
-    #[error("{0}")]
+    #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The tokenizer's files.
-    #[error("{0}")]
+    #[error(transparent)]
     Tokenizer(#[from] crate::data::DataError),
     /// There was no memory for what was to be written.
     #[error("{0}")]

@@ -96,7 +96,7 @@ impl State {
     pub fn save(&self, folder: &Path) -> Result<(), CheckpointError> {
         let path = folder.join(STATE);
         let text = format!("{:#}\n", serde_json::json!(self));
-        std::fs::write(&path, text).map_err(|source| CheckpointError::Write { path, source })
+        std::fs::write(&path, text).map_err(|cause| CheckpointError::Write { path, cause })
     }
 
     /// Reads the state of a checkpoint folder.
@@ -106,7 +106,7 @@ impl State {
     pub fn load(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(STATE);
         let text =
-            std::fs::read_to_string(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+            std::fs::read_to_string(&path).map_err(|cause| CheckpointError::Read { path: path.clone(), cause })?;
         let state: Self = serde_json::from_str(&text)
             .map_err(|problem| CheckpointError::Damaged { path: path.clone(), problem: problem.to_string() })?;
         if state.format != FORMAT {

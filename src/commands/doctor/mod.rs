@@ -79,7 +79,7 @@ fn good(what: &'static str, text: String) -> Finding {
 }
 
 fn bad(what: &'static str, problem: &anyhow::Error) -> Finding {
-    Finding { what, text: error::sentence(problem), code: Some(exit::exit_code(problem)), numbers: Value::Null }
+    Finding { what, text: format!("{problem:#}"), code: Some(exit::exit_code(problem)), numbers: Value::Null }
 }
 
 fn either(what: &'static str, result: anyhow::Result<String>) -> Finding {
