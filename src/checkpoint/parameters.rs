@@ -38,6 +38,8 @@ impl Path {
 
 struct Shapes {
     path: Path,
+    /// Leaves out what does not train.
+    only_trained: bool,
     found: BTreeMap<String, Vec<usize>>,
 }
 
@@ -51,14 +53,26 @@ impl<B: Backend> ModuleVisitor<B> for Shapes {
     }
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
-        self.found.insert(self.path.name(), parameter.lazy_shape().to_vec());
+        if !self.only_trained || parameter.val().is_require_grad() {
+            self.found.insert(self.path.name(), parameter.lazy_shape().to_vec());
+        }
     }
 }
 
 /// Name and shape of every parameter.
 #[must_use]
 pub fn shapes<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, Vec<usize>> {
-    let mut visitor = Shapes { path: Path::default(), found: BTreeMap::new() };
+    visited(module, false)
+}
+
+/// The same of those that train.
+#[must_use]
+pub fn trained<A: AutodiffBackend, M: Module<A>>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    visited(module, true)
+}
+
+fn visited<B: Backend, M: Module<B>>(module: &M, only_trained: bool) -> BTreeMap<String, Vec<usize>> {
+    let mut visitor = Shapes { path: Path::default(), only_trained, found: BTreeMap::new() };
     module.visit(&mut visitor);
     visitor.found
 }

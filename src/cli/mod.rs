@@ -74,6 +74,9 @@ pub enum Command {
     Bench(BenchArguments),
     /// Tell what this machine has, and whether a config would run on it
     Doctor(DoctorArguments),
+    /// Take a step of training and tell its memory: what `doctor` runs in a process of its own
+    #[command(hide = true)]
+    MeasureStep(MeasureArguments),
     /// Print a shell's completion script
     Completions(CompletionsArguments),
 }
@@ -471,6 +474,23 @@ pub struct DoctorArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Do not take steps of training to measure their memory, which lasts up to two minutes
+    #[arg(long)]
+    pub no_measure: bool,
+}
+
+/// `clasp measure-step`
+#[derive(Debug, Args)]
+pub struct MeasureArguments {
+    /// A config file, else the name of a built-in config
+    #[arg(long, value_name = "FILE")]
+    pub config: String,
+    /// Utterances a batch on a device
+    #[arg(long, value_name = "N")]
+    pub batch: usize,
+    /// A folder for what is written meanwhile, which the caller removes
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 /// `clasp completions`

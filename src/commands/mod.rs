@@ -46,6 +46,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Config(arguments) => config::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::MeasureStep(arguments) => doctor::measure::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     }
 }

@@ -1,7 +1,6 @@
-//! Memory: what the machine has and this process holds, what a config takes, and what is said when there is none left.
+//! Memory: what the machine has and this process holds, and what is said when there is none left.
 
 pub mod allocator;
-pub mod estimate;
 mod note;
 mod pool;
 mod system;

@@ -11,7 +11,6 @@ use super::{Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes
 use crate::{
     choices::choices,
     config::Fusion,
-    encoder::layer::LayerConfig,
     keys::Key,
     nn::Init,
     ops::{Mode, Ops},
@@ -162,15 +161,6 @@ macro_rules! methods {
                 match self {
                     $(Self::$name(options) => options.max_tokens(),)+
                     Self::RawFusion(fusion) => fusion.max_tokens(),
-                }
-            }
-
-            /// See [`Options::layers`].
-            #[must_use]
-            pub fn layers(&self, hidden: usize, tokens: usize, samples: usize) -> Vec<(LayerConfig, usize)> {
-                match self {
-                    $(Self::$name(options) => options.layers(hidden, tokens, samples),)+
-                    Self::RawFusion(fusion) => fusion.layers(hidden, tokens, samples),
                 }
             }
 

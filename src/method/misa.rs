@@ -59,10 +59,6 @@ impl Options for MisaOptions {
         self.size
     }
 
-    fn layers(&self, _: usize, _: usize, _: usize) -> Vec<(LayerConfig, usize)> {
-        vec![(self.layer(), TOKENS)]
-    }
-
     fn check(&self, _: usize) -> Result<(), Misfit> {
         Misfit::unless_positive(&[("feed_forward", self.feed_forward)])?;
         Misfit::unless_divides("attention_heads", self.attention_heads, "model.misa.size", self.size)

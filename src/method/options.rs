@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{encoder::layer::LayerConfig, keys::Key};
+use crate::keys::Key;
 
 /// Which modalities a method reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +79,6 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
     /// The most tokens of a text, beside what the text encoder limits.
     fn max_tokens(&self) -> usize {
         usize::MAX
-    }
-
-    /// The shapes of its Transformer layers with the positions of an example, from which the memory that it takes is
-    /// estimated; `hidden` is the model's width, `tokens` and `samples` are the longest utterance's.
-    fn layers(&self, hidden: usize, tokens: usize, samples: usize) -> Vec<(LayerConfig, usize)> {
-        let _ = (hidden, tokens, samples);
-        Vec::new()
     }
 
     /// The published values but for those that are stated.

@@ -10,7 +10,6 @@ use super::{Encoded, HeadMethod, Logits, Options, Output, Reads, Sequence, Sizes
 use crate::{
     choices::{FusionKind, FusionVectors},
     config::Fusion as FusionConfig,
-    encoder::layer::LayerConfig,
     loss::{Contrasted, LossConfig, Targets, cross_entropy, divergence},
     model::{Classifier, Fusion},
     nn::Init,
@@ -33,10 +32,6 @@ impl Options for FusionConfig {
             dropout: 0.1,
             slot_embeddings: false,
         }
-    }
-
-    fn layers(&self, _: usize, _: usize, _: usize) -> Vec<(LayerConfig, usize)> {
-        vec![(self.layer(), self.tokens()); self.layers]
     }
 }
 

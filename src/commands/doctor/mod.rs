@@ -1,5 +1,6 @@
 //! `clasp doctor`: what this machine has, and whether a config would run on it; all problems at once.
 
+pub mod measure;
 mod memory;
 
 use std::{fmt::Write as _, path::Path};
@@ -45,7 +46,11 @@ pub fn run(arguments: &DoctorArguments) -> anyhow::Result<u8> {
                 let found = check(&config);
                 let is_sound = found.iter().all(|finding| finding.code.is_none());
                 findings.extend(found);
-                findings.push(memory::check(&config, is_sound));
+                findings.push(if arguments.no_measure {
+                    memory::skipped()
+                } else {
+                    memory::check(name, &config, is_sound)
+                });
             }
             Err(problem) => findings.push(bad("config", &problem.into())),
         }

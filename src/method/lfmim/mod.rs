@@ -18,13 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes};
 use crate::{
-    encoder::layer::{Activation, LayerConfig},
     keys::{Key, Kind, Unset, at_least, section},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},
 };
-use stream::{EPSILON, EXPANSION, Stream};
+use stream::Stream;
 
 /// Learned tokens in front of the joint sequence.
 const JOINT_TOKENS: usize = 4;
@@ -64,23 +63,6 @@ impl Options for LfmimOptions {
 
     fn published(text: TextSizes) -> Self {
         Self::read(&Unset, text)
-    }
-
-    fn layers(&self, hidden: usize, _: usize, _: usize) -> Vec<(LayerConfig, usize)> {
-        let layer = LayerConfig {
-            width: hidden,
-            heads: self.attention_heads,
-            feed_forward: EXPANSION * hidden,
-            norm_first: true,
-            activation: Activation::Relu,
-            attention_dropout: self.attention_dropout,
-            hidden_dropout: 0.0,
-            activation_dropout: self.feed_forward_dropout,
-            epsilon: EPSILON,
-        };
-        let (text, speech) = (self.text_positions + 1, self.speech_positions + 1);
-        let of_stage = [text, speech, JOINT_TOKENS + speech + text].map(|positions| (layer.clone(), positions));
-        (0..self.stages).flat_map(|_| of_stage.clone()).collect()
     }
 
     fn check(&self, hidden: usize) -> Result<(), Misfit> {

@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// Added to the variance in the norms (`torch.nn.LayerNorm`).
-pub(super) const EPSILON: f64 = 1e-5;
+const EPSILON: f64 = 1e-5;
 /// Inner width of a feed-forward block, in widths.
-pub(super) const EXPANSION: usize = 4;
+const EXPANSION: usize = 4;
 /// Standard deviation of fresh tokens.
 const TOKEN_DEVIATION: f64 = 0.02;
 

@@ -56,7 +56,7 @@ pub fn frames(samples: &[f32], lengths: &Lengths, limit: usize) -> Frames {
 
 /// Frames of so many samples.
 #[must_use]
-pub const fn count(samples: usize) -> usize {
+const fn count(samples: usize) -> usize {
     samples / HOP + 1
 }
 

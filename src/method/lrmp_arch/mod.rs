@@ -16,14 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
 use crate::{
-    encoder::layer::{Activation, LayerConfig},
     keys::{Key, Kind, Unset, at_least, section},
     loss::{Contrasted, LossConfig, Targets, cross_entropy},
     model::Inputs,
     nn::{Init, Linear},
     ops::{self, Mode, Ops},
 };
-use network::{EPSILON, Given, Translator};
+use network::{Given, Translator};
 
 section! {
     /// `[model.lrmp-arch]`, with the published values.
@@ -80,24 +79,6 @@ impl Options for LrmpOptions {
 
     fn max_tokens(&self) -> usize {
         self.text_positions
-    }
-
-    fn layers(&self, _: usize, tokens: usize, samples: usize) -> Vec<(LayerConfig, usize)> {
-        let layer = LayerConfig {
-            width: self.width,
-            heads: self.attention_heads,
-            feed_forward: self.feed_forward,
-            norm_first: false,
-            activation: Activation::Gelu,
-            attention_dropout: self.dropout,
-            hidden_dropout: self.dropout,
-            activation_dropout: 0.0,
-            epsilon: EPSILON,
-        };
-        // A decoder's layer also attends to the encoder's states, for which it counts half as much again.
-        let stacks = 2 * self.layers + self.layers.div_ceil(2);
-        let frames = features::count(samples).min(self.speech_positions);
-        [tokens, frames].into_iter().flat_map(|positions| vec![(layer.clone(), positions); stacks]).collect()
     }
 }
 

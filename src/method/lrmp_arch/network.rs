@@ -16,7 +16,7 @@ use crate::{
 /// Deviation of fresh weights, as RoBERTa's.
 const DEVIATION: f64 = 0.02;
 /// Added to the variance in the norms.
-pub(super) const EPSILON: f64 = 1e-5;
+const EPSILON: f64 = 1e-5;
 /// Added to the scores of padded positions: far below any score.
 const MASKED_SCORE: f64 = -1e9;
 
