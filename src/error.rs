@@ -19,7 +19,7 @@ pub const DIVERGED: u8 = 4;
 pub const INTERRUPTED: u8 = 130;
 
 /// How many problems a message lists before it only counts.
-const LISTED: usize = 10;
+pub const LISTED: usize = 10;
 
 /// All that is wrong with one thing; shown are the first ten and the count of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

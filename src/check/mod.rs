@@ -18,6 +18,7 @@ pub use facts::{Bin, Facts, Spread, Without};
 
 use crate::data::manifest::{self, Row};
 use crate::data::{DataError, FileProblem};
+use crate::error::LISTED;
 use crate::hash;
 use crate::prepare::folder::{files_in, folders_in, is_manifest, replace};
 use crate::splits::overlap::{self, Overlap};
@@ -26,9 +27,6 @@ use sound::Sounds;
 
 /// A label so many times as frequent as another is imbalance.
 const IMBALANCE: usize = 10;
-
-/// Problems that a finding shows; it counts them all.
-const SHOWN: usize = 10;
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -112,7 +110,7 @@ impl Finding {
             manifest: Some(part.name.clone()),
             count: examples.len(),
             text: text.to_owned(),
-            examples: examples.iter().take(SHOWN).cloned().collect(),
+            examples: examples.iter().take(LISTED).cloned().collect(),
         }
     }
 

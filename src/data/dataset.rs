@@ -195,15 +195,6 @@ impl Dataset {
         })
     }
 
-    /// Seconds of audio of the whole set, after the cut.
-    ///
-    /// # Errors
-    ///
-    /// As [`Dataset::lengths`].
-    pub fn total_seconds(&self) -> Result<f64, DataError> {
-        Ok(self.seconds()?.iter().map(|seconds| seconds.min(self.limits.max_seconds)).sum())
-    }
-
     fn seconds(&self) -> Result<&[f64], DataError> {
         if let Some(seconds) = self.seconds.get() {
             return Ok(seconds);
@@ -317,7 +308,6 @@ mod tests {
         assert_eq!(dataset.example(2).unwrap().waveform.len(), 4_000);
         assert_eq!(dataset.counts().unwrap(), Counts { text_cut: 1, text_empty: 1, audio_cut: 1 });
         assert_eq!(dataset.token_lengths()[0], 8);
-        assert!((dataset.total_seconds().unwrap() - 0.85).abs() < 1e-9);
     }
 
     #[test]

@@ -22,14 +22,13 @@ use std::path::{Path, PathBuf};
 pub use audio::AudioProblem;
 pub use manifest::LineProblem;
 
+use crate::error::{LISTED, Problems};
+
 /// The rate in Hz of every waveform that reaches a model.
 pub const SAMPLE_RATE: u32 = 16_000;
 
 /// The fewest samples at [`SAMPLE_RATE`] that give the speech encoder one frame.
 pub const MIN_SAMPLES: usize = 400;
-
-/// How many problems a message shows before it only counts them.
-const SHOWN_PROBLEMS: usize = 10;
 
 /// What is wrong with the user's data; exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -207,7 +206,7 @@ pub enum DataError {
         /// The manifest.
         path: PathBuf,
         /// Why, for each.
-        failures: crate::error::Problems,
+        failures: Problems,
     },
     /// The one utterance that was asked about.
     #[error("{problem}")]
@@ -316,9 +315,9 @@ pub(crate) fn list(items: &[String]) -> String {
 }
 
 fn many(problems: &[DataError]) -> String {
-    let mut lines: Vec<String> = problems.iter().take(SHOWN_PROBLEMS).map(ToString::to_string).collect();
-    if problems.len() > SHOWN_PROBLEMS {
-        lines.push(format!("and {} more ({} problems in all)", problems.len() - SHOWN_PROBLEMS, problems.len()));
+    let mut lines: Vec<String> = problems.iter().take(LISTED).map(ToString::to_string).collect();
+    if problems.len() > LISTED {
+        lines.push(format!("and {} more ({} problems in all)", problems.len() - LISTED, problems.len()));
     } else {
         lines.push(format!("{} problems in all", problems.len()));
     }

@@ -153,12 +153,6 @@ impl Plan {
         if problems.is_empty() { Ok(plan) } else { Err(invalid(problems)) }
     }
 
-    /// The system of a run.
-    #[must_use]
-    pub fn system_of(&self, run: &PlannedRun) -> &System {
-        &self.systems[run.system]
-    }
-
     /// The corpus of a run.
     #[must_use]
     pub fn corpus_of(&self, run: &PlannedRun) -> &Corpus {

@@ -78,7 +78,7 @@ fn a_plan_is_systems_by_corpora_by_folds_by_seeds() {
     assert_eq!(clusters, [Some("speaker"), Some("group")]);
     let run = &plan.runs[9];
     let config = &run.config;
-    assert_eq!((run.fold, run.seed, plan.system_of(run).name.as_str()), (2, 3, "tau-1"));
+    assert_eq!((run.fold, run.seed, plan.systems[run.system].name.as_str()), (2, 3, "tau-1"));
     assert_eq!(plan.corpus_of(run).folds, 2);
     assert_eq!((config.train.seed, config.train.epochs, config.train.batch_size), (3, 9, 4));
     assert!((config.loss.temperature - 1.0).abs() < 1e-12 && config.loss.kl > 0.0);
