@@ -4,10 +4,11 @@
 use burn::{backend::Autodiff, module::AutodiffModule};
 use clasp::{
     checkpoint::parameters::trainable,
-    config::{Architecture, Fusion, FusionKind, FusionVectors, LossConfig, Method, SpeechPooling, TextPooling},
-    encoder::{RobertaConfig, Wav2Vec2Config},
-    loss::{Targets, losses},
-    model::{Clasp, Inputs, ModelConfig},
+    config::{Architecture, FusionKind, FusionVectors, LossConfig, Method, SpeechPooling, TextPooling},
+    encoder::{Inputs, RobertaConfig, Wav2Vec2Config},
+    loss::Targets,
+    method::{ClaspOptions, HeadOptions},
+    model::{Model, ModelConfig},
     nn::Init,
     ops::{Lengths, Mode, Ops, StepRandom},
     random::Random,
@@ -55,7 +56,7 @@ fn config(is_stable: bool) -> ModelConfig {
             text_pooling: TextPooling::Cls,
             speech_pooling: SpeechPooling::Mean,
             classifier_dropout: 0.1,
-            fusion: Fusion {
+            options: HeadOptions::Clasp(ClaspOptions {
                 kind: FusionKind::MultiHead,
                 vectors: FusionVectors::All,
                 split_heads: 4,
@@ -65,8 +66,7 @@ fn config(is_stable: bool) -> ModelConfig {
                 feed_forward: 64,
                 dropout: 0.1,
                 slot_embeddings: false,
-            },
-            options: None,
+            }),
         },
         text_encoder: Some(text_encoder),
         speech_encoder: Some(speech_encoder),
@@ -99,8 +99,8 @@ fn inputs() -> Inputs {
 /// What training on a backend comes to.
 pub fn training<B: Ops>(is_stable: bool, device: &B::Device) -> Outcome {
     let config = config(is_stable);
-    let model = Clasp::<B>::new(&config, &mut Init::fresh(0, device));
-    let mut model = trainable::<Autodiff<B>, Clasp<Autodiff<B>>>(model);
+    let model = Model::<B>::new(&config, &mut Init::fresh(0, device));
+    let mut model = trainable::<Autodiff<B>, Model<Autodiff<B>>>(model);
     let mut optimizer = Optimizer::new(OptimizerConfig {
         decoupled: false,
         weight_decay: 0.0,
@@ -116,7 +116,7 @@ pub fn training<B: Ops>(is_stable: bool, device: &B::Device) -> Outcome {
     for step in 0..STEPS {
         let random = StepRandom::new(0, step);
         let output = model.forward(&inputs, Mode::training(&random), device);
-        let total = losses(&output, &targets, &LossConfig::default()).total;
+        let total = output.losses(None, &targets, &LossConfig::default()).total;
         totals.extend(total.clone().into_data().to_vec::<f32>().unwrap_or_default());
         let mut window = GradientWindow::default();
         window.add::<Autodiff<B>, _>(&model, total.backward());
@@ -125,7 +125,7 @@ pub fn training<B: Ops>(is_stable: bool, device: &B::Device) -> Outcome {
         model = optimizer.step(model, &mut window, 1.0, 1.0);
     }
     let output = model.valid().forward(&inputs, Mode::evaluation(), device);
-    let logits = output.logits_fusion.into_data().to_vec().unwrap_or_default();
+    let logits = output.logits().main.into_data().to_vec().unwrap_or_default();
     let named = [("losses", totals), ("norms of the gradients", norms), ("logits", logits)];
     named.into_iter().map(|(name, values)| (name.to_owned(), values)).collect()
 }

@@ -24,8 +24,7 @@ use crate::{
     config::{Architecture, LossConfig},
     encoder::{EncoderError, RobertaConfig, Wav2Vec2Config},
     method::Method,
-    model::{AnySystem, Clasp, ModelConfig},
-    nn::Init,
+    model::{Model, ModelConfig},
     ops::Ops,
 };
 use source::TensorSource;
@@ -204,15 +203,16 @@ impl CheckpointConfig {
         for (key, is_needed) in [
             ("text_encoder", method.encodes_text()),
             ("speech_encoder", method.encodes_speech()),
-            ("fusion", method == Method::Clasp),
+            (Method::Clasp.field(), method == Method::Clasp),
         ] {
             if is_needed && json.get(key).is_none() {
                 return Err(problem(format!("missing field `{key}`")));
             }
         }
-        let own = json.get(method.word()).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let field = method.field();
+        let own = json.get(field).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         config.architecture.options =
-            method.options_from(own).map_err(|source| problem(format!("{method}: {source}")))?;
+            method.options_from(own).map_err(|source| problem(format!("{field}: {source}")))?;
         config.model().map_err(|source| problem(source.to_string()))?;
         let temperature = config.loss.temperature;
         if temperature.is_nan() || temperature <= 0.0 {
@@ -243,16 +243,17 @@ impl CheckpointConfig {
         Ok(config)
     }
 
-    /// As it is written: with the method's own options, and without what only the paper's system has.
+    /// As it is written: with the method's options under its name, and of the losses no more than it has.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut json = serde_json::json!(self);
-        if let (Some(options), Value::Object(keys)) = (&self.architecture.options, &mut json) {
-            keys.shift_remove("fusion");
+        if let Value::Object(keys) = &mut json
+            && self.method != Method::Clasp.word()
+        {
+            let options = keys.shift_remove(Method::Clasp.field()).unwrap_or_default();
             if let Some(Value::Object(loss)) = keys.get_mut("loss") {
                 loss.retain(|key, _| ["class_weights", "label_smoothing"].contains(&key.as_str()));
             }
-            let options = options.to_json();
             if options.as_object().is_some_and(|options| !options.is_empty()) {
                 keys.insert(self.method.clone(), options);
             }
@@ -263,51 +264,34 @@ impl CheckpointConfig {
 
 /// A checkpoint that was loaded.
 #[derive(Debug)]
-pub struct Checkpoint<M> {
+pub struct Checkpoint<B: Backend> {
     /// Its config.
     pub config: CheckpointConfig,
     /// The typed form of the config.
     pub model_config: ModelConfig,
     /// The model.
-    pub model: M,
+    pub model: Model<B>,
 }
 
-/// Loads a checkpoint folder of any method. Every tensor must be there, of its shape, and no other.
+/// Loads a checkpoint folder. Every tensor must be there, of its shape, and no other.
 ///
 /// # Errors
 /// See [`CheckpointConfig::read`]; tensors that do not fit, all of them listed.
-pub fn load_any<B: Ops>(folder: &Path, device: &B::Device) -> Result<Checkpoint<AnySystem<B>>, CheckpointError> {
-    load_of(CheckpointConfig::read(folder)?, folder, device)
+pub fn load<B: Ops>(folder: &Path, device: &B::Device) -> Result<Checkpoint<B>, CheckpointError> {
+    load_with(CheckpointConfig::read(folder)?, folder, device)
 }
 
 /// The same where the config was read before.
 ///
 /// # Errors
 /// Tensors that do not fit, all of them listed.
-pub fn load_of<B: Ops>(
+pub fn load_with<B: Ops>(
     config: CheckpointConfig,
     folder: &Path,
     device: &B::Device,
-) -> Result<Checkpoint<AnySystem<B>>, CheckpointError> {
+) -> Result<Checkpoint<B>, CheckpointError> {
     let model_config = config.model()?;
-    let model = load_parameters(AnySystem::empty(&model_config, device), &folder.join("model.safetensors"))?;
-    Ok(Checkpoint { config, model_config, model })
-}
-
-/// Loads a checkpoint folder of the paper's system.
-///
-/// # Errors
-/// See [`load_any`]; a checkpoint of another method.
-pub fn load<B: Ops>(folder: &Path, device: &B::Device) -> Result<Checkpoint<Clasp<B>>, CheckpointError> {
-    let config = CheckpointConfig::read(folder)?;
-    let model_config = config.model()?;
-    if let Some(head) = model_config.head() {
-        let problem =
-            format!("it is no checkpoint of the paper's whole system: its loss has {}", head.terms().join(", "));
-        return Err(CheckpointError::Config { path: folder.join("config.json"), problem });
-    }
-    let model = Clasp::new(&model_config, &mut Init::empty(device));
-    let model = load_parameters(model, &folder.join("model.safetensors"))?;
+    let model = load_parameters(Model::empty(&model_config, device), &folder.join("model.safetensors"))?;
     Ok(Checkpoint { config, model_config, model })
 }
 

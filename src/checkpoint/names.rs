@@ -67,16 +67,14 @@ const FUSION: Table = &[
 
 /// The checkpoint name of the parameter at a path of fields, as in `text_encoder.layers.0.attention.query.weight`.
 ///
-/// The variants of [`crate::model::AnySystem`] leave no trace. What is at `head.Variant` of another method than the
-/// paper's lies under the method's name, but for its classifiers and for the fusion that is the paper's.
+/// What is at `head.Variant` lies under the method's name, but for classifiers; CLASP's is at the top.
 #[must_use]
 pub fn checkpoint_name(path: &str) -> String {
-    let path = path.strip_prefix("Clasp.").or_else(|| path.strip_prefix("Baseline.")).unwrap_or(path);
     let Some((variant, own)) = path.strip_prefix("head.").and_then(|head| head.split_once('.')) else {
         return in_published_words(path);
     };
     let own = in_published_words(own);
-    if own.starts_with("classifier.") || variant == "RawFusion" { own } else { format!("{}.{own}", words(variant)) }
+    if own.starts_with("classifier.") || variant == "Clasp" { own } else { format!("{}.{own}", words(variant)) }
 }
 
 /// The words of a name that are told apart by capital letters: `LateFusion` is `late_fusion`.
@@ -126,14 +124,14 @@ mod tests {
             ("fusion.layers.1.attention.key.weight", "fusion.layers.1.self_attn.k_proj.weight"),
             ("fusion.layers.1.feed_forward.down.bias", "fusion.layers.1.linear2.bias"),
             ("projection.invariant.weight", "projection.invariant.weight"),
-            ("Clasp.fusion.layers.1.attention.key.weight", "fusion.layers.1.self_attn.k_proj.weight"),
-            ("Baseline.text_encoder.layers.0.output_norm.bias", "text_encoder.encoder.layer.0.output.LayerNorm.bias"),
-            ("Baseline.adapter.speech.weight", "adapter.speech.weight"),
-            ("Baseline.head.Text.classifier.text.weight", "classifier.text.weight"),
-            ("Baseline.head.Misa.fusion.feed_forward.up.bias", "misa.fusion.linear1.bias"),
-            ("Baseline.head.Lfmim.text.blocks.0.attention_norm.bias", "lfmim.text.blocks.0.attention_norm.bias"),
-            ("Baseline.head.RawFusion.fusion.layers.0.output_norm.bias", "fusion.layers.0.norm2.bias"),
-            ("Baseline.head.SomeOther.map.bias", "some_other.map.bias"),
+            ("head.Clasp.fusion.layers.1.attention.key.weight", "fusion.layers.1.self_attn.k_proj.weight"),
+            ("text_encoder.layers.0.output_norm.bias", "text_encoder.encoder.layer.0.output.LayerNorm.bias"),
+            ("adapter.speech.weight", "adapter.speech.weight"),
+            ("head.Text.classifier.text.weight", "classifier.text.weight"),
+            ("head.Misa.fusion.feed_forward.up.bias", "misa.fusion.linear1.bias"),
+            ("head.Lfmim.text.blocks.0.attention_norm.bias", "lfmim.text.blocks.0.attention_norm.bias"),
+            ("head.Clasp.fusion.layers.0.output_norm.bias", "fusion.layers.0.norm2.bias"),
+            ("head.SomeOther.map.bias", "some_other.map.bias"),
         ] {
             assert_eq!(checkpoint_name(path), name);
         }

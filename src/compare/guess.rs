@@ -10,7 +10,7 @@ use crate::{
     data::dataset::Dataset,
     demo::DemoCorpus,
     encoder::Wav2Vec2Config,
-    model::{AnySystem, ModelConfig},
+    model::{Model, ModelConfig},
     train::setup,
 };
 
@@ -79,8 +79,8 @@ struct Costs<'a> {
 
 impl<'a> Costs<'a> {
     fn of(model: &'a ModelConfig, config: &Config) -> Self {
-        let empty = AnySystem::<Flex>::empty(model, &FlexDevice);
-        let whole: AnySystem<Autodiff<Flex>> = setup::freeze(parameters::trainable(empty), config);
+        let empty = Model::<Flex>::empty(model, &FlexDevice);
+        let whole: Model<Autodiff<Flex>> = setup::freeze(parameters::trainable(empty), config);
         let (shapes, trained) = (parameters::shapes(&whole), parameters::trained(&whole));
         let products = |is_wanted: &dyn Fn(&str) -> bool| -> (f64, f64) {
             let wanted = shapes.iter().filter(|(name, shape)| shape.len() > 1 && is_wanted(name));

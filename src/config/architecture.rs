@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::problem::{ConfigError, Problem};
 use super::{Config, EncoderMap};
 use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
-use crate::method::{HeadOptions, TextSizes};
+use crate::method::clasp::{DROPOUT, FEED_FORWARD, depth};
+use crate::method::{ClaspOptions, HeadOptions, Method, TextSizes};
 
 /// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,78 +23,11 @@ pub struct Architecture {
     pub speech_pooling: SpeechPooling,
     /// Dropout before each classifier.
     pub classifier_dropout: f64,
-    /// The fusion of the paper's system; as published where the method is another.
-    #[serde(default = "Fusion::published")]
-    pub fusion: Fusion,
-    /// The options of another method; in a file they lie under its name.
-    #[serde(skip)]
-    pub options: Option<HeadOptions>,
+    /// The method's options: CLASP's under this name, those of another method under its word.
+    #[serde(rename = "fusion", skip_deserializing)]
+    pub options: HeadOptions,
 }
 
-/// `fusion` of a checkpoint's `config.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fusion {
-    /// What it attends over.
-    pub kind: FusionKind,
-    /// Which vectors it takes in; all where a file does not say.
-    #[serde(default = "FusionVectors::all", skip_serializing_if = "FusionVectors::is_all")]
-    pub vectors: FusionVectors,
-    /// Pieces of each vector; 1 with [`FusionKind::Attention`].
-    pub split_heads: usize,
-    /// Width of its layers; the model's with [`FusionKind::Attention`].
-    pub hidden_size: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Attention heads of a layer.
-    pub attention_heads: usize,
-    /// Inner width of a layer.
-    pub feed_forward: usize,
-    /// Dropout.
-    pub dropout: f64,
-    /// Whether each token has a learned vector.
-    pub slot_embeddings: bool,
-}
-
-impl Fusion {
-    /// The paper's, on base encoders.
-    #[must_use]
-    pub fn published() -> Self {
-        let (layers, attention_heads) = fusion_depth(FusionKind::MultiHead);
-        Self {
-            kind: FusionKind::MultiHead,
-            vectors: FusionVectors::All,
-            split_heads: 12,
-            hidden_size: 768,
-            layers,
-            attention_heads,
-            feed_forward: FEED_FORWARD,
-            dropout: DROPOUT,
-            slot_embeddings: false,
-        }
-    }
-}
-
-impl FusionVectors {
-    const fn all() -> Self {
-        Self::All
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-    fn is_all(&self) -> bool {
-        *self == Self::All
-    }
-}
-
-/// The defaults of `[model.fusion]` that depend on its kind: layers and attention heads.
-pub(super) const fn fusion_depth(kind: FusionKind) -> (usize, usize) {
-    match kind {
-        FusionKind::MultiHead => (4, 8),
-        FusionKind::Attention => (1, 2),
-    }
-}
-
-pub(super) const FEED_FORWARD: usize = 2048;
-pub(super) const DROPOUT: f64 = 0.1;
 const MAX_TOKENS: usize = 512;
 /// Tokens of `RoBERTa`'s vocabulary.
 const VOCABULARY: usize = 50_265;
@@ -128,36 +62,44 @@ impl Config {
 
     /// What the config says, else what the text encoder's sizes ask for, else the paper's.
     fn beside(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> Architecture {
-        let stated = &self.model.fusion;
-        let kind = stated.kind.unwrap_or(FusionKind::MultiHead);
-        let (layers, attention_heads) = fusion_depth(kind);
         let text_encoder = if self.model.method.reads().text() { text } else { speech };
         let hidden_size = self.model.hidden_size.unwrap_or_else(|| whole(text_encoder, "hidden_size", 768));
-        let split_heads = match kind {
-            FusionKind::MultiHead => whole(text_encoder, "num_attention_heads", 12),
-            FusionKind::Attention => 1,
-        };
         let text_sizes = TextSizes {
             attention_heads: whole(text_encoder, "num_attention_heads", 12),
             vocabulary: whole(text_encoder, "vocab_size", VOCABULARY),
+        };
+        let options = match self.model.method {
+            Method::Clasp => HeadOptions::Clasp(self.fusion(hidden_size, text_sizes)),
+            _ => self.options(text_sizes, problems),
         };
         Architecture {
             hidden_size,
             text_pooling: self.text.pooling.unwrap_or(TextPooling::Cls),
             speech_pooling: self.speech.pooling.unwrap_or(SpeechPooling::Mean),
             classifier_dropout: self.model.classifier_dropout.unwrap_or(DROPOUT),
-            options: self.options(text_sizes, problems),
-            fusion: Fusion {
-                kind,
-                vectors: self.vectors(),
-                split_heads: stated.split_heads.unwrap_or(split_heads),
-                hidden_size: stated.hidden_size.unwrap_or(hidden_size),
-                layers: stated.layers.unwrap_or(layers),
-                attention_heads: stated.attention_heads.unwrap_or(attention_heads),
-                feed_forward: stated.feed_forward.unwrap_or(FEED_FORWARD),
-                dropout: stated.dropout.unwrap_or(DROPOUT),
-                slot_embeddings: stated.slot_embeddings.unwrap_or(false),
-            },
+            options,
+        }
+    }
+
+    /// CLASP's options.
+    fn fusion(&self, model_size: usize, text: TextSizes) -> ClaspOptions {
+        let stated = &self.model.fusion;
+        let kind = stated.kind.unwrap_or(FusionKind::MultiHead);
+        let (layers, attention_heads) = depth(kind);
+        let split_heads = match kind {
+            FusionKind::MultiHead => text.attention_heads,
+            FusionKind::Attention => 1,
+        };
+        ClaspOptions {
+            kind,
+            vectors: self.vectors(),
+            split_heads: stated.split_heads.unwrap_or(split_heads),
+            hidden_size: stated.hidden_size.unwrap_or(model_size),
+            layers: stated.layers.unwrap_or(layers),
+            attention_heads: stated.attention_heads.unwrap_or(attention_heads),
+            feed_forward: stated.feed_forward.unwrap_or(FEED_FORWARD),
+            dropout: stated.dropout.unwrap_or(DROPOUT),
+            slot_embeddings: stated.slot_embeddings.unwrap_or(false),
         }
     }
 
@@ -165,66 +107,65 @@ impl Config {
         if self.model.ablation == Ablation::RawOnly { FusionVectors::Raw } else { FusionVectors::All }
     }
 
-    /// The method's options: the published ones but for those that are stated.
-    fn options(&self, text: TextSizes, problems: &mut Vec<Problem>) -> Option<HeadOptions> {
+    /// The options of a method other than CLASP: the published ones but for those that are stated.
+    fn options(&self, text: TextSizes, problems: &mut Vec<Problem>) -> HeadOptions {
         let model = &self.model;
         model.method.options(&model.options, text).unwrap_or_else(|problem| {
             problems.push(Problem::conflict(&format!("model.{}", model.method), format!("does not fit: {problem}")));
-            None
+            HeadOptions::default()
         })
     }
 
     /// The checkpoint's options; weights and dropouts may be stated anew.
-    fn options_as_in(&self, initial: &HeadOptions, problems: &mut Vec<Problem>) -> Option<HeadOptions> {
+    fn options_as_in(&self, initial: &HeadOptions, problems: &mut Vec<Problem>) -> HeadOptions {
         let method = self.model.method;
-        let Value::Object(mut options) = initial.to_json() else { return None };
+        let mut json = initial.to_json();
         for key in method.keys() {
             let name = key.split().1;
-            let (Some(stated), Some(own)) = (self.model.options.get(name), options.get_mut(name)) else { continue };
+            let (Some(stated), Some(own)) = (self.model.options.get(name), json.get_mut(name)) else { continue };
             if key.kind.is_number() {
                 own.clone_from(stated);
             } else {
                 contradict(key.path, Some(stated), &&*own, problems);
             }
         }
-        method.options_from(Value::Object(options)).ok().flatten()
+        method.options_from(json).unwrap_or_else(|_| initial.clone())
     }
 
     /// The checkpoint's architecture; dropouts are no part of it and may be stated anew.
     fn as_in(&self, initial: &Architecture, problems: &mut Vec<Problem>) -> Architecture {
-        let stated = &self.model.fusion;
-        let fusion = &initial.fusion;
-        let other = if fusion.vectors == FusionVectors::Raw { Ablation::RawOnly } else { Ablation::None };
-        contradict(
-            "model.ablation",
-            (self.vectors() != fusion.vectors).then_some(self.model.ablation),
-            &other,
-            problems,
-        );
         contradict("model.hidden_size", self.model.hidden_size, &initial.hidden_size, problems);
         contradict("text.pooling", self.text.pooling, &initial.text_pooling, problems);
         contradict("speech.pooling", self.speech.pooling, &initial.speech_pooling, problems);
-        contradict("model.fusion.kind", stated.kind, &fusion.kind, problems);
-        contradict("model.fusion.split_heads", stated.split_heads, &fusion.split_heads, problems);
-        contradict("model.fusion.hidden_size", stated.hidden_size, &fusion.hidden_size, problems);
-        contradict("model.fusion.layers", stated.layers, &fusion.layers, problems);
-        contradict("model.fusion.attention_heads", stated.attention_heads, &fusion.attention_heads, problems);
-        contradict("model.fusion.feed_forward", stated.feed_forward, &fusion.feed_forward, problems);
-        contradict("model.fusion.slot_embeddings", stated.slot_embeddings, &fusion.slot_embeddings, problems);
-        let mut architecture = initial.clone();
-        architecture.classifier_dropout = self.model.classifier_dropout.unwrap_or(initial.classifier_dropout);
-        architecture.fusion.dropout = stated.dropout.unwrap_or(fusion.dropout);
-        if let Some(options) = &initial.options {
-            architecture.options = self.options_as_in(options, problems);
-        }
-        architecture
+        let options = match &initial.options {
+            HeadOptions::Clasp(fusion) => HeadOptions::Clasp(self.fusion_as_in(fusion, problems)),
+            options => self.options_as_in(options, problems),
+        };
+        let classifier_dropout = self.model.classifier_dropout.unwrap_or(initial.classifier_dropout);
+        Architecture { classifier_dropout, options, ..initial.clone() }
+    }
+
+    /// The same of CLASP's options.
+    fn fusion_as_in(&self, initial: &ClaspOptions, problems: &mut Vec<Problem>) -> ClaspOptions {
+        let stated = &self.model.fusion;
+        let other = if initial.vectors == FusionVectors::Raw { Ablation::RawOnly } else { Ablation::None };
+        let ablation = (self.vectors() != initial.vectors).then_some(self.model.ablation);
+        contradict("model.ablation", ablation, &other, problems);
+        contradict("model.fusion.kind", stated.kind, &initial.kind, problems);
+        contradict("model.fusion.split_heads", stated.split_heads, &initial.split_heads, problems);
+        contradict("model.fusion.hidden_size", stated.hidden_size, &initial.hidden_size, problems);
+        contradict("model.fusion.layers", stated.layers, &initial.layers, problems);
+        contradict("model.fusion.attention_heads", stated.attention_heads, &initial.attention_heads, problems);
+        contradict("model.fusion.feed_forward", stated.feed_forward, &initial.feed_forward, problems);
+        contradict("model.fusion.slot_embeddings", stated.slot_embeddings, &initial.slot_embeddings, problems);
+        ClaspOptions { dropout: stated.dropout.unwrap_or(initial.dropout), ..initial.clone() }
     }
 
     /// Checks what only the method in use has.
     fn check_method(&self, architecture: &Architecture, problems: &mut Vec<Problem>) {
         match &architecture.options {
-            None => architecture.check_fusion(problems),
-            Some(options) => {
+            HeadOptions::Clasp(fusion) => check_fusion(fusion, architecture.hidden_size, problems),
+            options => {
                 if let Err(misfit) = options.check(architecture.hidden_size) {
                     let key = format!("model.{}.{}", self.model.method, misfit.option);
                     problems.push(Problem::conflict(&key, misfit.problem));
@@ -256,7 +197,7 @@ impl Config {
         // RoBERTa numbers its positions from pad_token_id + 1.
         let unused = whole(text, "pad_token_id", 1).saturating_add(1);
         let of_encoder = whole(text, "max_position_embeddings", 512).saturating_sub(unused);
-        let of_method = architecture.options.as_ref().map_or(usize::MAX, HeadOptions::max_tokens);
+        let of_method = architecture.options.max_tokens();
         let limit = if self.model.method.has_encoders() { of_encoder.min(of_method) } else { of_method };
         if let Some(wanted) = self.data.max_tokens.filter(|wanted| *wanted > limit) {
             let whose = if limit == of_method { self.model.method.word() } else { "the text encoder" };
@@ -267,8 +208,7 @@ impl Config {
     }
 
     fn stating(&self, architecture: &Architecture, max_tokens: Option<usize>) -> Self {
-        let Architecture { hidden_size, text_pooling, speech_pooling, classifier_dropout, fusion, options } =
-            architecture;
+        let Architecture { hidden_size, text_pooling, speech_pooling, classifier_dropout, options } = architecture;
         let reads = self.model.method.reads();
         let mut config = self.clone();
         config.data.max_tokens = max_tokens;
@@ -276,12 +216,12 @@ impl Config {
         config.speech.pooling = reads.speech().then_some(*speech_pooling);
         config.model.hidden_size = Some(*hidden_size);
         config.model.classifier_dropout = Some(*classifier_dropout);
-        if let Some(options) = options {
+        let HeadOptions::Clasp(fusion) = options else {
             if let Value::Object(options) = options.to_json() {
                 config.model.options = options;
             }
             return config;
-        }
+        };
         config.model.fusion = super::FusionConfig {
             kind: Some(fusion.kind),
             split_heads: Some(fusion.split_heads),
@@ -296,36 +236,31 @@ impl Config {
     }
 }
 
-impl Architecture {
-    /// Adds what does not fit together.
-    fn check_fusion(&self, problems: &mut Vec<Problem>) {
-        let Fusion { kind, split_heads, hidden_size, attention_heads, .. } = self.fusion;
-        let mut complain = |key: &str, reason: String| problems.push(Problem::conflict(key, reason));
-        if self.hidden_size == 0 || split_heads == 0 || !self.hidden_size.is_multiple_of(split_heads) {
-            let reason =
-                format!("is {split_heads}, which does not divide the model's hidden_size, {}", self.hidden_size);
-            complain("model.fusion.split_heads", reason);
-        }
-        if hidden_size == 0 || attention_heads == 0 || !hidden_size.is_multiple_of(attention_heads) {
-            let reason = format!("is {attention_heads}, which does not divide the fusion's hidden_size, {hidden_size}");
-            complain("model.fusion.attention_heads", reason);
-        }
-        if kind == FusionKind::Attention && split_heads != 1 {
-            let reason = format!(
-                "is {split_heads}, but kind = \"attention\" does not cut the vectors: set it to 1, or remove it"
-            );
-            complain("model.fusion.split_heads", reason);
-        }
-        if kind == FusionKind::Attention && hidden_size != self.hidden_size {
-            let reason = format!(
-                "is {hidden_size}, but kind = \"attention\" keeps the model's hidden_size, {}: set it to that, or remove it",
-                self.hidden_size
-            );
-            complain("model.fusion.hidden_size", reason);
-        }
+/// Adds what does not fit together.
+fn check_fusion(fusion: &ClaspOptions, model_size: usize, problems: &mut Vec<Problem>) {
+    let ClaspOptions { kind, split_heads, hidden_size, attention_heads, .. } = *fusion;
+    let mut complain = |key: &str, reason: String| problems.push(Problem::conflict(key, reason));
+    if model_size == 0 || split_heads == 0 || !model_size.is_multiple_of(split_heads) {
+        let reason = format!("is {split_heads}, which does not divide the model's hidden_size, {}", model_size);
+        complain("model.fusion.split_heads", reason);
+    }
+    if hidden_size == 0 || attention_heads == 0 || !hidden_size.is_multiple_of(attention_heads) {
+        let reason = format!("is {attention_heads}, which does not divide the fusion's hidden_size, {hidden_size}");
+        complain("model.fusion.attention_heads", reason);
+    }
+    if kind == FusionKind::Attention && split_heads != 1 {
+        let reason =
+            format!("is {split_heads}, but kind = \"attention\" does not cut the vectors: set it to 1, or remove it");
+        complain("model.fusion.split_heads", reason);
+    }
+    if kind == FusionKind::Attention && hidden_size != model_size {
+        let reason = format!(
+            "is {hidden_size}, but kind = \"attention\" keeps the model's hidden_size, {}: set it to that, or remove it",
+            model_size
+        );
+        complain("model.fusion.hidden_size", reason);
     }
 }
-
 fn contradict<T: PartialEq + std::fmt::Display>(
     key: &str,
     stated: Option<T>,
@@ -367,14 +302,25 @@ mod tests {
                "pad_token_id": 1}"#)
     }
 
+    /// CLASP's of `config.json`.
+    fn architecture(json: &str) -> Architecture {
+        let json: Value = serde_json::from_str(json).unwrap();
+        let options = Method::Clasp.options_from(json["fusion"].clone()).unwrap();
+        Architecture { options, ..serde_json::from_value(json).unwrap() }
+    }
+
+    fn fusion(architecture: &Architecture) -> &ClaspOptions {
+        let HeadOptions::Clasp(fusion) = &architecture.options else { unreachable!("it is CLASP's") };
+        fusion
+    }
+
     fn tiny() -> Architecture {
         // What `clasp_torch.py export --size tiny` writes.
-        serde_json::from_str(
+        architecture(
             r#"{"hidden_size": 48, "text_pooling": "cls", "speech_pooling": "mean", "classifier_dropout": 0.1,
                 "fusion": {"kind": "multi_head", "split_heads": 4, "hidden_size": 48, "layers": 2, "attention_heads": 4,
                            "feed_forward": 64, "dropout": 0.1, "slot_embeddings": false}}"#,
         )
-        .unwrap()
     }
 
     #[test]
@@ -383,7 +329,7 @@ mod tests {
         let expected = r#"{"hidden_size":768,"text_pooling":"cls","speech_pooling":"mean","classifier_dropout":0.1,
             "fusion":{"kind":"multi_head","split_heads":12,"hidden_size":768,"layers":4,"attention_heads":8,
             "feed_forward":2048,"dropout":0.1,"slot_embeddings":false}}"#;
-        assert_eq!(architecture, serde_json::from_str(expected).unwrap());
+        assert_eq!(architecture, self::architecture(expected));
         assert_eq!(settled.data.max_tokens, Some(512));
         assert_eq!(settled.model.fusion.split_heads, Some(12));
         assert_eq!(settled.settle(&base(), &base(), None).unwrap(), (settled, architecture));
@@ -393,7 +339,7 @@ mod tests {
     fn attention_has_other_defaults() {
         let text = format!("{LOADED}[model.fusion]\nkind = 'attention'\n");
         let (_, architecture) = config(&text).settle(&base(), &base(), None).unwrap();
-        let Fusion { split_heads, hidden_size, layers, attention_heads, .. } = architecture.fusion;
+        let ClaspOptions { split_heads, hidden_size, layers, attention_heads, .. } = *fusion(&architecture);
         assert_eq!((split_heads, hidden_size, layers, attention_heads), (1, 768, 1, 2));
     }
 
@@ -434,7 +380,7 @@ mod tests {
         assert_eq!(settled.model.fusion.layers, Some(2));
         let same = config(&format!("{INITIAL}[model]\nhidden_size = 48\ndropout = 0.0\n"));
         let (_, architecture) = same.settle(&base(), &base(), Some(&tiny())).unwrap();
-        assert!(architecture.classifier_dropout.abs() + architecture.fusion.dropout.abs() < 1e-9);
+        assert!(architecture.classifier_dropout.abs() + fusion(&architecture).dropout.abs() < 1e-9);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use crate::choices::{
     Ablation, ClassWeights, Device, Devices, FeaturePrecision, FusionKind, FusionVectors, KlDirection, Negatives,
     OptimizerKind, Precision, Schedule, Similarity, SpeechPooling, TextPooling,
 };
-pub use architecture::{Architecture, Fusion};
+pub use architecture::Architecture;
 pub use problem::{ConfigError, Fault, Place, Problem};
 
 pub use crate::loss::LossConfig;

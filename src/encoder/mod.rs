@@ -1,6 +1,7 @@
 //! The two pre-trained encoders: `RoBERTa` for text and wav2vec 2.0 for speech, in the shapes that their Hugging Face
 //! `config.json` states.
 
+mod inputs;
 pub mod layer;
 pub mod roberta;
 pub mod spec_augment;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::ops::Lengths;
 
+pub use inputs::{Frames, Inputs, Speech};
 pub use roberta::{RobertaConfig, TextEncoder};
 pub use wav2vec2::SpeechEncoder;
 pub use wav2vec2_config::Wav2Vec2Config;

@@ -13,10 +13,10 @@ use crate::{
         features::{FeatureCache, FeatureStore, Features},
         loader::Loader,
     },
-    encoder::SpeechEncoder,
+    encoder::{Frames, Inputs, SpeechEncoder},
     memory::{self, Doing},
     method::Output,
-    model::{AnySystem, Frames, Inputs, ModelConfig, System},
+    model::{Model, ModelConfig},
     ops::{Lengths, Mode, Ops},
     panics,
 };
@@ -61,27 +61,27 @@ pub fn inputs(batch: &Batch) -> Inputs {
 /// The cache of what a model's feature encoder makes of speech, computed in a number format by a backend of this name;
 /// none where the method has no such encoder.
 #[must_use]
-pub fn feature_cache<B: Ops, M: System<B>>(
+pub fn feature_cache<B: Ops>(
     store: &Arc<FeatureStore>,
-    model: &M,
+    model: &Model<B>,
     precision: Precision,
     backend: &str,
 ) -> Option<FeatureCache> {
-    Some(store.of(&model.speech_encoder()?.features_identity(precision, backend)))
+    Some(store.of(&model.speech_encoder.as_ref()?.features_identity(precision, backend)))
 }
 
 /// A padded batch as the model takes it, with the features of its speech where there is a cache. What the loader did not
 /// find there is computed, each utterance alone, so that it is the same whichever batch it comes in, and stored.
 #[must_use]
-pub fn inputs_with<B: Ops, M: System<B>>(
+pub fn inputs_with<B: Ops>(
     batch: &Batch,
-    model: &M,
+    model: &Model<B>,
     cache: Option<&FeatureCache>,
     precision: Precision,
     device: &B::Device,
 ) -> Inputs {
     let inputs = inputs(batch);
-    let (Some(cache), Some(encoder)) = (cache, model.speech_encoder()) else { return inputs };
+    let (Some(cache), Some(encoder)) = (cache, &model.speech_encoder) else { return inputs };
     let width = batch.longest_samples();
     let rows = batch.sample_lengths.iter().enumerate().map(|(row, &samples)| {
         let found = batch.features.get(row).cloned().flatten();
@@ -174,7 +174,7 @@ pub fn check_frames(dataset: &Dataset, model: &ModelConfig) -> Result<(), DataEr
 /// # Errors
 /// An utterance that cannot be read; what `take` fails with.
 pub fn run<B: Ops, E: From<DataError>>(
-    model: &AnySystem<B>,
+    model: &Model<B>,
     device: &B::Device,
     dataset: &Arc<Dataset>,
     pass: Pass<'_>,
@@ -187,7 +187,7 @@ pub fn run<B: Ops, E: From<DataError>>(
         memory::now(Doing::Scoring, &batch);
         let mode = Mode::evaluation();
         let inputs = inputs_with(&batch, model, pass.cache, mode.precision(), device);
-        let output = model.outputs(&inputs, mode, device);
+        let output = model.forward(&inputs, mode, device);
         take(&batch, &*output)?;
         panics::stop_if_out_of_memory();
     }
@@ -201,7 +201,7 @@ pub fn run<B: Ops, E: From<DataError>>(
 /// # Errors
 /// An utterance that cannot be read.
 pub fn probabilities<B: Ops>(
-    model: &AnySystem<B>,
+    model: &Model<B>,
     device: &B::Device,
     dataset: &Arc<Dataset>,
     pass: Pass<'_>,

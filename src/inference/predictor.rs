@@ -24,7 +24,7 @@ use crate::{
     eval::report::InputCounts,
     memory::{self, Doing},
     method::Reads,
-    model::{AnySystem, System as _},
+    model::Model,
     ops::{Mode, Ops},
 };
 
@@ -57,7 +57,7 @@ impl Input {
 
 /// A checkpoint with what its inputs need.
 pub struct Predictor<B: Ops> {
-    checkpoint: Checkpoint<AnySystem<B>>,
+    checkpoint: Checkpoint<B>,
     /// Where text is read.
     tokenizer: Option<Arc<Tokenizer>>,
     labels: Labels,
@@ -85,7 +85,7 @@ impl<B: Ops> Predictor<B> {
         let load = || Tokenizer::load(&folder).map(Arc::new).map_err(|problem| unusable_tokenizer(&folder, problem));
         // The tokenizer is one thread's work, and the weights are as fast as memory or disk.
         let (checkpoint, tokenizer) =
-            rayon::join(|| checkpoint::load_of::<B>(config, &folder, device), || reads_text.then(load).transpose());
+            rayon::join(|| checkpoint::load_with::<B>(config, &folder, device), || reads_text.then(load).transpose());
         let (checkpoint, tokenizer) = (checkpoint?, tokenizer?);
         let positions = checkpoint.model_config.max_tokens();
         let labels = Labels::new(checkpoint.config.labels.clone())?;
@@ -110,7 +110,7 @@ impl<B: Ops> Predictor<B> {
 
     /// The model.
     #[must_use]
-    pub fn model(&self) -> &AnySystem<B> {
+    pub fn model(&self) -> &Model<B> {
         &self.checkpoint.model
     }
 
@@ -245,7 +245,7 @@ impl<B: Ops> Predictor<B> {
         let (model, device) = (&self.checkpoint.model, &self.device);
         let reads = self.reads();
         if (has.text, has.speech) == (reads.text(), reads.speech()) {
-            return Some(pass::classified(&*model.outputs(&inputs, Mode::evaluation(), device)));
+            return Some(pass::classified(&*model.forward(&inputs, Mode::evaluation(), device)));
         }
         // The prediction is then the one classifier's, which is reported beside it too.
         if has.text {

@@ -5,9 +5,9 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
-use super::{Encoded, HeadMethod, Logits, Output, Reads, Sizes, Term, Terms, options::no_options};
+use super::{Contrasted, Encoded, HeadMethod, Logits, Output, Reads, Sizes, Term, Terms, options::no_options};
 use crate::{
-    loss::{Contrasted, LossConfig, Targets, cross_entropy},
+    loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{self, Mode, Ops},
 };

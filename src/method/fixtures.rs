@@ -95,10 +95,13 @@ impl Fixture {
         name.strip_prefix(method).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
     }
 
+    fn options<M: HeadMethod<Train>>(&self) -> M::Options {
+        serde_json::from_value(self.config["options"].clone()).unwrap()
+    }
+
     /// The method with the fixture's parameters, every one of which is there and used.
     pub(super) fn method<M: HeadMethod<Train> + AutodiffModule<Train>>(&self) -> M {
-        let options: M::Options = serde_json::from_value(self.config["options"].clone()).unwrap();
-        let method = M::new(&options, &self.sizes(), &mut Init::empty(&FlexDevice));
+        let method = M::new(&self.options::<M>(), &self.sizes(), &mut Init::empty(&FlexDevice));
         let stored: BTreeMap<&str, &Stored> =
             self.parameters.iter().map(|(name, stored)| (self.own_name(name), stored)).collect();
         let shapes = parameters::shapes(&method);
@@ -145,7 +148,7 @@ pub(super) fn holds<M: HeadMethod<Train> + AutodiffModule<Train>>(name: &str) {
     let output = method.forward(&fixture.encoded(), Mode::evaluation());
     let targets = Targets::new(&labels, fixture.sizes().labels, &[], 0.0);
     let terms = output.losses(None, &targets, &LossConfig::default());
-    assert_eq!(terms.named.iter().map(|(name, _)| *name).collect::<Vec<_>>(), M::Options::TERMS);
+    assert_eq!(terms.named.iter().map(|(name, _)| *name).collect::<Vec<_>>(), fixture.options::<M>().terms());
     assert!(M::Options::TERMS.len() <= MOST_TERMS);
     let mut found: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (representation, vector) in output.representations() {
@@ -194,10 +197,14 @@ pub(super) fn holds<M: HeadMethod<Train> + AutodiffModule<Train>>(name: &str) {
 /// Identical examples, zeros, large values, and batches of one: every term and gradient is finite. With published
 /// options.
 pub(super) fn stays_finite<M: HeadMethod<Train> + AutodiffModule<Train>>() {
+    stays_finite_with::<M>(&M::Options::published(TextSizes { attention_heads: 2, vocabulary: 11 }));
+}
+
+/// The same with these options.
+pub(super) fn stays_finite_with<M: HeadMethod<Train> + AutodiffModule<Train>>(options: &M::Options) {
     let sizes = Sizes { labels: 3, hidden: 8, text: 8, speech: 8, classifier_dropout: 0.1 };
-    let options = M::Options::published(TextSizes { attention_heads: 2, vocabulary: 11 });
     options.check(sizes.hidden).unwrap();
-    let method = M::new(&options, &sizes, &mut Init::fresh(7, &FlexDevice));
+    let method = M::new(options, &sizes, &mut Init::fresh(7, &FlexDevice));
     let time = 3;
     for batch in [1, 2, 4] {
         for value in [0.0, 0.7, 1e-15, -1e3] {

@@ -7,9 +7,11 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
-use super::{Encoded, HeadMethod, Logits, Output, Reads, Sequence, Sizes, Term, Terms, options::no_options};
+use super::{
+    Contrasted, Encoded, HeadMethod, Logits, Output, Reads, Sequence, Sizes, Term, Terms, options::no_options,
+};
 use crate::{
-    loss::{Contrasted, LossConfig, Targets, cross_entropy, log_softmax},
+    loss::{LossConfig, Targets, cross_entropy, log_softmax},
     nn::{Init, Linear},
     ops::{self, Mode, Ops},
 };

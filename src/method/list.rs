@@ -5,12 +5,12 @@ use burn::{
     module::Module,
     tensor::{Tensor, backend::Backend},
 };
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes, TextSizes, raw_fusion};
+use super::{Adapter, Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes, TextSizes};
 use crate::{
     choices::choices,
-    config::Fusion,
     keys::Key,
     nn::Init,
     ops::{Mode, Ops},
@@ -23,8 +23,6 @@ macro_rules! methods {
             /// The system that is trained: the paper's, or one of those it is compared with.
             Method {
                 $($(#[doc = $about])+ $name = $word,)+
-                /// The paper's system.
-                Clasp = "clasp",
             }
         }
 
@@ -34,7 +32,6 @@ macro_rules! methods {
             pub const fn reads(self) -> Reads {
                 match self {
                     $(Self::$name => <super::$file::$options as Options>::READS,)+
-                    Self::Clasp => Reads::Both,
                 }
             }
 
@@ -43,7 +40,6 @@ macro_rules! methods {
             pub const fn has_encoders(self) -> bool {
                 match self {
                     $(Self::$name => <super::$file::$options as Options>::ENCODERS,)+
-                    Self::Clasp => true,
                 }
             }
 
@@ -64,25 +60,25 @@ macro_rules! methods {
             pub const fn keys(self) -> &'static [Key] {
                 match self {
                     $(Self::$name => <super::$file::$options as Options>::KEYS,)+
-                    Self::Clasp => &[],
                 }
             }
 
-            /// Its options where these are stated and the others as published; none of the paper's system, whose are
-            /// not all its own.
+            /// The key of a checkpoint's `config.json` under which its options are.
+            #[must_use]
+            pub fn field(self) -> &'static str {
+                let field = match self {
+                    $(Self::$name => <super::$file::$options as Options>::FIELD,)+
+                };
+                field.unwrap_or(self.word())
+            }
+
+            /// Its options where these are stated and the others as published.
             ///
             /// # Errors
             /// A value of the wrong type.
-            pub fn options(
-                self,
-                stated: &Map<String, Value>,
-                text: TextSizes,
-            ) -> Result<Option<HeadOptions>, serde_json::Error> {
+            pub fn options(self, stated: &Map<String, Value>, text: TextSizes) -> Result<HeadOptions, serde_json::Error> {
                 match self {
-                    $(Self::$name => {
-                        <super::$file::$options as Options>::stated(stated, text).map(|own| Some(HeadOptions::$name(own)))
-                    })+
-                    Self::Clasp => Ok(None),
+                    $(Self::$name => Options::stated(stated, text).map(HeadOptions::$name),)+
                 }
             }
 
@@ -90,31 +86,25 @@ macro_rules! methods {
             ///
             /// # Errors
             /// An option that is missing or of the wrong type.
-            pub fn options_from(self, json: Value) -> Result<Option<HeadOptions>, serde_json::Error> {
+            pub fn options_from(self, json: Value) -> Result<HeadOptions, serde_json::Error> {
                 match self {
-                    $(Self::$name => serde_json::from_value(json).map(|own| Some(HeadOptions::$name(own))),)+
-                    Self::Clasp => Ok(None),
+                    $(Self::$name => serde_json::from_value(json).map(HeadOptions::$name),)+
                 }
             }
         }
 
         /// The options of a head.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(untagged)]
         pub enum HeadOptions {
             $($(#[doc = $about])+ $name(super::$file::$options),)+
-            /// The paper's fusion of the two encoders' vectors alone: the ablation `raw-only`.
-            RawFusion(Fusion),
         }
 
         impl HeadOptions {
             /// As a checkpoint states them; an empty object where there are none.
             #[must_use]
             pub fn to_json(&self) -> Value {
-                let json = match self {
-                    $(Self::$name(options) => serde_json::to_value(options),)+
-                    Self::RawFusion(fusion) => serde_json::to_value(fusion),
-                };
-                json.unwrap_or_default()
+                serde_json::to_value(self).unwrap_or_default()
             }
 
             /// Checks the options against each other and the model's width.
@@ -124,7 +114,6 @@ macro_rules! methods {
             pub fn check(&self, hidden: usize) -> Result<(), Misfit> {
                 match self {
                     $(Self::$name(options) => options.check(hidden),)+
-                    Self::RawFusion(fusion) => Options::check(fusion, hidden),
                 }
             }
 
@@ -132,17 +121,7 @@ macro_rules! methods {
             #[must_use]
             pub fn terms(&self) -> &'static [&'static str] {
                 match self {
-                    $(Self::$name(_) => <super::$file::$options as Options>::TERMS,)+
-                    Self::RawFusion(_) => <Fusion as Options>::TERMS,
-                }
-            }
-
-            /// Whether the utterance vectors are read, and not only the encoders' states.
-            #[must_use]
-            pub fn reads_vectors(&self) -> bool {
-                match self {
-                    $(Self::$name(_) => <super::$file::$options as Options>::READS_VECTORS,)+
-                    Self::RawFusion(_) => <Fusion as Options>::READS_VECTORS,
+                    $(Self::$name(options) => options.terms(),)+
                 }
             }
 
@@ -151,7 +130,6 @@ macro_rules! methods {
             pub fn vocabulary(&self) -> Option<usize> {
                 match self {
                     $(Self::$name(options) => options.vocabulary(),)+
-                    Self::RawFusion(fusion) => fusion.vocabulary(),
                 }
             }
 
@@ -160,34 +138,32 @@ macro_rules! methods {
             pub fn max_tokens(&self) -> usize {
                 match self {
                     $(Self::$name(options) => options.max_tokens(),)+
-                    Self::RawFusion(fusion) => fusion.max_tokens(),
                 }
             }
 
-            /// Width of the vectors whose examples are compared; 0 where none are.
+            /// See [`Options::contrasted_size`].
             #[must_use]
-            pub fn contrasted_size(&self) -> usize {
+            pub fn contrasted_size(&self, hidden: usize) -> usize {
                 match self {
-                    $(Self::$name(options) => options.contrasted_size(),)+
-                    Self::RawFusion(fusion) => fusion.contrasted_size(),
+                    $(Self::$name(options) => options.contrasted_size(hidden),)+
                 }
             }
         }
 
-        /// What stands on the encoders, for every method but the paper's.
+        /// What stands on the encoders.
         #[derive(Module, Debug)]
         pub enum Head<B: Backend> {
             $($(#[doc = $about])+ $name(super::$file::$name<B>),)+
-            /// The paper's fusion of the two encoders' vectors alone: the ablation `raw-only`.
-            RawFusion(raw_fusion::RawFusion<B>),
         }
 
         impl<B: Ops> Head<B> {
-            /// A head of these options.
-            pub fn new(options: &HeadOptions, sizes: &Sizes, init: &mut Init<'_, B>) -> Self {
+            /// See [`HeadMethod::with_adapter`].
+            pub fn with_adapter(options: &HeadOptions, sizes: &Sizes, init: &mut Init<'_, B>) -> (Adapter<B>, Self) {
                 match options {
-                    $(HeadOptions::$name(options) => Self::$name(HeadMethod::new(options, sizes, init)),)+
-                    HeadOptions::RawFusion(fusion) => Self::RawFusion(HeadMethod::new(fusion, sizes, init)),
+                    $(HeadOptions::$name(options) => {
+                        let (adapter, head) = HeadMethod::with_adapter(options, sizes, init);
+                        (adapter, Self::$name(head))
+                    })+
                 }
             }
 
@@ -195,7 +171,6 @@ macro_rules! methods {
             pub fn forward(&self, encoded: &Encoded<B>, mode: Mode<'_>) -> Box<dyn Output<B>> {
                 match self {
                     $(Self::$name(head) => Box::new(head.forward(encoded, mode)),)+
-                    Self::RawFusion(head) => Box::new(head.forward(encoded, mode)),
                 }
             }
 
@@ -203,7 +178,6 @@ macro_rules! methods {
             pub fn classify_text(&self, text: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
                 match self {
                     $(Self::$name(head) => head.classify_text(text, mode),)+
-                    Self::RawFusion(head) => head.classify_text(text, mode),
                 }
             }
 
@@ -211,11 +185,17 @@ macro_rules! methods {
             pub fn classify_speech(&self, speech: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
                 match self {
                     $(Self::$name(head) => head.classify_speech(speech, mode),)+
-                    Self::RawFusion(head) => head.classify_speech(speech, mode),
                 }
             }
         }
     };
+}
+
+/// Stands in until those of a file are read.
+impl Default for HeadOptions {
+    fn default() -> Self {
+        Self::Clasp(Options::published(TextSizes { attention_heads: 12, vocabulary: 50_265 }))
+    }
 }
 
 // A variant, the word of `model.method`, and the file with the head of the variant's name and its options.
@@ -236,4 +216,6 @@ methods! {
     Lfmim = "lfmim", lfmim with LfmimOptions;
     /// The network of LRMP without its pre-training.
     LrmpArch = "lrmp-arch", lrmp_arch with LrmpOptions;
+    /// The paper's system.
+    Clasp = "clasp", clasp with ClaspOptions;
 }

@@ -8,13 +8,13 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes,
+    Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes,
     moments::{central_moment_discrepancy, difference},
 };
 use crate::{
     encoder::layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
     keys::{Key, Kind, Unset, at_least, section},
-    loss::{Contrasted, LossConfig, Targets, cross_entropy},
+    loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
 };
@@ -55,7 +55,7 @@ impl Options for MisaOptions {
         Self::read(&Unset)
     }
 
-    fn contrasted_size(&self) -> usize {
+    fn contrasted_size(&self, _: usize) -> usize {
         self.size
     }
 

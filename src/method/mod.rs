@@ -1,10 +1,12 @@
 //! The methods: what stands on the two encoders, and its losses, each in a file of its own and a line of [`list`].
-//! `scripts/baselines_torch.py` states those that the paper's system is compared with in `PyTorch`; the paper's own is
-//! in [`crate::model`].
+//! `scripts/clasp_torch.py` states the paper's own, [`clasp`], in `PyTorch`, and `scripts/baselines_torch.py` the others.
 
+mod adapter;
+pub mod clasp;
 pub mod concat;
 #[cfg(test)]
 mod fixtures;
+mod fusion;
 pub mod late_fusion;
 pub mod lfmim;
 mod list;
@@ -13,7 +15,6 @@ pub mod lrmp_arch;
 pub mod misa;
 pub mod moments;
 pub mod options;
-pub mod raw_fusion;
 pub mod speech;
 pub mod terms;
 pub mod text;
@@ -21,12 +22,14 @@ pub mod text;
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::{
-    loss::{Contrasted, LossConfig, Targets},
-    model::Inputs,
+    encoder::Inputs,
+    loss::{LossConfig, Targets},
     nn::Init,
     ops::{Lengths, Mode, Ops},
 };
 
+pub use adapter::Adapter;
+pub use clasp::ClaspOptions;
 pub use list::{Head, HeadOptions, Method};
 pub use options::{Misfit, Options, Reads, TextSizes};
 pub use terms::{MOST_TERMS, Term, Terms};
@@ -110,6 +113,20 @@ impl<B: Backend> Logits<B> {
     }
 }
 
+/// The vectors that the terms compare which see more than one example, each [examples, size]: those of the batch, or of
+/// a larger one of which other devices compute the rest.
+#[derive(Clone, Debug)]
+pub struct Contrasted<B: Backend> {
+    /// `h_a,inv`
+    pub speech_invariant: Tensor<B, 2>,
+    /// `h_t,inv`
+    pub text_invariant: Tensor<B, 2>,
+    /// `h_a,spe`
+    pub speech_specific: Tensor<B, 2>,
+    /// `h_t,spe`
+    pub text_specific: Tensor<B, 2>,
+}
+
 /// What a method makes of a batch: all that is predicted, shown and trained on.
 pub trait Output<B: Backend> {
     /// The logits of its classifiers.
@@ -123,7 +140,7 @@ pub trait Output<B: Backend> {
         None
     }
 
-    /// Its losses, in the order of [`Options::TERMS`]. Where several devices share a batch, `contrasted` has the vectors
+    /// Its losses, in the order of [`Options::terms`]. Where several devices share a batch, `contrasted` has the vectors
     /// of all of them; else the output's own count. `loss` has the weights of the paper's terms.
     fn losses(&self, contrasted: Option<Contrasted<B>>, targets: &Targets, loss: &LossConfig) -> Terms<B>;
 }
@@ -139,8 +156,8 @@ pub fn tensors<B: Backend>(output: &dyn Output<B>) -> Vec<(&'static str, Tensor<
     named
 }
 
-/// What stands on the encoders. Every parameter lies under the method's name in a checkpoint, but for those of a field
-/// `classifier`, which stay there.
+/// What stands on the encoders. Every parameter lies under the method's name in a checkpoint, but for CLASP's and those
+/// of a field `classifier`, which stay at the top.
 pub trait HeadMethod<B: Ops>: Sized {
     /// Its options.
     type Options: Options;
@@ -149,6 +166,12 @@ pub trait HeadMethod<B: Ops>: Sized {
 
     /// Fresh parameters, or empty ones to be filled from a checkpoint.
     fn new(options: &Self::Options, sizes: &Sizes, init: &mut Init<'_, B>) -> Self;
+
+    /// The same with the maps between the encoders' widths and the model's. Both are drawn from `init`, one after the
+    /// other.
+    fn with_adapter(options: &Self::Options, sizes: &Sizes, init: &mut Init<'_, B>) -> (Adapter<B>, Self) {
+        (Adapter::new(sizes, Self::Options::READS_VECTORS, init), Self::new(options, sizes, init))
+    }
 
     /// All that follows from what the encoders give.
     fn forward(&self, encoded: &Encoded<B>, mode: Mode<'_>) -> Self::Output;

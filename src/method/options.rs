@@ -40,12 +40,14 @@ pub struct TextSizes {
 }
 
 /// A method's own options: the table `[model.<method>]` of the config and `<method>` of a checkpoint's `config.json`,
-/// with every value stated.
+/// with every value stated. CLASP's are `[model.fusion]` and `fusion`.
 pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned {
     /// What is read.
     const READS: Reads;
     /// The names of its loss terms, without their sum; at most [`super::MOST_TERMS`].
     const TERMS: &'static [&'static str];
+    /// The key of `config.json` under which a checkpoint has them, where it is not the method's word.
+    const FIELD: Option<&'static str> = None;
     /// The keys of its options; a default that is fixed is that of [`Options::published`].
     const KEYS: &'static [Key] = &[];
     /// Whether the utterance vectors are read, and not only the encoders' states.
@@ -66,8 +68,14 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
         Ok(())
     }
 
-    /// Width of the vectors whose examples are compared; 0 where none are.
-    fn contrasted_size(&self) -> usize {
+    /// The names of the terms that these options have.
+    fn terms(&self) -> &'static [&'static str] {
+        Self::TERMS
+    }
+
+    /// Width of the vectors whose examples are compared, in a model of width `hidden`; 0 where none are.
+    fn contrasted_size(&self, hidden: usize) -> usize {
+        let _ = hidden;
         0
     }
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use burn::{backend::Autodiff, module::AutodiffModule};
+use burn::module::AutodiffModule;
 
 use crate::{
     checkpoint::{self, CheckpointError},
@@ -38,7 +38,6 @@ use crate::{
     files::FileError,
     inference::pass::{self, Pass, Probabilities},
     memory::{self, DeviceMemory},
-    model::AnySystem,
     ops::Ops,
     panics,
     run::{
@@ -131,7 +130,7 @@ pub fn train<B: Ops>(
     let [first, others @ ..] = devices else { anyhow::bail!("there is no device to train on") };
     if others.is_empty() {
         let (replica, notes) =
-            Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
+            Replica::<B>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
         begin()?;
         return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
     }
@@ -146,7 +145,7 @@ pub fn train<B: Ops>(
         });
         let led = orders.collect::<std::io::Result<Vec<_>>>().map_err(anyhow::Error::from).and_then(|others| {
             let (mut replica, notes) =
-                Replica::<B, _>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
+                Replica::<B>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
             begin()?;
             replica.join(Member::join(0, devices.len(), Arc::clone(&group))?);
             Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
@@ -166,7 +165,7 @@ fn serve<B: Ops>(
 ) {
     let work = || -> anyhow::Result<()> {
         let (mut replica, _) =
-            Replica::<B, _>::open(start.material, start.folder, start.is_resumed, device, start.features)?;
+            Replica::<B>::open(start.material, start.folder, start.is_resumed, device, start.features)?;
         replica.join(Member::join(rank, count, Arc::clone(&group))?);
         while let Ok(plan) = orders.recv() {
             replica.step(&plan)?;
@@ -183,7 +182,7 @@ fn serve<B: Ops>(
 /// The first device, and the way to the threads of the others.
 #[derive(Debug)]
 struct Team<B: Ops> {
-    replica: Replica<B, AnySystem<Autodiff<B>>>,
+    replica: Replica<B>,
     others: Vec<Sender<StepPlan>>,
 }
 

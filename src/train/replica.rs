@@ -26,10 +26,10 @@ use crate::{
         features::{FeatureCache, FeatureStore},
     },
     inference::pass,
-    loss::{Contrasted, Targets},
+    loss::Targets,
     memory::{self, Doing},
-    method::{MOST_TERMS, Output, Terms},
-    model::{AnySystem, Clasp, ModelConfig, System},
+    method::{Contrasted, MOST_TERMS, Output, Terms},
+    model::{Model, ModelConfig},
     ops::{Mode, Ops, StepRandom},
     random::mix,
     run::RunFolder,
@@ -131,9 +131,9 @@ impl Objective {
 
 /// A copy of the model at work on one device.
 #[derive(Debug)]
-pub struct Replica<B: Ops, M = Clasp<Autodiff<B>>> {
+pub struct Replica<B: Ops> {
     device: B::Device,
-    model: Held<M>,
+    model: Held<Model<Autodiff<B>>>,
     optimizer: Optimizer<Autodiff<B>>,
     objective: Objective,
     member: Member<B>,
@@ -143,7 +143,7 @@ pub struct Replica<B: Ops, M = Clasp<Autodiff<B>>> {
     last: PathBuf,
 }
 
-impl<B: Ops> Replica<B, AnySystem<Autodiff<B>>> {
+impl<B: Ops> Replica<B> {
     /// A copy that begins anew, or goes on from `last/` of a run. Returns what the weight files held beside.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl<B: Ops> Replica<B, AnySystem<Autodiff<B>>> {
     ) -> anyhow::Result<(Self, Vec<String>)> {
         let mut optimizer = Optimizer::new(optimizer_config(material));
         let (model, notes) = if is_resumed {
-            let loaded = checkpoint::load_any::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
+            let loaded = checkpoint::load::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
             optimizer.load(&folder.last().join(OPTIMIZER), device).with_context(|| not_resumable(folder))?;
             (setup::freeze(parameters::trainable(loaded.model), &material.config), Vec::new())
         } else {
@@ -168,12 +168,15 @@ impl<B: Ops> Replica<B, AnySystem<Autodiff<B>>> {
         let cache = features.and_then(|store| replica.feature_cache(store, precision));
         Ok((Self { last: folder.last(), cache, ..replica }, notes))
     }
-}
 
-impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
     /// A copy of its own.
     #[must_use]
-    pub fn new(model: M, optimizer: Optimizer<Autodiff<B>>, objective: Objective, device: &B::Device) -> Self {
+    pub fn new(
+        model: Model<Autodiff<B>>,
+        optimizer: Optimizer<Autodiff<B>>,
+        objective: Objective,
+        device: &B::Device,
+    ) -> Self {
         let (model, member, last) = (Held::new(model), Member::alone(), PathBuf::new());
         Self { device: device.clone(), model, optimizer, objective, member, cache: None, last }
     }
@@ -197,7 +200,7 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
 
     /// The model.
     #[must_use]
-    pub fn model(&self) -> &M {
+    pub fn model(&self) -> &Model<Autodiff<B>> {
         self.model.get()
     }
 
@@ -306,7 +309,7 @@ impl<B: Ops, M: System<Autodiff<B>>> Replica<B, M> {
             random.as_ref().map_or_else(Mode::evaluation, Mode::training).with_precision(self.objective.precision);
         let (model, cache) = (self.model.get(), self.cache.as_ref());
         let inputs = pass::inputs_with(&part.batch, model, cache, mode.precision(), &self.device);
-        let output = model.outputs(&inputs, mode, &self.device);
+        let output = model.forward(&inputs, mode, &self.device);
         drop(inputs);
         let gathered = if is_gathered { self.gather(Some(&*output), start, size)? } else { None };
         let objective = &self.objective;

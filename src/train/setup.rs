@@ -30,7 +30,7 @@ use crate::{
     inference::pass::check_frames,
     loss::class_weights,
     method::{Method, Reads},
-    model::{AnySystem, ModelConfig},
+    model::{Model, ModelConfig},
     nn::Init,
     ops::Ops,
     random::mix,
@@ -345,12 +345,12 @@ fn fit_to_tokenizer(config: &mut EncoderMap, tokenizer: &Tokenizer, is_trained: 
 ///
 /// # Errors
 /// Weights that are missing, damaged or of another shape.
-pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<(AnySystem<Autodiff<B>>, Vec<String>)> {
+pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<(Model<Autodiff<B>>, Vec<String>)> {
     let mut notes = Vec::new();
     let config = &material.config;
     let seed = config.train.seed;
     let model = if let Some(folder) = &config.train.init {
-        let empty = AnySystem::<B>::empty(&material.model, device);
+        let empty = Model::<B>::empty(&material.model, device);
         // SpecAugment may be switched on or off: its embedding then starts fresh or is left behind.
         let mask = &mut Init::fresh(mix(seed, 4), device);
         let empty = empty.map_encoders(|text| text, |speech| speech.with_fresh_mask(mask));
@@ -371,7 +371,7 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
             if is_loaded { encoder.with_fresh_mask(mask) } else { encoder }
         });
         let heads = &mut Init::fresh(mix(seed, 3), device);
-        let mut model = AnySystem::with_encoders(&material.model, text, speech, heads);
+        let mut model = Model::with_encoders(&material.model, text, speech, heads);
         for (kind, source, key) in [
             (EncoderKind::Text, &config.text.source, "text.checkpoint"),
             (EncoderKind::Speech, &config.speech.source, "speech.checkpoint"),
@@ -403,7 +403,7 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
 
 /// Stops the gradients of what the config freezes.
 #[must_use]
-pub fn freeze<B: Ops>(model: AnySystem<Autodiff<B>>, config: &Config) -> AnySystem<Autodiff<B>> {
+pub fn freeze<B: Ops>(model: Model<Autodiff<B>>, config: &Config) -> Model<Autodiff<B>> {
     let text = |encoder: TextEncoder<Autodiff<B>>| {
         if config.text.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.text.freeze_layers) }
     };

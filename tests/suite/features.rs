@@ -21,7 +21,8 @@ use clasp::{
     },
     encoder::{SpeechEncoder, Wav2Vec2Config},
     inference::pass::{self, inputs_with},
-    model::Clasp,
+    method,
+    model::Model,
     nn::Init,
     ops::{Lengths, Mode},
     random::Random,
@@ -36,12 +37,12 @@ use crate::{
 
 const FIXTURES: [&str; 3] = ["group-norm", "layer-norm", "adapters"];
 
-fn model(name: &str) -> Clasp<Cpu> {
+fn model(name: &str) -> Model<Cpu> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name);
     checkpoint::load(&folder, &FlexDevice).unwrap().model
 }
 
-fn cache(folder: &Path, model: &Clasp<Cpu>, format: FeaturePrecision) -> FeatureCache {
+fn cache(folder: &Path, model: &Model<Cpu>, format: FeaturePrecision) -> FeatureCache {
     let store = FeatureStore::open(folder, format, u64::MAX).unwrap();
     pass::feature_cache(&store, model, Precision::F32, "cpu").unwrap()
 }
@@ -59,9 +60,9 @@ fn found(batch: &Batch, cache: &FeatureCache) -> Batch {
 }
 
 /// Every output of the model, of what the batch has and of what the cache adds to it.
-fn outputs(model: &Clasp<Cpu>, batch: &Batch, cache: Option<&FeatureCache>) -> Vec<(&'static str, Vec<f32>)> {
+fn outputs(model: &Model<Cpu>, batch: &Batch, cache: Option<&FeatureCache>) -> Vec<(&'static str, Vec<f32>)> {
     let inputs = inputs_with(batch, model, cache, Precision::F32, &FlexDevice);
-    let named = model.forward(&inputs, Mode::evaluation(), &FlexDevice).named();
+    let named = method::tensors(&*model.forward(&inputs, Mode::evaluation(), &FlexDevice));
     named.into_iter().map(|(name, tensor)| (name, values(tensor.into_data()))).collect()
 }
 
@@ -77,7 +78,7 @@ fn features_are_those_of_the_encoder_and_give_its_outputs() {
         let shape = [batch.len(), batch.longest_samples()];
         let padded = Tensor::<Cpu, 2>::from_data(TensorData::new(batch.waveforms.clone(), shape), &FlexDevice);
         let lengths = Lengths::new(batch.sample_lengths.clone(), shape[1]);
-        let (features, frames) = model.speech_encoder.features(padded, &lengths, Precision::F32);
+        let (features, frames) = model.speech_encoder.as_ref().unwrap().features(padded, &lengths, Precision::F32);
         let [_, longest, channels] = features.dims();
         let features = values(features.into_data());
         assert!(!frames.is_full(), "{name}: nothing is padded");
@@ -140,8 +141,9 @@ fn the_published_convolutions_give_the_same_alone_and_padded() {
 #[test]
 fn other_weights_formats_and_backends_have_other_features() {
     let (group, layer) = (model("group-norm"), model("layer-norm"));
-    let identity =
-        |model: &Clasp<Cpu>, precision, backend: &str| model.speech_encoder.features_identity(precision, backend);
+    let identity = |model: &Model<Cpu>, precision, backend: &str| {
+        model.speech_encoder.as_ref().unwrap().features_identity(precision, backend)
+    };
     let one = identity(&group, Precision::F32, "cpu");
     assert!(one.len() == 64 && one == identity(&model("group-norm"), Precision::F32, "cpu"));
     for other in [

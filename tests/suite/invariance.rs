@@ -9,8 +9,9 @@ use burn::{
 };
 use clasp::{
     checkpoint,
-    encoder::Encoded,
-    model::{Clasp, Inputs},
+    encoder::{Encoded, Inputs},
+    method,
+    model::Model,
     ops::{Lengths, Mode},
     random::{Random, mix},
 };
@@ -87,7 +88,7 @@ fn utterances(seed: u64) -> Vec<Utterance> {
         .collect()
 }
 
-fn model(name: &str) -> Clasp<Cpu> {
+fn model(name: &str) -> Model<Cpu> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name);
     checkpoint::load(&folder, &FlexDevice).unwrap().model
 }
@@ -99,9 +100,9 @@ type Outputs = Vec<(String, Vec<f32>)>;
 type Pass<'a> = &'a dyn Fn(&Inputs) -> Vec<Outputs>;
 
 /// Every output of the model, a row an utterance.
-fn whole(model: &Clasp<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
+fn whole(model: &Model<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
     let mut rows = vec![Outputs::new(); inputs.text_lengths.batch()];
-    for (name, tensor) in model.forward(inputs, Mode::evaluation(), &FlexDevice).named() {
+    for (name, tensor) in method::tensors(&*model.forward(inputs, Mode::evaluation(), &FlexDevice)) {
         let [batch, width] = tensor.dims();
         let tensor = values(tensor.into_data());
         assert_eq!(batch, rows.len());
@@ -111,12 +112,13 @@ fn whole(model: &Clasp<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
 }
 
 /// The hidden states of both encoders at the valid positions.
-fn encoders(model: &Clasp<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
+fn encoders(model: &Model<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
     let device = FlexDevice;
-    let text = model.text_encoder.forward(&inputs.tokens, &inputs.text_lengths, Mode::evaluation(), &device);
+    let text =
+        model.text_encoder.as_ref().unwrap().forward(&inputs.tokens, &inputs.text_lengths, Mode::evaluation(), &device);
     let shape = [inputs.speech_lengths.batch(), inputs.speech_lengths.longest()];
     let waveforms = Tensor::from_data(TensorData::new(inputs.waveforms.clone(), shape), &device);
-    let speech = model.speech_encoder.forward(waveforms, &inputs.speech_lengths, Mode::evaluation());
+    let speech = model.speech_encoder.as_ref().unwrap().forward(waveforms, &inputs.speech_lengths, Mode::evaluation());
     let mut rows = vec![Outputs::new(); shape[0]];
     for (name, Encoded { hidden, lengths }) in [("text hidden", text), ("speech hidden", speech)] {
         let [positions, width] = hidden.dims();

@@ -9,8 +9,10 @@ use burn::{
 use clasp::{
     checkpoint,
     config::Precision,
-    loss::{Targets, losses},
-    model::{Clasp, Inputs},
+    encoder::Inputs,
+    loss::Targets,
+    method,
+    model::Model,
     ops::{Lengths, Mode},
     train::{
         gradients::GradientWindow,
@@ -84,17 +86,17 @@ impl Reference {
     pub fn compute(&self, folder: &Path, precision: Precision) -> BTreeMap<String, Vec<f32>> {
         let device = FlexDevice;
         let loaded = checkpoint::load::<Cpu>(folder, &device).expect("the checkpoint loads");
-        let model = checkpoint::parameters::trainable::<Train, Clasp<Train>>(loaded.model);
+        let model = checkpoint::parameters::trainable::<Train, Model<Train>>(loaded.model);
         let output = model.forward(&self.inputs, Mode::evaluation().with_precision(precision), &device);
         let config = &loaded.config;
         let targets = Targets::new(&self.labels, config.labels.len(), &[], config.loss.label_smoothing);
-        let terms = losses(&output, &targets, &config.loss);
+        let terms = output.losses(None, &targets, &config.loss);
         let mut found: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-        for (name, tensor) in output.named() {
+        for (name, tensor) in method::tensors(&*output) {
             found.insert(format!("output.{name}"), values(tensor.into_data()));
         }
         let total = terms.total.clone();
-        for (name, tensor) in terms.named() {
+        for (name, tensor) in std::iter::once(("total", terms.total)).chain(terms.named) {
             found.insert(format!("loss.{name}"), values(tensor.into_data()));
         }
         let mut window = GradientWindow::<Cpu>::default();
@@ -128,7 +130,7 @@ impl Reference {
     pub fn train(&self, folder: &Path, learning_rate: f64) -> Vec<BTreeMap<String, f64>> {
         let device = FlexDevice;
         let loaded = checkpoint::load::<Cpu>(folder, &device).expect("the checkpoint loads");
-        let mut model = checkpoint::parameters::trainable::<Train, Clasp<Train>>(loaded.model);
+        let mut model = checkpoint::parameters::trainable::<Train, Model<Train>>(loaded.model);
         let mut optimizer = Optimizer::<Train>::new(OptimizerConfig {
             decoupled: false,
             weight_decay: 0.0,
@@ -143,11 +145,12 @@ impl Reference {
         let mut steps = Vec::new();
         for _ in &self.trajectory {
             let output = model.forward(&self.inputs, Mode::evaluation(), &device);
-            let terms = losses(&output, &targets, &loaded.config.loss);
+            let terms = output.losses(None, &targets, &loaded.config.loss);
             drop(output);
             let total = terms.total.clone();
-            let named = terms.named().map(|(name, tensor)| (name.to_owned(), f64::from(values(tensor.into_data())[0])));
-            steps.push(BTreeMap::from(named));
+            let named = std::iter::once(("total", terms.total)).chain(terms.named);
+            let named = named.map(|(name, tensor)| (name.to_owned(), f64::from(values(tensor.into_data())[0])));
+            steps.push(named.collect());
             let mut window = GradientWindow::<Cpu>::default();
             window.add::<Train, _>(&model, total.backward());
             model = optimizer.step(model, &mut window, 1.0, 1.0);

@@ -13,8 +13,10 @@ use burn::{
 };
 use clasp::{
     checkpoint::{self, parameters},
-    loss::{LossTerms, Targets, losses},
-    model::{Clasp, Inputs},
+    encoder::Inputs,
+    loss::Targets,
+    method::Terms,
+    model::Model,
     ops::{Lengths, Mode, StepRandom},
     train::{
         gradients::GradientWindow,
@@ -31,20 +33,21 @@ fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name)
 }
 
-fn load(name: &str) -> (Clasp<Train>, Reference, checkpoint::CheckpointConfig) {
+fn load(name: &str) -> (Model<Train>, Reference, checkpoint::CheckpointConfig) {
     let loaded = checkpoint::load::<Cpu>(&folder(name), &FlexDevice).unwrap();
     (parameters::trainable(loaded.model), Reference::read(&folder(name)), loaded.config)
 }
 
 fn terms(
-    model: &Clasp<Train>,
+    model: &Model<Train>,
     inputs: &Inputs,
     labels: &[usize],
     config: &checkpoint::CheckpointConfig,
     mode: Mode<'_>,
-) -> LossTerms<Train> {
+) -> Terms<Train> {
     let output = model.forward(inputs, mode, &FlexDevice);
-    losses(&output, &Targets::new(labels, config.labels.len(), &[], config.loss.label_smoothing), &config.loss)
+    let targets = Targets::new(labels, config.labels.len(), &[], config.loss.label_smoothing);
+    output.losses(None, &targets, &config.loss)
 }
 
 fn optimizer() -> OptimizerConfig {
@@ -61,7 +64,7 @@ fn optimizer() -> OptimizerConfig {
 }
 
 /// Every parameter's values by its name.
-pub fn weights(model: &Clasp<Train>) -> BTreeMap<String, Vec<u8>> {
+pub fn weights(model: &Model<Train>) -> BTreeMap<String, Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     checkpoint::save_module(&model.valid(), &path).unwrap();
@@ -71,7 +74,7 @@ pub fn weights(model: &Clasp<Train>) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// One batch, backwards.
-fn window(model: &Clasp<Train>, loss: &Tensor<Train, 1>) -> GradientWindow<Cpu> {
+fn window(model: &Model<Train>, loss: &Tensor<Train, 1>) -> GradientWindow<Cpu> {
     let mut window = GradientWindow::default();
     window.add::<Train, _>(model, loss.backward());
     window
@@ -79,7 +82,7 @@ fn window(model: &Clasp<Train>, loss: &Tensor<Train, 1>) -> GradientWindow<Cpu> 
 
 /// Names of the parameters that one step of all terms gives a gradient, and of those that it moves; without the vector
 /// of masked frames, which is used only where a span is drawn.
-fn touched(name: &str, freeze: impl Fn(Clasp<Train>) -> Clasp<Train>) -> (BTreeSet<String>, BTreeSet<String>) {
+fn touched(name: &str, freeze: impl Fn(Model<Train>) -> Model<Train>) -> (BTreeSet<String>, BTreeSet<String>) {
     let (model, reference, config) = load(name);
     let mut model = freeze(model);
     let before = weights(&model);
@@ -113,7 +116,7 @@ fn everything_moves_where_nothing_is_frozen() {
 }
 
 /// Freezes a part of a model.
-type Freeze = fn(Clasp<Train>) -> Clasp<Train>;
+type Freeze = fn(Model<Train>) -> Model<Train>;
 
 /// Whether a parameter lies in that part.
 type IsFrozen<'a> = &'a dyn Fn(&str) -> bool;
@@ -126,52 +129,27 @@ fn frozen_parts_have_no_gradient_and_do_not_move() {
     for name in FIXTURES {
         let is_pre_norm = name == "layer-norm";
         let cases: [(&str, Freeze, IsFrozen<'_>); 5] = [
-            (
-                "the text encoder",
-                |mut model| {
-                    model.text_encoder = model.text_encoder.no_grad();
-                    model
-                },
-                &|name| name.starts_with("text_encoder."),
-            ),
-            (
-                "the speech encoder",
-                |mut model| {
-                    model.speech_encoder = model.speech_encoder.no_grad();
-                    model
-                },
-                &|name| name.starts_with("speech_encoder."),
-            ),
+            ("the text encoder", |model| model.map_encoders(|text| text.no_grad(), |speech| speech), &|name| {
+                name.starts_with("text_encoder.")
+            }),
+            ("the speech encoder", |model| model.map_encoders(|text| text, |speech| speech.no_grad()), &|name| {
+                name.starts_with("speech_encoder.")
+            }),
             (
                 "the feature encoder",
-                |mut model| {
-                    model.speech_encoder = model.speech_encoder.freeze_feature_encoder();
-                    model
-                },
+                |model| model.map_encoders(|text| text, |speech| speech.freeze_feature_encoder()),
                 &|name| name.starts_with("speech_encoder.feature_extractor."),
             ),
-            (
-                "a layer of text",
-                |mut model| {
-                    model.text_encoder = model.text_encoder.freeze_layers(1);
-                    model
-                },
-                &|name| in_front(name, "text_encoder.") || name.starts_with("text_encoder.encoder.layer.0."),
-            ),
-            (
-                "a layer of speech",
-                |mut model| {
-                    model.speech_encoder = model.speech_encoder.freeze_layers(1);
-                    model
-                },
-                &|name| {
-                    // With pre-norm layers the norm lies behind them.
-                    let is_last_norm = is_pre_norm && name.starts_with("speech_encoder.encoder.layer_norm.");
-                    let is_in_front =
-                        in_front(name, "speech_encoder.") || name.starts_with("speech_encoder.feature_extractor.");
-                    (is_in_front && !is_last_norm) || name.starts_with("speech_encoder.encoder.layers.0.")
-                },
-            ),
+            ("a layer of text", |model| model.map_encoders(|text| text.freeze_layers(1), |speech| speech), &|name| {
+                in_front(name, "text_encoder.") || name.starts_with("text_encoder.encoder.layer.0.")
+            }),
+            ("a layer of speech", |model| model.map_encoders(|text| text, |speech| speech.freeze_layers(1)), &|name| {
+                // With pre-norm layers the norm lies behind them.
+                let is_last_norm = is_pre_norm && name.starts_with("speech_encoder.encoder.layer_norm.");
+                let is_in_front =
+                    in_front(name, "speech_encoder.") || name.starts_with("speech_encoder.feature_extractor.");
+                (is_in_front && !is_last_norm) || name.starts_with("speech_encoder.encoder.layers.0.")
+            }),
         ];
         for (what, freeze, is_frozen) in cases {
             let (with_gradient, moved) = touched(name, freeze);
@@ -200,7 +178,7 @@ fn part(inputs: &Inputs, examples: Range<usize>) -> Inputs {
 }
 
 /// The gradients of a window by parameter.
-fn gradients(model: &Clasp<Train>, mut window: GradientWindow<Cpu>) -> BTreeMap<String, Vec<f32>> {
+fn gradients(model: &Model<Train>, mut window: GradientWindow<Cpu>) -> BTreeMap<String, Vec<f32>> {
     let shapes = parameters::shapes(model).into_iter();
     shapes.filter_map(|(name, shape)| Some((name.clone(), values(window.take(&name)?.into_data(&shape))))).collect()
 }
@@ -216,7 +194,8 @@ fn a_window_of_batches_is_one_batch_to_the_task_terms() {
             let share = range.len() as f64 / examples as f64;
             let inputs = part(&reference.inputs, range.clone());
             let terms = terms(&model, &inputs, &reference.labels[range], &config, Mode::evaluation());
-            (terms.task_text + terms.task_speech + terms.task_fusion) * share
+            let tasks = terms.named.into_iter().filter(|(name, _)| name.starts_with("task_"));
+            tasks.map(|(_, term)| term).reduce(|sum, term| sum + term).unwrap() * share
         };
         let run = |ranges: &[Range<usize>]| {
             let mut window = GradientWindow::<Cpu>::default();
@@ -290,7 +269,7 @@ fn reals(bytes: &[u8]) -> impl Iterator<Item = f64> {
 fn an_optimiser_goes_on_from_its_file_to_the_bit() {
     for name in FIXTURES {
         let (mut model, reference, config) = load(name);
-        let step = |model: Clasp<Train>, optimizer: &mut Optimizer<Train>, number: u64| {
+        let step = |model: Model<Train>, optimizer: &mut Optimizer<Train>, number: u64| {
             let random = StepRandom::new(7, number);
             let terms = terms(&model, &reference.inputs, &reference.labels, &config, Mode::training(&random));
             let mut window = window(&model, &terms.total);
@@ -307,7 +286,7 @@ fn an_optimiser_goes_on_from_its_file_to_the_bit() {
         optimizer_in_memory.save(&moments).unwrap();
 
         let loaded = checkpoint::load::<Cpu>(folder.path(), &FlexDevice).unwrap();
-        let mut resumed: Clasp<Train> = parameters::trainable(loaded.model);
+        let mut resumed: Model<Train> = parameters::trainable(loaded.model);
         assert!(weights(&resumed) == weights(&model), "{name}: the weights");
         let mut optimizer_from_file = Optimizer::new(optimizer());
         optimizer_from_file.load(&moments, &FlexDevice).unwrap();

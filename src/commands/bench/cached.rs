@@ -14,8 +14,8 @@ use clasp::{
         batch::Batch,
         features::{FeatureCache, FeatureStore},
     },
+    encoder::Inputs,
     inference::pass::{feature_cache, inputs_with},
-    model::Inputs,
     ops::Ops,
 };
 

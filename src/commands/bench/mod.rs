@@ -18,17 +18,16 @@ use cached::Cached;
 use clasp::{
     checkpoint::parameters::trainable,
     cli::{BenchArguments, Job, Size},
-    config::{
-        Architecture, Fusion, FusionKind, FusionVectors, LossConfig, Method, Precision, SpeechPooling, TextPooling,
-    },
+    config::{Architecture, FusionKind, FusionVectors, LossConfig, Method, Precision, SpeechPooling, TextPooling},
     data::{SAMPLE_RATE, audio::normalise},
     device::{self, Chosen, Task},
-    encoder::{RobertaConfig, Wav2Vec2Config},
+    encoder::{Inputs, RobertaConfig, Wav2Vec2Config},
     error,
     inference::pass::rows,
-    loss::{Targets, losses},
+    loss::Targets,
     memory::{self, DeviceMemory},
-    model::{Clasp, Inputs, ModelConfig},
+    method::{ClaspOptions, HeadOptions},
+    model::{Model, ModelConfig},
     nn::Init,
     ops::{Lengths, Mode, Ops, StepRandom},
     panics,
@@ -196,7 +195,7 @@ fn model_config(size: Size) -> ModelConfig {
             text_pooling: TextPooling::Cls,
             speech_pooling: SpeechPooling::Mean,
             classifier_dropout: 0.1,
-            fusion: Fusion {
+            options: HeadOptions::Clasp(ClaspOptions {
                 kind: FusionKind::MultiHead,
                 vectors: FusionVectors::All,
                 split_heads,
@@ -206,8 +205,7 @@ fn model_config(size: Size) -> ModelConfig {
                 feed_forward,
                 dropout: 0.1,
                 slot_embeddings: false,
-            },
-            options: None,
+            }),
         },
         text_encoder: Some(text_encoder),
         speech_encoder: Some(speech_encoder),
@@ -267,7 +265,7 @@ impl Task for Work<'_> {
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
         let batches: Vec<(Inputs, Vec<usize>)> =
             (0..).zip(&self.shapes).map(|(seed, shapes)| batch(&self.model, shapes, seed)).collect();
-        let mut model = Some(Clasp::<B>::new(&self.model, &mut Init::fresh(0, device)));
+        let mut model = Some(Model::<B>::new(&self.model, &mut Init::fresh(0, device)));
         for (job, name) in [(Job::Train, "train"), (Job::Predict, "predict")] {
             if self.arguments.only.is_some_and(|only| only != job) {
                 continue;
@@ -386,16 +384,16 @@ impl Work<'_> {
 }
 
 struct Trainee<B: Ops> {
-    model: Option<Clasp<Autodiff<B>>>,
+    model: Option<Model<Autodiff<B>>>,
     optimizer: Optimizer<Autodiff<B>>,
     precision: Precision,
     step: u64,
 }
 
 impl<B: Ops> Trainee<B> {
-    fn new(model: Clasp<B>, config: &ModelConfig, precision: Precision) -> Self {
-        let mut model = trainable::<Autodiff<B>, Clasp<Autodiff<B>>>(model);
-        model.speech_encoder = model.speech_encoder.freeze_feature_encoder();
+    fn new(model: Model<B>, config: &ModelConfig, precision: Precision) -> Self {
+        let mut model = trainable::<Autodiff<B>, Model<Autodiff<B>>>(model);
+        model = model.map_encoders(|text| text, |speech| speech.freeze_feature_encoder());
         let optimizer = Optimizer::new(OptimizerConfig {
             decoupled: false,
             weight_decay: 0.0,
@@ -422,7 +420,8 @@ impl<B: Ops> Trainee<B> {
         let random = StepRandom::new(0, self.step);
         let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
         let targets = Targets::new(labels, LABELS, &[], 0.0);
-        let terms = recorder::time::<B, _>(Part::Losses, device, || losses(&output, &targets, &LossConfig::default()));
+        let terms =
+            recorder::time::<B, _>(Part::Losses, device, || output.losses(None, &targets, &LossConfig::default()));
         drop(output);
         let total = terms.total.clone();
         drop(terms);
@@ -436,10 +435,10 @@ impl<B: Ops> Trainee<B> {
     }
 }
 
-fn predict<B: Ops>(model: &Clasp<B>, batches: &[(Inputs, Vec<usize>)], precision: Precision, device: &B::Device) {
+fn predict<B: Ops>(model: &Model<B>, batches: &[(Inputs, Vec<usize>)], precision: Precision, device: &B::Device) {
     let mode = Mode::evaluation().with_precision(precision);
     for (inputs, _) in batches {
         // Read back, as the reference does.
-        let _ = rows(model.forward(inputs, mode, device).logits_fusion);
+        let _ = rows(model.forward(inputs, mode, device).logits().main);
     }
 }

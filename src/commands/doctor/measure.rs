@@ -104,7 +104,7 @@ impl Task for Work<'_> {
             None => None,
         };
         let run = RunFolder::new(&folder.join("run"));
-        let (mut replica, _) = Replica::<B, _>::open(material, &run, false, device, features.as_ref())?;
+        let (mut replica, _) = Replica::<B>::open(material, &run, false, device, features.as_ref())?;
 
         let plan = self.plan()?;
         let mut loader =

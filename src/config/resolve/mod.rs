@@ -10,7 +10,6 @@ use std::path::PathBuf;
 
 use toml::Value;
 
-use super::architecture::{DROPOUT, FEED_FORWARD, fusion_depth};
 use super::builtin::Source;
 use super::document::Document;
 use super::problem::{ConfigError, Problem};
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::choices::{Ablation, FusionKind};
 use crate::keys::{Kind, number};
+use crate::method::clasp::{DROPOUT, FEED_FORWARD, depth};
 use reader::Resolver;
 
 /// What the meaning of paths depends on.
@@ -199,7 +199,7 @@ impl Resolver<'_> {
             return fusion;
         }
         let kind = fusion.kind.unwrap_or(FusionKind::MultiHead);
-        let (layers, attention_heads) = fusion_depth(kind);
+        let (layers, attention_heads) = depth(kind);
         FusionConfig {
             kind: Some(kind),
             layers: fusion.layers.or(Some(layers)),

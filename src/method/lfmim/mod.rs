@@ -16,10 +16,12 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes};
+use super::{
+    Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes,
+};
 use crate::{
     keys::{Key, Kind, Unset, at_least, section},
-    loss::{Contrasted, LossConfig, Targets, cross_entropy},
+    loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},
 };

@@ -14,11 +14,11 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
+use super::{Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
 use crate::{
+    encoder::Inputs,
     keys::{Key, Kind, Unset, at_least, section},
-    loss::{Contrasted, LossConfig, Targets, cross_entropy},
-    model::Inputs,
+    loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{self, Mode, Ops},
 };

@@ -12,8 +12,8 @@ use super::{HeadMethod, LrmpArch, LrmpOptions, Sizes, features};
 use crate::{
     checkpoint::parameters,
     choices::Precision,
+    encoder::Inputs,
     loss::{Targets, cross_entropy},
-    model::Inputs,
     nn::Init,
     ops::{Lengths, Mode, StepRandom},
     train::gradients::GradientWindow,

@@ -5,9 +5,9 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
+use super::clasp::ClaspOptions;
 use crate::{
     choices::FusionKind,
-    config::Fusion as FusionConfig,
     encoder::layer::{LayerInit, TransformerLayer},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},
@@ -25,7 +25,7 @@ pub struct Fusion<B: Backend> {
 
 impl<B: Backend> Fusion<B> {
     /// A fusion of vectors of `hidden` elements with fresh parameters.
-    pub fn new(config: &FusionConfig, hidden: usize, init: &mut Init<'_, B>) -> Self {
+    pub fn new(config: &ClaspOptions, hidden: usize, init: &mut Init<'_, B>) -> Self {
         let tokens = config.tokens();
         let layer = config.layer();
         Self {
