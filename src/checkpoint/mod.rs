@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    config::{Architecture, LossConfig},
+    config::LossConfig,
     encoder::{EncoderError, RobertaConfig, Wav2Vec2Config},
     method::Method,
-    model::{Model, ModelConfig},
+    model::{Architecture, Model, ModelConfig},
     ops::Ops,
 };
 use source::TensorSource;

@@ -3,30 +3,13 @@
 //! `config::resolve` calls this for fresh encoders, `train` for loaded ones. With `train.init` the checkpoint decides,
 //! and a config that states something else is an error. What the sizes are of: docs/model.md.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::problem::{ConfigError, Problem};
-use super::{Config, EncoderMap};
+use super::{Architecture, Config, EncoderMap};
 use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
 use crate::method::clasp::{DROPOUT, FEED_FORWARD, depth};
 use crate::method::{ClaspOptions, HeadOptions, Method, TextSizes};
-
-/// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Architecture {
-    /// Width of all utterance vectors.
-    pub hidden_size: usize,
-    /// How the text encoder's states become one vector.
-    pub text_pooling: TextPooling,
-    /// How the speech encoder's states become one vector.
-    pub speech_pooling: SpeechPooling,
-    /// Dropout before each classifier.
-    pub classifier_dropout: f64,
-    /// The method's options: CLASP's under this name, those of another method under its word.
-    #[serde(rename = "fusion", skip_deserializing)]
-    pub options: HeadOptions,
-}
 
 const MAX_TOKENS: usize = 512;
 /// Tokens of `RoBERTa`'s vocabulary.

@@ -24,11 +24,9 @@ pub use crate::choices::{
     Ablation, ClassWeights, Device, Devices, FeaturePrecision, FusionKind, FusionVectors, KlDirection, Negatives,
     OptimizerKind, Precision, Schedule, Similarity, SpeechPooling, TextPooling,
 };
-pub use architecture::Architecture;
 pub use problem::{ConfigError, Fault, Place, Problem};
 
-pub use crate::loss::LossConfig;
-pub use crate::method::Method;
+pub use crate::{loss::LossConfig, method::Method, model::Architecture};
 
 use crate::data::text::SMALLEST_VOCABULARY;
 use crate::keys::{

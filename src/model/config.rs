@@ -1,10 +1,28 @@
 //! What a model is made of, as a checkpoint's `config.json` states it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    config::Architecture,
+    choices::{SpeechPooling, TextPooling},
     encoder::{EncoderError, RobertaConfig, Wav2Vec2Config, check_below_one},
     method::{HeadOptions, Method, Misfit, Sizes},
 };
+
+/// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Architecture {
+    /// Width of all utterance vectors.
+    pub hidden_size: usize,
+    /// How the text encoder's states become one vector.
+    pub text_pooling: TextPooling,
+    /// How the speech encoder's states become one vector.
+    pub speech_pooling: SpeechPooling,
+    /// Dropout before each classifier.
+    pub classifier_dropout: f64,
+    /// The method's options: CLASP's under this name, those of another method under its word.
+    #[serde(rename = "fusion", skip_deserializing)]
+    pub options: HeadOptions,
+}
 
 /// The whole model: the typed form of `config.json`.
 #[derive(Clone, Debug)]

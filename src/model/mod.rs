@@ -17,7 +17,7 @@ use crate::{
     profile::{self, Part},
 };
 
-pub use config::ModelConfig;
+pub use config::{Architecture, ModelConfig};
 
 /// The model.
 #[derive(Module, Debug)]
