@@ -201,9 +201,9 @@ impl Default for HeadOptions {
 // A variant, the word of `model.method`, and the file with the head of the variant's name and its options.
 methods! {
     /// The text encoder alone.
-    Text = "text", text with TextOptions;
+    Text = "text", unimodal with TextOptions;
     /// The speech encoder alone.
-    Speech = "speech", speech with SpeechOptions;
+    Speech = "speech", unimodal with SpeechOptions;
     /// The mean of the two single systems' probabilities.
     LateFusion = "late-fusion", late_fusion with LateFusionOptions;
     /// The two vectors side by side.

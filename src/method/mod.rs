@@ -15,9 +15,8 @@ pub mod lrmp_arch;
 pub mod misa;
 pub mod moments;
 pub mod options;
-pub mod speech;
 pub mod terms;
-pub mod text;
+pub mod unimodal;
 
 use burn::tensor::{Tensor, backend::Backend};
 
