@@ -230,7 +230,7 @@ impl<B: Ops> TextEncoder<B> {
 
     #[expect(clippy::cast_possible_wrap, reason = "token numbers are small")]
     fn encode(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
-        let wide = lengths.widened(B::TIME_UNIT);
+        let wide = lengths.padded_for::<B>();
         let tokens = lengths.pad(tokens, &wide, self.pad_token as i64);
         let lengths = &wide;
         let rows = tokens.len();

@@ -281,7 +281,7 @@ impl<B: Ops> SpeechEncoder<B> {
 
     /// Features [batch, frames, channels] to hidden states.
     fn hidden(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
-        let lengths = lengths.widened(B::TIME_UNIT);
+        let lengths = lengths.padded_for::<B>();
         let features = with_zeros(features, lengths.longest());
         let [batch, frames, channels] = features.dims();
         let features = self.feature_projection.layer_norm.forward(features.reshape([batch * frames, channels]));

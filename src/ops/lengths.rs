@@ -9,6 +9,8 @@ use std::{
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
+use super::Ops;
+
 /// The number of valid positions of each example in a batch that is padded to `longest`.
 #[derive(Clone, Debug)]
 pub struct Lengths {
@@ -50,6 +52,12 @@ impl Lengths {
     #[must_use]
     pub fn widened(&self, unit: usize) -> Self {
         Self::new(self.valid.clone(), self.longest.next_multiple_of(unit))
+    }
+
+    /// The same in a batch as long as a backend's forms want it.
+    #[must_use]
+    pub fn padded_for<B: Ops>(&self) -> Self {
+        self.widened(B::TIME_UNIT)
     }
 
     /// Rows of `longest` values each, padded to be as long as those of another batch of the same examples.

@@ -1,7 +1,8 @@
 //! The numerical operations that the model is made of, behind one backend-extension trait.
 //!
 //! Every operation has a plain body (in [`plain`]) that works on any backend and is differentiated by Burn; a backend
-//! may replace it by a faster form with the same meaning, so that work on speed never touches the encoders.
+//! may replace it by a faster form with the same meaning, so that work on speed does not touch the encoders; all that they
+//! do for it is to pad their positions by [`Lengths::padded_for`].
 //! Activations are two-dimensional, `[batch * time, channels]`, in the layers and `[batch, time, channels]` in the
 //! convolutions; parameters have `PyTorch`'s layouts.
 
