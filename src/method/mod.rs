@@ -31,7 +31,7 @@ pub use adapter::Adapter;
 pub use clasp::ClaspOptions;
 pub use list::{Head, HeadOptions, Method};
 pub use options::{Misfit, Options, Reads, TextSizes};
-pub use terms::{MOST_TERMS, Term, Terms};
+pub use terms::{Term, Terms};
 
 /// What a head is told of the encoders and the task.
 #[derive(Clone, Debug, PartialEq)]

@@ -44,7 +44,7 @@ pub struct TextSizes {
 pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned {
     /// What is read.
     const READS: Reads;
-    /// The names of its loss terms, without their sum; at most [`super::MOST_TERMS`].
+    /// The names of its loss terms, without their sum.
     const TERMS: &'static [&'static str];
     /// The key of `config.json` under which a checkpoint has them, where it is not the method's word.
     const FIELD: Option<&'static str> = None;

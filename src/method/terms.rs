@@ -2,9 +2,6 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-/// The most terms that a method may have beside their sum.
-pub const MOST_TERMS: usize = 7;
-
 /// One term, [1].
 #[derive(Clone, Debug)]
 pub struct Term<B: Backend> {

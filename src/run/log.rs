@@ -8,74 +8,38 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::eval::metrics::Headline;
 use crate::files::{FileError, replace_file};
 
-/// The loss terms of a step, or their means over an epoch, unweighted; a term that the method has not is left out.
+/// The terms that come first in the file, in this order; others follow by name.
+const FIRST: [&str; 7] = ["task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
+
+/// The losses of a step, or their means over an epoch, unweighted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossValues {
     /// The weighted sum that is minimised; it can be negative.
     #[serde(with = "number")]
     pub total: f64,
-    /// Cross-entropy of the text classifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task_text: Option<f64>,
-    /// Cross-entropy of the speech classifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task_speech: Option<f64>,
-    /// Cross-entropy of the fusion classifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task_fusion: Option<f64>,
-    /// The contrastive term on the invariant vectors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub semantic: Option<f64>,
-    /// The contrastive term on the specific vectors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub modality: Option<f64>,
-    /// The swap reconstruction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reconstruction: Option<f64>,
-    /// The divergence of the fusion prediction from the other two.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kl: Option<f64>,
-    /// The terms that only other methods than the paper's have.
+    /// The terms that the method has, in the file's order.
     #[serde(flatten)]
-    pub others: BTreeMap<String, Option<f64>>,
+    terms: Map<String, Value>,
 }
 
 impl LossValues {
-    /// Sets the term of this name.
-    pub fn set(&mut self, name: &str, value: f64) {
-        let term = match name {
-            "task_text" => &mut self.task_text,
-            "task_speech" => &mut self.task_speech,
-            "task_fusion" => &mut self.task_fusion,
-            "semantic" => &mut self.semantic,
-            "modality" => &mut self.modality,
-            "reconstruction" => &mut self.reconstruction,
-            "kl" => &mut self.kl,
-            other => self.others.entry(other.to_owned()).or_default(),
-        };
-        *term = Some(value);
+    /// The total and the terms, in any order.
+    #[must_use]
+    pub fn new<'a>(total: f64, terms: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
+        let place = |name: &str| FIRST.iter().position(|&first| first == name).unwrap_or(FIRST.len());
+        let mut terms: Vec<(&str, f64)> = terms.into_iter().collect();
+        terms.sort_by_key(|&(name, _)| (place(name), name));
+        Self { total, terms: terms.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect() }
     }
 
-    /// The terms that are there, with their names, without the total.
+    /// The terms that are numbers, with their names.
     pub fn terms(&self) -> impl Iterator<Item = (&str, f64)> {
-        let others = self.others.iter().map(|(name, value)| (name.as_str(), *value));
-        [
-            ("task_text", self.task_text),
-            ("task_speech", self.task_speech),
-            ("task_fusion", self.task_fusion),
-            ("semantic", self.semantic),
-            ("modality", self.modality),
-            ("reconstruction", self.reconstruction),
-            ("kl", self.kl),
-        ]
-        .into_iter()
-        .chain(others)
-        .filter_map(|(name, value)| value.map(|value| (name, value)))
+        self.terms.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
     }
 }
 
@@ -279,7 +243,7 @@ mod tests {
     use super::*;
 
     fn step(step: usize) -> Entry {
-        let loss = LossValues { total: 0.5, task_text: Some(1.25), kl: Some(0.25), ..LossValues::default() };
+        let loss = LossValues::new(0.5, [("task_text", 1.25), ("kl", 0.25)]);
         Entry::Step(StepEntry {
             epoch: 1 + (step - 1) / 10,
             step,
@@ -297,10 +261,7 @@ mod tests {
         Entry::Epoch(Box::new(EpochEntry {
             epoch,
             step: epoch * 10,
-            train: EpochScores {
-                loss: Some(LossValues { total: -1.0, ..LossValues::default() }),
-                ..EpochScores::default()
-            },
+            train: EpochScores { loss: Some(LossValues::new(-1.0, [])), ..EpochScores::default() },
             dev: Some(dev),
             is_best: true,
             seconds: 1.5,
@@ -352,10 +313,7 @@ mod tests {
     fn terms_of_any_method_are_written_and_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
-        let mut loss = LossValues { total: 0.5, ..LossValues::default() };
-        for (name, value) in [("similarity", 0.25), ("task_fusion", 2.0), ("difference", 4.0)] {
-            loss.set(name, value);
-        }
+        let loss = LossValues::new(0.5, [("similarity", 0.25), ("task_fusion", 2.0), ("difference", 4.0)]);
         let Entry::Step(good) = step(1) else { unreachable!("it is a step") };
         let entry = Entry::Step(StepEntry { loss, ..good });
         written(&path, std::slice::from_ref(&entry));
@@ -369,7 +327,7 @@ mod tests {
     fn numbers_that_are_not_finite_are_null() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
-        let loss = LossValues { total: f64::NAN, semantic: Some(f64::NEG_INFINITY), ..LossValues::default() };
+        let loss = LossValues::new(f64::NAN, [("semantic", f64::NEG_INFINITY)]);
         let Entry::Step(good) = step(1) else { unreachable!("it is a step") };
         written(&path, &[Entry::Step(StepEntry { loss, gradient_norm: f64::INFINITY, ..good })]);
         let value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

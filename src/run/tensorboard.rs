@@ -219,7 +219,7 @@ mod tests {
         Entry::Step(StepEntry {
             epoch: 1,
             step,
-            loss: LossValues { total: 1.5, kl: Some(f64::NAN), ..LossValues::default() },
+            loss: LossValues::new(1.5, [("kl", f64::NAN)]),
             learning_rate: 1e-5,
             gradient_norm: 2.0,
             gradient_norms: std::collections::BTreeMap::new(),

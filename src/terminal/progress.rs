@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn entry(epoch: usize, step: usize) -> StepEntry {
-        let loss = LossValues { total: 1.5, task_text: Some(0.25), kl: Some(0.125), ..LossValues::default() };
+        let loss = LossValues::new(1.5, [("task_text", 0.25), ("kl", 0.125)]);
         StepEntry {
             epoch,
             step,
@@ -344,7 +344,7 @@ mod tests {
 
     fn epoch_end(epoch: usize) -> EpochEntry {
         let dev = Headline { accuracy: 0.5, balanced_accuracy: 0.5, weighted_f1: 0.75, macro_f1: 0.5 };
-        let loss = LossValues { total: -0.5, ..LossValues::default() };
+        let loss = LossValues::new(-0.5, []);
         EpochEntry {
             epoch,
             step: epoch * 45,

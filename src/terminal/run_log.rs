@@ -103,7 +103,7 @@ mod tests {
         Entry::Step(StepEntry {
             epoch,
             step,
-            loss: LossValues { total: 1.25, kl: Some(0.5), ..LossValues::default() },
+            loss: LossValues::new(1.25, [("kl", 0.5)]),
             learning_rate: 1e-5,
             gradient_norm: 2.0,
             gradient_norms: BTreeMap::new(),
@@ -114,8 +114,7 @@ mod tests {
     fn epoch(epoch: usize, step: usize) -> Entry {
         let headline = Headline { weighted_f1: 0.5, ..Headline::default() };
         let dev = EpochScores { fusion: Some(headline), ..EpochScores::default() };
-        let train =
-            EpochScores { loss: Some(LossValues { total: 1.0, ..LossValues::default() }), ..EpochScores::default() };
+        let train = EpochScores { loss: Some(LossValues::new(1.0, [])), ..EpochScores::default() };
         Entry::Epoch(Box::new(EpochEntry {
             epoch,
             step,

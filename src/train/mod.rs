@@ -51,7 +51,7 @@ use crate::{
 use group::{Group, Member};
 use replica::{Replica, StepPlan};
 use setup::Material;
-use state::{Best, OPTIMIZER, STATE, State, loss_values};
+use state::{Best, OPTIMIZER, STATE, State};
 use stepped::Report;
 
 /// Training met a number that is not finite (exit code 4).
@@ -419,11 +419,11 @@ impl<'a, B: Ops> Trainer<'a, B> {
             if let Some(what) = stepped.culprit() {
                 return Err(self.diverged(what, place.step, ids).into());
             }
-            self.state.sums.add(&stepped.means, ids.len());
+            self.state.sums.add(&stepped.losses, ids.len());
             let entry = StepEntry {
                 epoch: self.state.epochs + 1,
                 step: place.step,
-                loss: loss_values(stepped.terms, &stepped.means),
+                loss: stepped.losses.values(),
                 learning_rate: place.learning_rate,
                 gradient_norm: stepped.norms.total,
                 gradient_norms: stepped.norms.groups,
@@ -472,7 +472,7 @@ impl<'a, B: Ops> Trainer<'a, B> {
             (Some(score), Some(best)) => best.weighted_f1.is_none_or(|best| score > best),
             _ => true,
         };
-        let loss = loss_values(self.material.model.terms(), &self.state.sums.mean());
+        let loss = self.state.sums.mean(self.material.model.terms()).values();
         let entry = EpochEntry {
             epoch,
             step: self.state.step,

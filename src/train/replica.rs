@@ -16,7 +16,7 @@ use super::{
     optimizer::{Optimizer, OptimizerConfig},
     setup::{self, Material},
     state::OPTIMIZER,
-    stepped::{Stepped, Unread},
+    stepped::{Losses, Stepped, Unread},
 };
 use crate::{
     checkpoint::{self, parameters},
@@ -28,15 +28,12 @@ use crate::{
     inference::pass,
     loss::Targets,
     memory::{self, Doing},
-    method::{Contrasted, MOST_TERMS, Output, Terms},
+    method::{Contrasted, Output, Terms},
     model::{Model, ModelConfig},
     ops::{Mode, Ops, StepRandom},
     random::mix,
     run::RunFolder,
 };
-
-/// The sum of the terms and as many terms as a method may have; the places behind those that it has are 0.
-pub type Means = [f64; 1 + MOST_TERMS];
 
 /// A device's part of one batch of a window.
 #[derive(Clone, Debug)]
@@ -259,19 +256,19 @@ impl<B: Ops> Replica<B> {
         }
         window.sum_over(&self.member, &parameters::shapes(self.model.get()), &self.device)?;
         // The norms of the first device hold for all: each must scale its gradients by the same number.
-        let Stepped { terms, means, norms: own } = Unread { squares: window.squares(), ..unread }.read();
-        let mut numbers = means.to_vec();
-        numbers.push(own.total);
-        numbers.extend(own.groups.values());
-        let names = own.groups.keys().cloned().collect();
+        let Stepped { losses: own, norms } = Unread { squares: window.squares(), ..unread }.read();
+        let mut numbers: Vec<f64> = own.0.iter().map(|&(_, loss)| loss).collect();
+        numbers.push(norms.total);
+        numbers.extend(norms.groups.values());
+        let names = norms.groups.into_keys().collect();
         let messages = self.member.all_gather(Message { names, numbers, tensor: None })?;
-        let mut means = Means::default();
+        let mut losses = Losses::new(self.model.get().terms(), []);
         for message in messages.iter() {
-            means.iter_mut().zip(&message.numbers).for_each(|(mean, number)| *mean += number);
+            losses.add(message.numbers.iter().copied(), 1.0);
         }
-        let (_, norms) = messages[0].numbers.split_at(means.len());
+        let (_, norms) = messages[0].numbers.split_at(losses.0.len());
         let groups = messages[0].names.iter().cloned().zip(norms[1..].iter().copied()).collect();
-        Ok((window, Stepped { terms, means, norms: GradientNorms { total: norms[0], groups } }))
+        Ok((window, Stepped { losses, norms: GradientNorms { total: norms[0], groups } }))
     }
 
     /// The gradients of this device's part of a window, and what it comes to; the norms are those of a device alone.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::replica::Means;
-use crate::{checkpoint::CheckpointError, run::log::LossValues};
+use super::stepped::Losses;
+use crate::checkpoint::CheckpointError;
 
 /// The file's name in a checkpoint folder.
 pub const STATE: &str = "state.json";
@@ -42,36 +42,35 @@ pub struct Best {
 }
 
 /// Sums of the loss terms over examples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossSums {
-    /// Of the sum of the terms and of each of them.
-    sums: Means,
+    /// In the order of [`Losses`], with zeros behind them.
+    sums: Vec<f64>,
     examples: usize,
 }
 
-impl LossSums {
-    /// Adds the mean terms of a batch.
-    #[expect(clippy::cast_precision_loss, reason = "batches are small")]
-    pub fn add(&mut self, terms: &Means, examples: usize) {
-        self.sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term * examples as f64);
-        self.examples += examples;
-    }
-
-    /// The means over the examples.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "numbers of examples are far below 2^52")]
-    pub fn mean(&self) -> Means {
-        self.sums.map(|sum| sum / self.examples.max(1) as f64)
+impl Default for LossSums {
+    fn default() -> Self {
+        // The file has had eight numbers since its first version.
+        Self { sums: vec![0.0; 8], examples: 0 }
     }
 }
 
-/// The terms as the log has them; `terms` are their names without that of the sum.
-#[must_use]
-pub fn loss_values(terms: &[&str], means: &Means) -> LossValues {
-    let [total, rest @ ..] = means;
-    let mut values = LossValues { total: *total, ..LossValues::default() };
-    terms.iter().zip(rest).for_each(|(name, mean)| values.set(name, *mean));
-    values
+impl LossSums {
+    /// Adds the mean losses of a batch.
+    #[expect(clippy::cast_precision_loss, reason = "batches are small")]
+    pub fn add(&mut self, losses: &Losses, examples: usize) {
+        self.sums.resize(self.sums.len().max(losses.0.len()), 0.0);
+        self.sums.iter_mut().zip(&losses.0).for_each(|(sum, (_, loss))| *sum += loss * examples as f64);
+        self.examples += examples;
+    }
+
+    /// The means over the examples, of a method that has these terms.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "numbers of examples are far below 2^52")]
+    pub fn mean(&self, terms: &[&'static str]) -> Losses {
+        Losses::new(terms, self.sums.iter().map(|sum| sum / self.examples.max(1) as f64))
+    }
 }
 
 impl Default for State {
@@ -125,7 +124,8 @@ mod tests {
     fn no_bytes_panic_and_what_is_read_is_written_again() {
         let folder = tempfile::tempdir().unwrap();
         let mut state = State { step: 12, epochs: 3, ..State::default() };
-        state.sums.add(&[0.1; 8], 4);
+        let terms = ["task_text", "kl"];
+        state.sums.add(&Losses::new(&terms, [0.1; 3]), 4);
         state.best = Some(Best { epoch: 2, weighted_f1: Some(0.5) });
         state.save(folder.path()).unwrap();
         assert_eq!(State::load(folder.path()).unwrap(), state);
@@ -133,7 +133,7 @@ mod tests {
         crate::damage::each(&[good], 2_000, |bytes| {
             std::fs::write(folder.path().join(STATE), bytes).unwrap();
             if let Ok(state) = State::load(folder.path()) {
-                let _ = state.sums.mean();
+                let _ = state.sums.mean(&terms);
                 state.save(folder.path()).unwrap();
                 assert_eq!(State::load(folder.path()).unwrap(), state);
             }

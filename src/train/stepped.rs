@@ -2,23 +2,43 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::{
-    gradients::{GradientNorms, Squares},
-    replica::Means,
-};
-use crate::{ops::Ops, panics};
+use super::gradients::{GradientNorms, Squares};
+use crate::{ops::Ops, panics, run::log::LossValues};
 
 /// How many steps a device that works beside the host takes before their losses are read. Reading waits for the device,
 /// and then the device waits for the host's next step.
 pub const STEPS_AHEAD: usize = 8;
 
+/// The weighted sum of the terms, named `total`, and the terms in the order of the method.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Losses(pub Vec<(&'static str, f64)>);
+
+impl Losses {
+    /// The sum and the terms of these names. Where numbers lack they are 0.
+    #[must_use]
+    pub fn new(terms: &[&'static str], numbers: impl IntoIterator<Item = f64>) -> Self {
+        let names = std::iter::once("total").chain(terms.iter().copied());
+        Self(names.zip(numbers.into_iter().chain(std::iter::repeat(0.0))).collect())
+    }
+
+    /// Adds others of the same names, of which this one counts as `share`.
+    pub fn add(&mut self, others: impl IntoIterator<Item = f64>, share: f64) {
+        self.0.iter_mut().zip(others).for_each(|((_, loss), other)| *loss += other * share);
+    }
+
+    /// As the log has them.
+    #[must_use]
+    pub fn values(&self) -> LossValues {
+        let total = self.0.first().map_or(0.0, |&(_, total)| total);
+        LossValues::new(total, self.0.iter().skip(1).copied())
+    }
+}
+
 /// What a step came to; the same on every device.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stepped {
-    /// The names of the terms, without their sum.
-    pub terms: &'static [&'static str],
-    /// The sum of the terms, and each of them.
-    pub means: Means,
+    /// Means over the step's examples.
+    pub losses: Losses,
     /// Norms of the gradients, before any clipping.
     pub norms: GradientNorms,
 }
@@ -28,8 +48,8 @@ impl Stepped {
     #[must_use]
     pub fn culprit(&self) -> Option<String> {
         // The sum last: it is not finite where any of the others is not.
-        let names = self.terms.iter().copied().zip(self.means.iter().skip(1));
-        let term = names.chain([("total", &self.means[0])]).find(|(_, mean)| !mean.is_finite());
+        let terms = self.losses.0.iter().skip(1).chain(self.losses.0.first());
+        let term = terms.into_iter().find(|(_, loss)| !loss.is_finite());
         let term = term.map(|(name, _)| format!("the loss term {name}"));
         let part = || self.norms.groups.iter().find(|(_, norm)| !norm.is_finite()).map(|(name, _)| name);
         term.or_else(|| Some(format!("the gradient norm of {}", part()?)))
@@ -52,17 +72,16 @@ impl<B: Ops> Unread<B> {
     /// Waits for the device.
     #[must_use]
     pub fn read(self) -> Stepped {
-        let mut means = Means::default();
+        let mut losses = Losses::new(self.terms, []);
         for (values, share) in self.parts {
             let values = values.into_data().convert::<f64>();
-            match values.as_slice::<f64>() {
-                Ok(values) => means.iter_mut().zip(values).for_each(|(mean, value)| *mean += *value * share),
-                Err(_) => means.fill(f64::NAN),
-            }
+            // A device that failed gives no numbers.
+            let values = values.to_vec::<f64>().unwrap_or_else(|_| vec![f64::NAN; losses.0.len()]);
+            losses.add(values, share);
         }
         let norms = self.squares.map(Squares::norms).unwrap_or_default();
         panics::stop_if_out_of_memory();
-        Stepped { terms: self.terms, means, norms }
+        Stepped { losses, norms }
     }
 }
 

@@ -117,8 +117,9 @@ fn assert_near(what: &str, (found, stepped): &(Gradients, Stepped), (expected, w
         let error = relative_error(&found[parameter], expected, 1e-2 * whole.norms.total);
         assert!(error < 1e-5, "{what}: {parameter} is off by {error:e}");
     }
-    for (found, expected) in stepped.means.iter().zip(whole.means) {
-        assert!((found - expected).abs() < 1e-5 * expected.abs().max(0.1), "{what}: {found} should be {expected}");
+    for ((name, found), (_, expected)) in stepped.losses.0.iter().zip(&whole.losses.0) {
+        let error = (found - expected).abs();
+        assert!(error < 1e-5 * expected.abs().max(0.1), "{what}: {name} is {found} and should be {expected}");
     }
     assert!((stepped.norms.total - whole.norms.total).abs() < 1e-5 * whole.norms.total, "{what}");
     assert!(stepped.norms.groups.keys().eq(whole.norms.groups.keys()), "{what}");
@@ -156,7 +157,7 @@ fn several_devices_are_one() {
             (plain(replica, window), stepped)
         });
         assert_near(&format!("{name}, own negatives"), &found[0], &expected);
-        let semantic = |stepped: &Stepped| stepped.means[4];
+        let semantic = |stepped: &Stepped| stepped.losses.0[4].1;
         let of_all = alone(name, &gathered, &window[..1]);
         assert!((semantic(&found[0].1) - semantic(&of_all.1)).abs() > 1e-2, "{name}: both see the same negatives");
     }
