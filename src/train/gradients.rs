@@ -163,7 +163,7 @@ pub struct Squares<B: Backend> {
     /// Names of the parameters, in order.
     names: Vec<String>,
     /// [names]
-    values: Tensor<B, 1>,
+    pub values: Tensor<B, 1>,
 }
 
 impl<B: Ops> Squares<B> {

@@ -6,11 +6,11 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 use burn::{
     backend::Autodiff,
-    tensor::{Tensor, backend::AutodiffBackend},
+    tensor::{ElementConversion as _, Tensor, backend::AutodiffBackend},
 };
 
 use super::{
-    gradients::{GradientNorms, GradientWindow},
+    gradients::{GradientWindow, Squares},
     group::{GroupError, Member, Message},
     not_resumable,
     optimizer::{Optimizer, OptimizerConfig},
@@ -218,11 +218,10 @@ impl<B: Ops> Replica<B> {
     /// # Errors
     /// Another device stopped.
     pub fn step(&mut self, plan: &StepPlan) -> Result<Stepped, GroupError> {
-        let (window, stepped) = self.gradients(&plan.parts)?;
+        let (window, squares, stepped) = self.gradients(&plan.parts)?;
         if stepped.culprit().is_none() {
-            let norm = stepped.norms.total;
-            let scale = self.objective.clip_norm.map_or(1.0, |limit| if norm > limit { limit / norm } else { 1.0 });
-            self.update(window, plan.schedule, scale);
+            let factor = self.clipping(squares.as_ref()).map_or(1.0, |factor| factor.into_scalar().elem());
+            self.update(window, plan.schedule, factor);
         }
         Ok(stepped)
     }
@@ -232,54 +231,60 @@ impl<B: Ops> Replica<B> {
     /// # Errors
     /// Another device stopped.
     pub fn step_ahead(&mut self, plan: &StepPlan) -> Result<Unread<B>, GroupError> {
-        let (mut window, unread) = self.own_gradients(&plan.parts)?;
-        if let (Some(limit), Some(squares)) = (self.objective.clip_norm, &unread.squares) {
-            window.scale(&squares.clipping(limit));
+        let (mut window, mut unread) = self.own_gradients(&plan.parts)?;
+        unread.squares = window.squares();
+        if let Some(factor) = self.clipping(unread.squares.as_ref()) {
+            window.scale(&factor);
         }
         self.update(window, plan.schedule, 1.0);
         Ok(unread)
     }
 
-    fn update(&mut self, mut window: GradientWindow<B>, schedule: f64, scale: f64) {
-        let optimizer = &mut self.optimizer;
-        self.model.change(|model| optimizer.step(model, &mut window, schedule, scale));
+    /// What the gradients are multiplied by, [1], where they are clipped. It is worked out on the device, so that a step
+    /// is the same whether the host waits for it or not.
+    fn clipping(&self, squares: Option<&Squares<B>>) -> Option<Tensor<B, 1>> {
+        Some(squares?.clipping(self.objective.clip_norm?))
     }
 
-    /// The gradients of a window, summed over all devices.
+    fn update(&mut self, mut window: GradientWindow<B>, schedule: f64, factor: f64) {
+        let optimizer = &mut self.optimizer;
+        self.model.change(|model| optimizer.step(model, &mut window, schedule, factor));
+    }
+
+    /// The gradients of a window, summed over all devices, their squared norms, and what the window comes to.
     ///
     /// # Errors
     /// Another device stopped.
-    pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Stepped), GroupError> {
+    pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Option<Squares<B>>, Stepped), GroupError> {
         let (mut window, unread) = self.own_gradients(parts)?;
         if self.member.count() == 1 {
-            return Ok((window, unread.read()));
+            let squares = window.squares();
+            let stepped = Unread { squares: squares.clone(), ..unread }.read();
+            return Ok((window, squares, stepped));
         }
         window.sum_over(&self.member, &parameters::shapes(self.model.get()), &self.device)?;
-        // The norms of the first device hold for all: each must scale its gradients by the same number.
-        let Stepped { losses: own, norms } = Unread { squares: window.squares(), ..unread }.read();
-        let mut numbers: Vec<f64> = own.0.iter().map(|&(_, loss)| loss).collect();
-        numbers.push(norms.total);
-        numbers.extend(norms.groups.values());
-        let names = norms.groups.into_keys().collect();
-        let messages = self.member.all_gather(Message { names, numbers, tensor: None })?;
+        let mut squares = window.squares();
+        let numbers = unread.read().losses.0.iter().map(|&(_, loss)| loss).collect();
+        let tensor = squares.as_ref().map(|squares| squares.values.clone());
+        let messages = self.member.all_gather(Message { names: Vec::new(), numbers, tensor })?;
         let mut losses = Losses::new(self.model.get().terms(), []);
         for message in messages.iter() {
             losses.add(message.numbers.iter().copied(), 1.0);
         }
-        let (_, norms) = messages[0].numbers.split_at(losses.0.len());
-        let groups = messages[0].names.iter().cloned().zip(norms[1..].iter().copied()).collect();
-        Ok((window, Stepped { losses, norms: GradientNorms { total: norms[0], groups } }))
+        // The norms of the first device hold for all: each must scale its gradients by the same number.
+        if let (Some(squares), Some(first)) = (&mut squares, &messages[0].tensor) {
+            squares.values = first.clone().to_device(&self.device);
+        }
+        let norms = squares.clone().map(Squares::norms).unwrap_or_default();
+        Ok((window, squares, Stepped { losses, norms }))
     }
 
-    /// The gradients of this device's part of a window, and what it comes to; the norms are those of a device alone.
+    /// The gradients of this device's part of a window, and its losses.
     fn own_gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Unread<B>), GroupError> {
         let mut window = GradientWindow::default();
         let mut unread = Unread { terms: self.model.get().terms(), parts: Vec::new(), squares: None };
         for part in parts {
             unread.parts.extend(self.add(part, &mut window)?);
-        }
-        if self.member.count() == 1 {
-            unread.squares = window.squares();
         }
         Ok((window, unread))
     }

@@ -84,7 +84,7 @@ fn plain(replica: &Replica<Cpu>, mut window: GradientWindow<Cpu>) -> Gradients {
 fn alone(name: &str, objective: &Objective, batches: &[Batch]) -> (Gradients, Stepped) {
     let replica = replica(name, objective.clone());
     let parts = objective.parts(batches, 1, |_| None).remove(0);
-    let (window, stepped) = replica.gradients(&parts).unwrap();
+    let (window, _, stepped) = replica.gradients(&parts).unwrap();
     (plain(&replica, window), stepped)
 }
 
@@ -139,7 +139,7 @@ fn several_devices_are_one() {
             let parts = gathered.parts(batches, count, |_| None);
             assert_eq!(parts.iter().map(|parts| parts[0].batch.len()).sum::<usize>(), batches[0].len());
             let found = together(name, &gathered, &parts, |replica, parts| {
-                let (window, stepped) = replica.gradients(parts).unwrap();
+                let (window, _, stepped) = replica.gradients(parts).unwrap();
                 (plain(replica, window), stepped)
             });
             for each in &found {
@@ -153,7 +153,7 @@ fn several_devices_are_one() {
         let expected = alone(name, &own, &[whole.rows(0..half), whole.rows(half..size)]);
         let parts = own.parts(&window[..1], 2, |_| None);
         let found = together(name, &own, &parts, |replica, parts| {
-            let (window, stepped) = replica.gradients(parts).unwrap();
+            let (window, _, stepped) = replica.gradients(parts).unwrap();
             (plain(replica, window), stepped)
         });
         assert_near(&format!("{name}, own negatives"), &found[0], &expected);
