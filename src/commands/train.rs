@@ -31,7 +31,7 @@ use clasp::{
     train::{
         Outcome, Start,
         setup::{self, Material},
-        stepped::STEPS_AHEAD,
+        stepped::read_every,
         train,
     },
 };
@@ -160,8 +160,7 @@ impl SharedTask for Work<'_> {
 
     fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output {
         let Self { material, folder, first, is_resumed, features, is_stopped, begin, progress } = self;
-        // The CPU is never behind: what a step came to is there when it ends.
-        let read_every = if first == device::Chosen::Cpu { 1 } else { STEPS_AHEAD };
+        let read_every = read_every(first);
         let start = Start { material, folder, first, is_resumed, features, read_every, is_stopped };
         train::<B>(start, devices, begin, &mut |event| progress.handle(event))
     }

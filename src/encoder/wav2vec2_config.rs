@@ -101,6 +101,12 @@ impl Default for Wav2Vec2Config {
 }
 
 impl Wav2Vec2Config {
+    /// The same sizes with the norms and biases of the published large models.
+    #[must_use]
+    pub fn with_layer_norms(self) -> Self {
+        Self { feat_extract_norm: "layer".into(), conv_bias: true, do_stable_layer_norm: true, ..self }
+    }
+
     /// Reads a Hugging Face config.
     ///
     /// # Errors

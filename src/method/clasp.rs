@@ -6,7 +6,6 @@ use burn::{
     module::Module,
     tensor::{Tensor, backend::Backend},
 };
-
 use serde::{Deserialize, Serialize};
 
 use super::{

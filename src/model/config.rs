@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     choices::{SpeechPooling, TextPooling},
     encoder::{EncoderError, RobertaConfig, Wav2Vec2Config, check_below_one},
-    method::{HeadOptions, Method, Misfit, Sizes},
+    method::{ClaspOptions, HeadOptions, Method, Misfit, Options as _, Sizes, TextSizes},
 };
 
 /// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
@@ -40,6 +40,62 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// CLASP on encoders as small as they can be with every kind of part, and without layer drop and `SpecAugment`: what
+    /// `clasp bench --size tiny` and `gpu-check` work on. `has_layer_norms` is as in the large wav2vec 2.0.
+    #[must_use]
+    pub fn tiny(has_layer_norms: bool) -> Self {
+        let text = RobertaConfig {
+            vocab_size: 512,
+            hidden_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            intermediate_size: 96,
+            max_position_embeddings: 66,
+            type_vocab_size: 1,
+            layer_norm_eps: 1e-5,
+            ..RobertaConfig::default()
+        };
+        let speech = Wav2Vec2Config {
+            hidden_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            intermediate_size: 96,
+            conv_dim: vec![32; 7],
+            num_conv_pos_embeddings: 16,
+            num_conv_pos_embedding_groups: 4,
+            layerdrop: 0.0,
+            apply_spec_augment: false,
+            ..Wav2Vec2Config::default()
+        };
+        let sizes = TextSizes { attention_heads: 4, vocabulary: text.vocab_size };
+        let fusion = ClaspOptions {
+            hidden_size: 48,
+            layers: 2,
+            attention_heads: 4,
+            feed_forward: 64,
+            ..ClaspOptions::published(sizes)
+        };
+        Self::clasp(fusion, text, if has_layer_norms { speech.with_layer_norms() } else { speech })
+    }
+
+    /// CLASP with four labels, of the fusion's width.
+    #[must_use]
+    pub fn clasp(fusion: ClaspOptions, text: RobertaConfig, speech: Wav2Vec2Config) -> Self {
+        Self {
+            method: Method::Clasp,
+            labels: (0..4).map(|label| format!("label{label}")).collect(),
+            architecture: Architecture {
+                hidden_size: fusion.hidden_size,
+                text_pooling: TextPooling::Cls,
+                speech_pooling: SpeechPooling::Mean,
+                classifier_dropout: 0.1,
+                options: HeadOptions::Clasp(fusion),
+            },
+            text_encoder: Some(text),
+            speech_encoder: Some(speech),
+        }
+    }
+
     /// The method's options.
     #[must_use]
     pub fn head(&self) -> &HeadOptions {

@@ -31,6 +31,7 @@ use crate::{
     method::{Contrasted, Output, Terms},
     model::{Model, ModelConfig},
     ops::{Mode, Ops, StepRandom},
+    profile,
     random::mix,
     run::RunFolder,
 };
@@ -130,7 +131,8 @@ impl Objective {
 #[derive(Debug)]
 pub struct Replica<B: Ops> {
     device: B::Device,
-    model: Held<Model<Autodiff<B>>>,
+    /// None only while the optimiser has it, so that its tensors have one owner and are updated in place.
+    model: Option<Model<Autodiff<B>>>,
     optimizer: Optimizer<Autodiff<B>>,
     objective: Objective,
     member: Member<B>,
@@ -160,10 +162,12 @@ impl<B: Ops> Replica<B> {
         } else {
             setup::model::<B>(material, device)?
         };
-        let replica = Self::new(model, optimizer, Objective::of(material), device);
-        let precision = replica.objective.precision;
-        let cache = features.and_then(|store| replica.feature_cache(store, precision));
-        Ok((Self { last: folder.last(), cache, ..replica }, notes))
+        let mut replica = Self::new(model, optimizer, Objective::of(material), device);
+        replica.last = folder.last();
+        if let Some(store) = features {
+            replica.keep_features(store);
+        }
+        Ok((replica, notes))
     }
 
     /// A copy of its own.
@@ -174,14 +178,26 @@ impl<B: Ops> Replica<B> {
         objective: Objective,
         device: &B::Device,
     ) -> Self {
-        let (model, member, last) = (Held::new(model), Member::alone(), PathBuf::new());
-        Self { device: device.clone(), model, optimizer, objective, member, cache: None, last }
+        Self {
+            device: device.clone(),
+            model: Some(model),
+            optimizer,
+            objective,
+            member: Member::alone(),
+            cache: None,
+            last: PathBuf::new(),
+        }
     }
 
     /// The cache of what the feature encoder makes of speech in a number format.
     #[must_use]
     pub fn feature_cache(&self, store: &Arc<FeatureStore>, precision: Precision) -> Option<FeatureCache> {
         pass::feature_cache(store, self.model(), precision, &B::name(&self.device))
+    }
+
+    /// Takes the features that it trains on from a store, and puts there what it computes.
+    pub fn keep_features(&mut self, store: &Arc<FeatureStore>) {
+        self.cache = self.feature_cache(store, self.objective.precision);
     }
 
     /// The cache of the features that it trains on.
@@ -198,7 +214,7 @@ impl<B: Ops> Replica<B> {
     /// The model.
     #[must_use]
     pub fn model(&self) -> &Model<Autodiff<B>> {
-        self.model.get()
+        self.model.as_ref().unwrap_or_else(|| unreachable!("it is missing only while it is updated"))
     }
 
     /// The optimiser.
@@ -232,12 +248,16 @@ impl<B: Ops> Replica<B> {
     /// Another device stopped.
     pub fn step_ahead(&mut self, plan: &StepPlan) -> Result<Unread<B>, GroupError> {
         let (mut window, mut unread) = self.own_gradients(&plan.parts)?;
-        unread.squares = window.squares();
+        unread.squares = self.squares(&window);
         if let Some(factor) = self.clipping(unread.squares.as_ref()) {
             window.scale(&factor);
         }
         self.update(window, plan.schedule, 1.0);
         Ok(unread)
+    }
+
+    fn squares(&self, window: &GradientWindow<B>) -> Option<Squares<B>> {
+        profile::time::<B, _>(profile::Part::Optimizer, &self.device, || window.squares())
     }
 
     /// What the gradients are multiplied by, [1], where they are clipped. It is worked out on the device, so that a step
@@ -247,8 +267,9 @@ impl<B: Ops> Replica<B> {
     }
 
     fn update(&mut self, mut window: GradientWindow<B>, schedule: f64, factor: f64) {
-        let optimizer = &mut self.optimizer;
-        self.model.change(|model| optimizer.step(model, &mut window, schedule, factor));
+        let Some(model) = self.model.take() else { return };
+        let step = || self.optimizer.step(model, &mut window, schedule, factor);
+        self.model = Some(profile::time::<B, _>(profile::Part::Optimizer, &self.device, step));
     }
 
     /// The gradients of a window, summed over all devices, their squared norms, and what the window comes to.
@@ -258,16 +279,16 @@ impl<B: Ops> Replica<B> {
     pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Option<Squares<B>>, Stepped), GroupError> {
         let (mut window, unread) = self.own_gradients(parts)?;
         if self.member.count() == 1 {
-            let squares = window.squares();
+            let squares = self.squares(&window);
             let stepped = Unread { squares: squares.clone(), ..unread }.read();
             return Ok((window, squares, stepped));
         }
-        window.sum_over(&self.member, &parameters::shapes(self.model.get()), &self.device)?;
-        let mut squares = window.squares();
+        window.sum_over(&self.member, &parameters::shapes(self.model()), &self.device)?;
+        let mut squares = self.squares(&window);
         let numbers = unread.read().losses.0.iter().map(|&(_, loss)| loss).collect();
         let tensor = squares.as_ref().map(|squares| squares.values.clone());
         let messages = self.member.all_gather(Message { names: Vec::new(), numbers, tensor })?;
-        let mut losses = Losses::new(self.model.get().terms(), []);
+        let mut losses = Losses::new(self.model().terms(), []);
         for message in messages.iter() {
             losses.add(message.numbers.iter().copied(), 1.0);
         }
@@ -282,7 +303,7 @@ impl<B: Ops> Replica<B> {
     /// The gradients of this device's part of a window, and its losses.
     fn own_gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Unread<B>), GroupError> {
         let mut window = GradientWindow::default();
-        let mut unread = Unread { terms: self.model.get().terms(), parts: Vec::new(), squares: None };
+        let mut unread = Unread { terms: self.model().terms(), parts: Vec::new(), squares: None };
         for part in parts {
             unread.parts.extend(self.add(part, &mut window)?);
         }
@@ -309,7 +330,7 @@ impl<B: Ops> Replica<B> {
         let random = part.randomness.map(|(run, batch)| StepRandom::new(seed(run), batch));
         let mode =
             random.as_ref().map_or_else(Mode::evaluation, Mode::training).with_precision(self.objective.precision);
-        let (model, cache) = (self.model.get(), self.cache.as_ref());
+        let (model, cache) = (self.model(), self.cache.as_ref());
         let inputs = pass::inputs_with(&part.batch, model, cache, mode.precision(), &self.device);
         let output = model.forward(&inputs, mode, &self.device);
         drop(inputs);
@@ -322,11 +343,14 @@ impl<B: Ops> Replica<B> {
             objective.loss.label_smoothing,
         );
         let targets = targets.part_of(part.window_weight, share);
-        let terms = output.losses(gathered, &targets, &objective.loss);
+        let losses = || output.losses(gathered, &targets, &objective.loss);
+        let terms = profile::time::<B, _>(profile::Part::Losses, &self.device, losses);
         drop(output);
         let contrast = if is_gathered { size as f64 / part.window as f64 } else { share };
-        let gradients = terms.objective(share, contrast).backward();
-        window.add::<Autodiff<B>, _>(self.model.get(), gradients);
+        profile::time::<B, _>(profile::Part::Backward, &self.device, || {
+            let gradients = terms.objective(share, contrast).backward();
+            window.add::<Autodiff<B>, _>(self.model(), gradients);
+        });
         Ok(Some((side_by_side(terms), share)))
     }
 
@@ -391,25 +415,4 @@ fn optimizer_config(material: &Material) -> OptimizerConfig {
 fn side_by_side<A: AutodiffBackend>(terms: Terms<A>) -> Tensor<A::InnerBackend, 1> {
     let terms = std::iter::once(terms.total).chain(terms.named.into_iter().map(|(_, term)| term));
     Tensor::cat(terms.map(Tensor::inner).collect(), 0)
-}
-
-/// A value that is changed by consuming it, so that its tensors have one owner and are updated in place.
-#[derive(Debug)]
-struct Held<T>(Option<T>);
-
-impl<T> Held<T> {
-    fn new(value: T) -> Self {
-        Self(Some(value))
-    }
-
-    fn get(&self) -> &T {
-        match &self.0 {
-            Some(value) => value,
-            None => unreachable!("the value is missing only while `change` runs"),
-        }
-    }
-
-    fn change(&mut self, change: impl FnOnce(T) -> T) {
-        self.0 = self.0.take().map(change);
-    }
 }

@@ -6,7 +6,6 @@ use std::sync::{Arc, mpsc::sync_channel};
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-use super::Trainee;
 use clasp::{
     cli::{BenchArguments, Job},
     config::{ConfigError, FeaturePrecision, Problem},
@@ -14,9 +13,8 @@ use clasp::{
         batch::Batch,
         features::{FeatureCache, FeatureStore},
     },
-    encoder::Inputs,
-    inference::pass::{feature_cache, inputs_with},
     ops::Ops,
+    train::replica::Replica,
 };
 
 /// Batches that are read ahead.
@@ -34,14 +32,14 @@ pub fn check(arguments: &BenchArguments) -> Result<(), ConfigError> {
 }
 
 /// Batches whose features are in a temporary folder.
-pub struct Cached {
-    batches: Vec<(Batch, Vec<usize>)>,
+pub struct Cached<'a> {
+    batches: &'a [Batch],
     cache: FeatureCache,
     store: Arc<FeatureStore>,
     _folder: TempDir,
 }
 
-impl Cached {
+impl<'a> Cached<'a> {
     /// Whether all features were stored.
     ///
     /// # Errors
@@ -52,38 +50,28 @@ impl Cached {
         Ok(())
     }
 
-    /// An empty cache in the system's temporary folder.
-    pub fn new<B: Ops>(
-        batches: &[(Inputs, Vec<usize>)],
-        trainee: &Trainee<B>,
-        device: &B::Device,
-    ) -> anyhow::Result<Self> {
+    /// An empty cache in the system's temporary folder, which the replica fills.
+    pub fn new<B: Ops>(batches: &'a [Batch], replica: &mut Replica<B>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("--feature-cache needs a temporary folder")?;
         let store = FeatureStore::open(folder.path(), FeaturePrecision::F32, u64::MAX)?;
-        let model = trainee.model.as_ref().ok_or_else(|| anyhow::anyhow!("there is no model"))?;
-        let cache = feature_cache(&store, model, trainee.precision, &B::name(device))
-            .ok_or_else(|| anyhow::anyhow!("there is no speech encoder"))?;
-        let batches = batches.iter().map(|(inputs, labels)| (batch(inputs), labels.clone())).collect();
+        replica.keep_features(&store);
+        let cache = replica.cache().context("there is no speech encoder")?.clone();
         Ok(Self { batches, cache, store, _folder: folder })
     }
 
-    /// One optimiser step for each batch, while a thread reads the features of the next ones.
-    pub fn epoch<B: Ops>(&self, trainee: &mut Trainee<B>, device: &B::Device) {
+    /// Does something with each batch, while a thread reads the features of the next ones.
+    pub fn each(&self, mut work: impl FnMut(&Batch) -> anyhow::Result<()>) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(AHEAD);
             scope.spawn(move || {
-                for (batch, labels) in &self.batches {
-                    if sender.send((self.found(batch), labels)).is_err() {
+                for batch in self.batches {
+                    if sender.send(self.found(batch)).is_err() {
                         return;
                     }
                 }
             });
-            for (batch, labels) in receiver {
-                let Some(model) = &trainee.model else { return };
-                let inputs = inputs_with(&batch, model, Some(&self.cache), trainee.precision, device);
-                trainee.step(&inputs, labels, device);
-            }
-        });
+            receiver.into_iter().try_for_each(|batch| work(&batch))
+        })
     }
 
     /// A batch with the features that the cache has.
@@ -92,15 +80,5 @@ impl Cached {
         let rows = batch.sample_lengths.iter().enumerate();
         let waveforms = rows.map(|(row, &samples)| &batch.waveforms[row * width..row * width + samples]);
         Batch { features: waveforms.map(|waveform| self.cache.get(waveform)).collect(), ..batch.clone() }
-    }
-}
-
-fn batch(inputs: &Inputs) -> Batch {
-    Batch {
-        tokens: inputs.tokens.clone(),
-        token_lengths: inputs.text_lengths.valid().to_vec(),
-        waveforms: inputs.waveforms.clone(),
-        sample_lengths: inputs.speech_lengths.valid().to_vec(),
-        ..Batch::default()
     }
 }

@@ -18,29 +18,27 @@ use cached::Cached;
 use clasp::{
     checkpoint::parameters::trainable,
     cli::{BenchArguments, Job, Size},
-    config::{Architecture, FusionKind, FusionVectors, LossConfig, Method, Precision, SpeechPooling, TextPooling},
-    data::{SAMPLE_RATE, audio::normalise},
+    config::LossConfig,
+    data::{SAMPLE_RATE, audio::normalise, batch::Batch},
     device::{self, Chosen, Task},
-    encoder::{Inputs, RobertaConfig, Wav2Vec2Config},
+    encoder::{RobertaConfig, Wav2Vec2Config},
     error,
-    inference::pass::rows,
-    loss::Targets,
+    inference::pass::{inputs, rows},
     memory::{self, DeviceMemory},
-    method::{ClaspOptions, HeadOptions},
+    method::{ClaspOptions, Options as _, TextSizes},
     model::{Model, ModelConfig},
     nn::Init,
-    ops::{Lengths, Mode, Ops, StepRandom},
+    ops::{Mode, Ops},
     panics,
-    profile::{self as recorder, Part, Spent},
+    profile::{self as recorder, Spent},
     random::{Random, mix},
     train::{
-        gradients::GradientWindow,
         optimizer::{Optimizer, OptimizerConfig},
+        replica::{Objective, Replica, StepPlan},
+        stepped::{Unread, read_every},
     },
 };
 
-/// Labels of the made-up batches.
-const LABELS: usize = 4;
 /// The most samples of a batch, with its padding: what is more is a slip, and would end in a lack of memory.
 const MOST_SAMPLES: usize = 1 << 28;
 /// The paper's.
@@ -135,85 +133,26 @@ fn model_config(size: Size) -> ModelConfig {
         ..RobertaConfig::default()
     };
     let speech = Wav2Vec2Config { layerdrop: 0.0, apply_spec_augment: false, ..Wav2Vec2Config::default() };
-    let stable = |speech: Wav2Vec2Config| Wav2Vec2Config {
-        feat_extract_norm: "layer".into(),
-        conv_bias: true,
-        do_stable_layer_norm: true,
-        ..speech
+    let fusion = |text: &RobertaConfig| {
+        let sizes = TextSizes { attention_heads: text.num_attention_heads, vocabulary: text.vocab_size };
+        ClaspOptions { hidden_size: text.hidden_size, ..ClaspOptions::published(sizes) }
     };
-    let (hidden, fusion_heads, feed_forward, layers, split_heads) = match size {
-        Size::Tiny | Size::TinyLarge => (48, 4, 64, 2, 4),
-        Size::Base => (768, 8, 2048, 4, 12),
-        Size::Large => (1024, 8, 2048, 4, 16),
-    };
-    let (text_encoder, speech_encoder) = match size {
-        Size::Base => (text, speech),
-        Size::Large => (
-            RobertaConfig {
-                hidden_size: 1024,
-                num_hidden_layers: 24,
-                num_attention_heads: 16,
-                intermediate_size: 4096,
-                ..text
-            },
-            stable(Wav2Vec2Config {
-                hidden_size: 1024,
-                num_hidden_layers: 24,
-                num_attention_heads: 16,
-                intermediate_size: 4096,
-                ..speech
-            }),
-        ),
-        Size::Tiny | Size::TinyLarge => {
-            let text = RobertaConfig {
-                vocab_size: 512,
-                hidden_size: 48,
-                num_hidden_layers: 2,
-                num_attention_heads: 4,
-                intermediate_size: 96,
-                max_position_embeddings: 66,
-                ..text
-            };
-            let speech = Wav2Vec2Config {
-                hidden_size: 48,
-                num_hidden_layers: 2,
-                num_attention_heads: 4,
-                intermediate_size: 96,
-                conv_dim: vec![32; 7],
-                num_conv_pos_embeddings: 16,
-                num_conv_pos_embedding_groups: 4,
-                ..speech
-            };
-            (text, if size == Size::TinyLarge { stable(speech) } else { speech })
+    match size {
+        Size::Tiny => ModelConfig::tiny(false),
+        Size::TinyLarge => ModelConfig::tiny(true),
+        Size::Base => ModelConfig::clasp(fusion(&text), text, speech),
+        Size::Large => {
+            let (hidden_size, num_hidden_layers, num_attention_heads, intermediate_size) = (1024, 24, 16, 4096);
+            let text = RobertaConfig { hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, ..text };
+            let speech =
+                Wav2Vec2Config { hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, ..speech };
+            ModelConfig::clasp(fusion(&text), text, speech.with_layer_norms())
         }
-    };
-    ModelConfig {
-        method: Method::Clasp,
-        labels: (0..LABELS).map(|label| format!("label{label}")).collect(),
-        architecture: Architecture {
-            hidden_size: hidden,
-            text_pooling: TextPooling::Cls,
-            speech_pooling: SpeechPooling::Mean,
-            classifier_dropout: 0.1,
-            options: HeadOptions::Clasp(ClaspOptions {
-                kind: FusionKind::MultiHead,
-                vectors: FusionVectors::All,
-                split_heads,
-                hidden_size: hidden,
-                layers,
-                attention_heads: fusion_heads,
-                feed_forward,
-                dropout: 0.1,
-                slot_embeddings: false,
-            }),
-        },
-        text_encoder: Some(text_encoder),
-        speech_encoder: Some(speech_encoder),
     }
 }
 
-/// Random inputs: a (tokens, samples) pair an example; shorter ones are padded.
-fn batch(model: &ModelConfig, shapes: &[(usize, usize)], seed: u64) -> (Inputs, Vec<usize>) {
+/// A random batch: a (tokens, samples) pair an example; shorter ones are padded.
+fn batch(model: &ModelConfig, shapes: &[(usize, usize)], seed: u64) -> Batch {
     let text = model.text_encoder.clone().unwrap_or_default();
     let mut random = Random::new(mix(seed, 1));
     let to_id = |token: usize| i64::try_from(token).unwrap_or_default();
@@ -231,16 +170,18 @@ fn batch(model: &ModelConfig, shapes: &[(usize, usize)], seed: u64) -> (Inputs, 
         normalise(&mut waveform);
         waveform.resize(longest_speech, 0.0);
         waveforms.extend(waveform);
-        labels.push(random.below(LABELS));
+        labels.push(Some(random.below(model.labels.len())));
     }
-    let inputs = Inputs {
+    Batch {
+        indices: (0..shapes.len()).collect(),
+        ids: (0..shapes.len()).map(|number| number.to_string()).collect(),
         tokens: all_tokens,
-        text_lengths: Lengths::new(shapes.iter().map(|shape| shape.0).collect(), longest_text),
+        token_lengths: shapes.iter().map(|shape| shape.0).collect(),
         waveforms,
-        speech_lengths: Lengths::new(shapes.iter().map(|shape| shape.1).collect(), longest_speech),
-        features: None,
-    };
-    (inputs, labels)
+        features: Vec::new(),
+        sample_lengths: shapes.iter().map(|shape| shape.1).collect(),
+        labels,
+    }
 }
 
 fn failed(problem: impl std::fmt::Display) -> anyhow::Error {
@@ -263,39 +204,34 @@ impl Task for Work<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
-        let batches: Vec<(Inputs, Vec<usize>)> =
+        let batches: Vec<Batch> =
             (0..).zip(&self.shapes).map(|(seed, shapes)| batch(&self.model, shapes, seed)).collect();
-        let mut model = Some(Model::<B>::new(&self.model, &mut Init::fresh(0, device)));
-        for (job, name) in [(Job::Train, "train"), (Job::Predict, "predict")] {
-            if self.arguments.only.is_some_and(|only| only != job) {
-                continue;
+        let mut model = Model::<B>::new(&self.model, &mut Init::fresh(0, device));
+        if self.arguments.only != Some(Job::Predict) {
+            let mut trainee = Trainee::new(model, &self, device);
+            let cached =
+                self.arguments.feature_cache.then(|| Cached::new(&batches, &mut trainee.replica)).transpose()?;
+            let times = self.time::<B>(device, || match &cached {
+                Some(cached) => cached.each(|batch| trainee.step(batch)),
+                None => batches.iter().try_for_each(|batch| trainee.step(batch)),
+            })?;
+            memory::idle();
+            if let Some(cached) = &cached {
+                cached.check()?;
             }
-            let Some(current) = model.take() else { break };
-            let times = match job {
-                Job::Train => {
-                    let mut trainee = Trainee::new(current, &self.model, self.arguments.precision);
-                    let cached =
-                        self.arguments.feature_cache.then(|| Cached::new(&batches, &trainee, device)).transpose()?;
-                    let times = self.time::<B>(device, || match &cached {
-                        Some(cached) => cached.epoch(&mut trainee, device),
-                        None => trainee.epoch(&batches, device),
-                    })?;
-                    if let Some(cached) = &cached {
-                        cached.check()?;
-                    }
-                    model = trainee.model.map(|model| model.valid());
-                    times
+            self.print::<B>((Job::Train, "train"), times, device)?;
+            model = trainee.replica.model().valid();
+        }
+        if self.arguments.only != Some(Job::Train) {
+            let mode = Mode::evaluation().with_precision(self.arguments.precision);
+            let times = self.time::<B>(device, || {
+                for batch in &batches {
+                    // Read back, as the reference does.
+                    let _ = rows(model.forward(&inputs(batch), mode, device).logits().main);
                 }
-                Job::Predict => {
-                    let times =
-                        self.time::<B>(device, || predict(&current, &batches, self.arguments.precision, device))?;
-                    model = Some(current);
-                    times
-                }
-            };
-            let (times, spent) = times;
-            let rate = spent.as_ref().map(|_| self.matrix_rate::<B>(device)).transpose().map_err(failed)?;
-            self.print((job, name), times, spent.as_deref().zip(rate))?;
+                Ok(())
+            })?;
+            self.print::<B>((Job::Predict, "predict"), times, device)?;
         }
         Ok(())
     }
@@ -303,7 +239,7 @@ impl Task for Work<'_> {
 
 impl Work<'_> {
     /// Seconds of each timed step, and where they went if that is asked for.
-    fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut()) -> anyhow::Result<Times> {
+    fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Times> {
         let mut times = Vec::new();
         let warmup = count(self.arguments.warmup);
         for number in 0..warmup + count(self.arguments.steps) {
@@ -311,7 +247,7 @@ impl Work<'_> {
                 recorder::start();
             }
             let started = Instant::now();
-            step();
+            step()?;
             // A device that is behind is waited for.
             B::sync(device).map_err(failed)?;
             panics::stop_if_out_of_memory();
@@ -337,12 +273,8 @@ impl Work<'_> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "steps are few")]
-    fn print(
-        &self,
-        (kind, job): (Job, &str),
-        mut times: Vec<f64>,
-        profile: Option<(&[Spent], f64)>,
-    ) -> anyhow::Result<()> {
+    fn print<B: Ops>(&self, (kind, job): (Job, &str), times: Times, device: &B::Device) -> anyhow::Result<()> {
+        let (mut times, spent) = times;
         times.sort_by(f64::total_cmp);
         let middle = times.len() / 2;
         let median =
@@ -365,8 +297,9 @@ impl Work<'_> {
         if self.arguments.feature_cache && kind == Job::Train {
             row["feature_cache"] = true.into();
         }
-        if let Some((spent, rate)) = profile {
-            row["profile"] = profile::object(spent, kind, times.len() as f64, median, rate);
+        if let Some(spent) = spent {
+            let rate = self.matrix_rate::<B>(device).map_err(failed)?;
+            row["profile"] = profile::object(&spent, kind, times.len() as f64, median, rate);
         }
         Ok(write_output(&format!("{row}\n"))?)
     }
@@ -383,17 +316,20 @@ impl Work<'_> {
     }
 }
 
+/// A model that takes the steps of `clasp train`.
 struct Trainee<B: Ops> {
-    model: Option<Model<Autodiff<B>>>,
-    optimizer: Optimizer<Autodiff<B>>,
-    precision: Precision,
-    step: u64,
+    replica: Replica<B>,
+    read_every: usize,
+    steps: u64,
+    /// Steps whose losses are not read yet.
+    unread: Vec<Unread<B>>,
 }
 
 impl<B: Ops> Trainee<B> {
-    fn new(model: Model<B>, config: &ModelConfig, precision: Precision) -> Self {
-        let mut model = trainable::<Autodiff<B>, Model<Autodiff<B>>>(model);
-        model = model.map_encoders(|text| text, |speech| speech.freeze_feature_encoder());
+    fn new(model: Model<B>, work: &Work<'_>, device: &B::Device) -> Self {
+        let config = &work.model;
+        let model = trainable::<Autodiff<B>, Model<Autodiff<B>>>(model);
+        let model = model.map_encoders(|text| text, |speech| speech.freeze_feature_encoder());
         let optimizer = Optimizer::new(OptimizerConfig {
             decoupled: false,
             weight_decay: 0.0,
@@ -404,41 +340,32 @@ impl<B: Ops> Trainee<B> {
             speech_layers: config.speech_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
             speech_norm_is_last: false,
         });
-        Self { model: Some(model), optimizer, precision, step: 0 }
+        let objective = Objective {
+            loss: LossConfig::default(),
+            labels: config.labels.len(),
+            label_weights: Vec::new(),
+            gather_negatives: false,
+            hidden_size: config.contrasted_size(),
+            clip_norm: None,
+            precision: work.arguments.precision,
+        };
+        let replica = Replica::new(model, optimizer, objective, device);
+        Self { replica, read_every: read_every(work.chosen), steps: 0, unread: Vec::new() }
     }
 
-    /// One optimiser step for each batch.
-    fn epoch(&mut self, batches: &[(Inputs, Vec<usize>)], device: &B::Device) {
-        for (inputs, labels) in batches {
-            self.step(inputs, labels, device);
+    /// One optimiser step.
+    fn step(&mut self, batch: &Batch) -> anyhow::Result<()> {
+        self.steps += 1;
+        let parts = self.replica.objective().parts(std::slice::from_ref(batch), 1, |_| Some((0, self.steps)));
+        let plan = StepPlan { parts: parts.into_iter().flatten().collect(), schedule: 1.0 };
+        if self.read_every == 1 {
+            self.replica.step(&plan)?;
+            return Ok(());
         }
-    }
-
-    fn step(&mut self, inputs: &Inputs, labels: &[usize], device: &B::Device) {
-        let Some(model) = self.model.take() else { return };
-        self.step += 1;
-        let random = StepRandom::new(0, self.step);
-        let output = model.forward(inputs, Mode::training(&random).with_precision(self.precision), device);
-        let targets = Targets::new(labels, LABELS, &[], 0.0);
-        let terms =
-            recorder::time::<B, _>(Part::Losses, device, || output.losses(None, &targets, &LossConfig::default()));
-        drop(output);
-        let total = terms.total.clone();
-        drop(terms);
-        let mut window = GradientWindow::default();
-        let gradients = recorder::time::<B, _>(Part::Backward, device, || total.backward());
-        let optimizer = &mut self.optimizer;
-        self.model = Some(recorder::time::<B, _>(Part::Optimizer, device, || {
-            window.add::<Autodiff<B>, _>(&model, gradients);
-            optimizer.step(model, &mut window, 1.0, 1.0)
-        }));
-    }
-}
-
-fn predict<B: Ops>(model: &Model<B>, batches: &[(Inputs, Vec<usize>)], precision: Precision, device: &B::Device) {
-    let mode = Mode::evaluation().with_precision(precision);
-    for (inputs, _) in batches {
-        // Read back, as the reference does.
-        let _ = rows(model.forward(inputs, mode, device).logits().main);
+        self.unread.push(self.replica.step_ahead(&plan)?);
+        if self.unread.len() == self.read_every {
+            self.unread.drain(..).for_each(|unread| drop(unread.read()));
+        }
+        Ok(())
     }
 }
