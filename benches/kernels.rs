@@ -12,7 +12,7 @@ use burn::{
 use clasp::{
     memory::allocator::ReportingAllocator,
     nn::Init,
-    ops::{AdamState, AdamStep, AttentionShape, Dropout, Lengths, Ops, plain},
+    ops::{AdamState, AdamStep, AttentionShape, Dropout, Lengths, Ops, TrainOps, plain},
 };
 
 #[global_allocator]

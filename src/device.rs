@@ -5,7 +5,7 @@ use burn::backend::Flex;
 
 use crate::{
     choices::{Device, Devices},
-    ops::Ops,
+    ops::TrainOps,
 };
 
 /// A device that is there.
@@ -95,7 +95,7 @@ pub trait Task {
     type Output;
 
     /// Does it on one backend.
-    fn run<B: Ops>(self, device: &B::Device) -> Self::Output;
+    fn run<B: TrainOps>(self, device: &B::Device) -> Self::Output;
 }
 
 /// Work that several devices of one backend share.
@@ -104,7 +104,7 @@ pub trait SharedTask {
     type Output;
 
     /// Does it; there is at least one device.
-    fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output;
+    fn run<B: TrainOps>(self, devices: &[B::Device]) -> Self::Output;
 }
 
 /// Runs a shared task on devices of one kind, as [`choose_all`] gives them.

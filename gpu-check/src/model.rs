@@ -9,7 +9,7 @@ use clasp::{
     inference::pass::inputs,
     model::{Model, ModelConfig},
     nn::Init,
-    ops::{Mode, Ops},
+    ops::{Mode, TrainOps},
     random::Random,
     train::{
         optimizer::{Optimizer, OptimizerConfig},
@@ -41,7 +41,7 @@ fn batch() -> Batch {
 }
 
 /// What training on a backend comes to.
-pub fn training<B: Ops>(has_layer_norms: bool, device: &B::Device) -> Outcome {
+pub fn training<B: TrainOps>(has_layer_norms: bool, device: &B::Device) -> Outcome {
     let config = ModelConfig::tiny(has_layer_norms);
     let model = Model::<B>::new(&config, &mut Init::fresh(0, device));
     let optimizer = Optimizer::new(OptimizerConfig {

@@ -21,7 +21,7 @@ use clasp::{
     device::{self, SharedTask},
     error,
     eval::Report,
-    ops::Ops,
+    ops::TrainOps,
     run::{
         Decision, Existing, RunError, RunFolder,
         provenance::{HashedFile, Provenance, Session},
@@ -158,7 +158,7 @@ struct Work<'a> {
 impl SharedTask for Work<'_> {
     type Output = anyhow::Result<Outcome>;
 
-    fn run<B: Ops>(self, devices: &[B::Device]) -> Self::Output {
+    fn run<B: TrainOps>(self, devices: &[B::Device]) -> Self::Output {
         let Self { material, folder, first, is_resumed, features, is_stopped, begin, progress } = self;
         let read_every = read_every(first);
         let start = Start { material, folder, first, is_resumed, features, read_every, is_stopped };

@@ -1,5 +1,4 @@
-//! The operations under automatic differentiation. Where the backend has fast forms, an operation is one node of the
-//! graph with its own backward; elsewhere the plain form is a graph of small operations, whose backward Burn derives.
+//! The operations under automatic differentiation: each is one node of the graph with the backend's own backward.
 
 use burn::{
     backend::{
@@ -18,7 +17,7 @@ use burn::{
     },
 };
 
-use super::{AttentionShape, Dropout, Lengths, Ops, plain};
+use super::{AttentionShape, Dropout, Lengths, Ops, TrainOps};
 
 fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
@@ -44,14 +43,14 @@ fn register<B: Backend, const N: usize, const M: usize>(
 #[derive(Debug)]
 struct Gelu<const D: usize>;
 
-impl<B: Ops, const D: usize> Backward<B, 1> for Gelu<D> {
+impl<B: TrainOps, const D: usize> Backward<B, 1> for Gelu<D> {
     type State = FloatTensor<B>;
 
     fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [x] = node.parents;
         let gradient = gradients.consume::<B>(&node.node);
         if let Some(x) = x {
-            let result = <B as Ops>::gelu_backward::<D>(tensor(node.state), tensor(gradient));
+            let result = <B as TrainOps>::gelu_backward::<D>(tensor(node.state), tensor(gradient));
             gradients.register::<B>(x.id, primitive(result));
         }
     }
@@ -62,7 +61,7 @@ struct Dropped<const D: usize> {
     dropout: Dropout,
 }
 
-impl<B: Ops, const D: usize> Backward<B, 1> for Dropped<D> {
+impl<B: TrainOps, const D: usize> Backward<B, 1> for Dropped<D> {
     type State = ();
 
     fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -79,7 +78,7 @@ struct Rows {
     entries: usize,
 }
 
-impl<B: Ops> Backward<B, 1> for Rows {
+impl<B: TrainOps> Backward<B, 1> for Rows {
     type State = IntTensor<B>;
 
     fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -87,7 +86,7 @@ impl<B: Ops> Backward<B, 1> for Rows {
         let gradient = gradients.consume::<B>(&node.node);
         if let Some(table) = table {
             let indices = Tensor::from_primitive(node.state);
-            let result = <B as Ops>::rows_backward(self.entries, indices, tensor(gradient));
+            let result = <B as TrainOps>::rows_backward(self.entries, indices, tensor(gradient));
             gradients.register::<B>(table.id, primitive(result));
         }
     }
@@ -96,7 +95,7 @@ impl<B: Ops> Backward<B, 1> for Rows {
 #[derive(Debug)]
 struct WeightNorm;
 
-impl<B: Ops> Backward<B, 2> for WeightNorm {
+impl<B: TrainOps> Backward<B, 2> for WeightNorm {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, node: Node<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -111,7 +110,7 @@ impl<B: Ops> Backward<B, 2> for WeightNorm {
 #[derive(Debug)]
 struct RoundToBf16<const D: usize>;
 
-impl<B: Ops, const D: usize> Backward<B, 1> for RoundToBf16<D> {
+impl<B: TrainOps, const D: usize> Backward<B, 1> for RoundToBf16<D> {
     type State = ();
 
     fn backward(self, node: Node<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -127,7 +126,7 @@ impl<B: Ops, const D: usize> Backward<B, 1> for RoundToBf16<D> {
 #[derive(Debug)]
 struct Linear<const N: usize>;
 
-impl<B: Ops, const N: usize> Backward<B, N> for Linear<N> {
+impl<B: TrainOps, const N: usize> Backward<B, N> for Linear<N> {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, node: Node<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -143,7 +142,7 @@ impl<B: Ops, const N: usize> Backward<B, N> for Linear<N> {
 #[derive(Debug)]
 struct StackedProduct;
 
-impl<B: Ops> Backward<B, 2> for StackedProduct {
+impl<B: TrainOps> Backward<B, 2> for StackedProduct {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, node: Node<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -163,7 +162,7 @@ struct LayerNorm {
     epsilon: f64,
 }
 
-impl<B: Ops> Backward<B, 3> for LayerNorm {
+impl<B: TrainOps> Backward<B, 3> for LayerNorm {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -181,7 +180,7 @@ struct MaskedGroupNorm {
     epsilon: f64,
 }
 
-impl<B: Ops> Backward<B, 3> for MaskedGroupNorm {
+impl<B: TrainOps> Backward<B, 3> for MaskedGroupNorm {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -200,7 +199,7 @@ struct Convolution<const N: usize> {
     stride: usize,
 }
 
-impl<B: Ops, const N: usize> Backward<B, N> for Convolution<N> {
+impl<B: TrainOps, const N: usize> Backward<B, N> for Convolution<N> {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, node: Node<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -218,7 +217,7 @@ struct PositionalConvolution {
     groups: usize,
 }
 
-impl<B: Ops> Backward<B, 3> for PositionalConvolution {
+impl<B: TrainOps> Backward<B, 3> for PositionalConvolution {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -242,7 +241,7 @@ struct Attention {
     dropout: Option<Dropout>,
 }
 
-impl<B: Ops> Backward<B, 3> for Attention {
+impl<B: TrainOps> Backward<B, 3> for Attention {
     type State = [FloatTensor<B>; 3];
 
     fn backward(self, node: Node<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -257,14 +256,11 @@ impl<B: Ops> Backward<B, 3> for Attention {
     }
 }
 
-impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
+impl<B: TrainOps, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     const HAS_BF16: bool = B::HAS_BF16;
     const TIME_UNIT: usize = B::TIME_UNIT;
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
-        if !B::HAS_FAST_FORMS {
-            return plain::linear(x, weight, bias);
-        }
         let (x, weight, bias) = (primitive(x), primitive(weight), bias.map(primitive));
         let inner_bias = bias.as_ref().map(|bias| tensor(bias.primitive.clone()));
         let y =
@@ -294,9 +290,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     }
 
     fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
-        if !B::HAS_FAST_FORMS {
-            return plain::gelu(x);
-        }
         let x = primitive(x);
         let gelu = |x| primitive(<B as Ops>::gelu::<D>(tensor(x)));
         // Where nothing is tracked the input is given away, so that it can be written over.
@@ -307,9 +300,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     }
 
     fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        if !B::HAS_FAST_FORMS {
-            return plain::layer_norm(x, weight, bias, epsilon);
-        }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
         let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()), tensor(bias.primitive));
         let y = primitive(<B as Ops>::layer_norm(inputs.0, inputs.1, inputs.2, epsilon));
@@ -327,9 +317,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         shape: AttentionShape<'_>,
         dropout: Option<Dropout>,
     ) -> Tensor<Self, 2> {
-        if !B::HAS_FAST_FORMS {
-            return plain::attention(query, key, value, shape, dropout);
-        }
         let inputs = [primitive(query), primitive(key), primitive(value)];
         let nodes = inputs.each_ref().map(|input| input.node.clone());
         let state = inputs.map(|input| input.primitive);
@@ -348,9 +335,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         bias: Option<Tensor<Self, 1>>,
         stride: usize,
     ) -> Tensor<Self, 3> {
-        if !B::HAS_FAST_FORMS {
-            return plain::convolution(x, weight, bias, stride);
-        }
         let (x, weight, bias) = (primitive(x), primitive(weight), bias.map(primitive));
         let inner_bias = bias.as_ref().map(|bias| tensor(bias.primitive.clone()));
         let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()));
@@ -379,9 +363,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         bias: Tensor<Self, 1>,
         groups: usize,
     ) -> Tensor<Self, 3> {
-        if !B::HAS_FAST_FORMS {
-            return plain::positional_convolution(x, weight, bias, groups);
-        }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
         let inputs = (tensor(x.primitive.clone()), tensor(weight.primitive.clone()), tensor(bias.primitive));
         let y = primitive(B::positional_convolution(inputs.0, inputs.1, inputs.2, groups));
@@ -399,9 +380,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         lengths: &Lengths,
         epsilon: f64,
     ) -> Tensor<Self, 3> {
-        if !B::HAS_FAST_FORMS {
-            return plain::masked_group_norm(x, weight, bias, lengths, epsilon);
-        }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
         let (scale, shift) = (tensor(weight.primitive.clone()), tensor(bias.primitive));
         let norm = |x| primitive(B::masked_group_norm(tensor(x), scale, shift, lengths, epsilon));
@@ -414,9 +392,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     }
 
     fn weight_norm(direction: Tensor<Self, 3>, length: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        if !B::HAS_FAST_FORMS {
-            return plain::weight_norm(direction, length);
-        }
         let (direction, length) = (primitive(direction), primitive(length));
         let state = [direction.primitive, length.primitive];
         let [inner_direction, inner_length] = state.clone().map(tensor);
@@ -428,9 +403,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     }
 
     fn rows(table: Tensor<Self, 2>, indices: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
-        if !B::HAS_FAST_FORMS {
-            return table.select(0, indices);
-        }
         let [entries, _] = table.dims();
         let (table, indices) = (primitive(table), indices.into_primitive());
         let y = primitive(<B as Ops>::rows(tensor(table.primitive), Tensor::from_primitive(indices.clone())));
@@ -441,10 +413,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     }
 
     fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
-        if !B::HAS_FAST_FORMS {
-            let mask = Self::dropout_mask(x.dims(), dropout, &x.device());
-            return x * mask;
-        }
         let x = primitive(x);
         let y = primitive(<B as Ops>::dropped::<D>(tensor(x.primitive), dropout));
         tensor(Dropped::<D> { dropout }.prepare::<C>([x.node]).compute_bound().stateless(y))

@@ -9,7 +9,7 @@ use burn::tensor::{
 
 use super::{ConvolutionGradients, Lengths, NormGradients, WeightNormGradients};
 
-/// See [`super::Ops::convolution_backward`].
+/// See [`super::TrainOps::convolution_backward`].
 #[must_use]
 pub fn convolution_backward<B: Backend>(
     x: Tensor<B, 3>,
@@ -51,7 +51,7 @@ pub fn convolution_backward<B: Backend>(
     ConvolutionGradients { x: x_gradient, weight, bias }
 }
 
-/// See [`super::Ops::masked_group_norm_backward`].
+/// See [`super::TrainOps::masked_group_norm_backward`].
 #[must_use]
 pub fn masked_group_norm_backward<B: Backend>(
     x: Tensor<B, 3>,
@@ -77,7 +77,7 @@ pub fn masked_group_norm_backward<B: Backend>(
     NormGradients { x, weight: weight_gradient, bias }
 }
 
-/// See [`super::Ops::weight_norm_backward`].
+/// See [`super::TrainOps::weight_norm_backward`].
 #[must_use]
 pub fn weight_norm_backward<B: Backend>(
     direction: Tensor<B, 3>,
@@ -109,7 +109,7 @@ mod tests {
         tensor::TensorData,
     };
 
-    use super::{super::Ops, *};
+    use super::{super::TrainOps, *};
     use crate::random::Random;
 
     #[expect(clippy::cast_possible_truncation, reason = "single precision")]

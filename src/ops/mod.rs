@@ -84,12 +84,8 @@ pub struct NormGradients<B: Backend, const D: usize> {
 
 /// The operations of the model on a backend. The default bodies are the plain forms.
 ///
-/// A backend with [`Ops::HAS_FAST_FORMS`] also brings the backward of each operation; under automatic differentiation
-/// an operation then is one node of the graph. Elsewhere Burn derives the backward of the plain form.
+/// Of a backend that is trained on, [`TrainOps`] has the backward of each operation.
 pub trait Ops: Backend {
-    /// Whether the `_backward` functions are there.
-    const HAS_FAST_FORMS: bool = false;
-
     /// The encoders' layers work on so many positions, or a multiple of it.
     const TIME_UNIT: usize = 1;
 
@@ -101,17 +97,6 @@ pub trait Ops: Backend {
     #[must_use]
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         plain::linear(x, weight, bias)
-    }
-
-    /// The backward of [`Ops::linear`]; `needed` is for x, weight and bias.
-    #[must_use]
-    fn linear_backward(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        gradient: Tensor<Self, 2>,
-        needed: [bool; 3],
-    ) -> LinearGradients<Self> {
-        no_fast_form((x, weight, gradient, needed))
     }
 
     /// The products of the matrices of two stacks: x [stacks, rows, inner], y [stacks, inner, columns] -> [stacks, rows,
@@ -127,27 +112,10 @@ pub trait Ops: Backend {
         plain::gelu(x)
     }
 
-    /// The backward of [`Ops::gelu`].
-    #[must_use]
-    fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
-        no_fast_form((x, gradient))
-    }
-
     /// Layer normalisation over the last axis: x [rows, width], weight and bias [width].
     #[must_use]
     fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
         plain::layer_norm(x, weight, bias, epsilon)
-    }
-
-    /// The backward of [`Ops::layer_norm`].
-    #[must_use]
-    fn layer_norm_backward(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 1>,
-        epsilon: f64,
-        gradient: Tensor<Self, 2>,
-    ) -> NormGradients<Self, 2> {
-        no_fast_form((x, weight, epsilon, gradient))
     }
 
     /// Scaled dot-product attention with dropout after the softmax; query, key, value [batch * time, width] with the
@@ -164,17 +132,6 @@ pub trait Ops: Backend {
         plain::attention(query, key, value, shape, dropout)
     }
 
-    /// The backward of [`Ops::attention`], of query, key and value.
-    #[must_use]
-    fn attention_backward(
-        inputs: [Tensor<Self, 2>; 3],
-        shape: AttentionShape<'_>,
-        dropout: Option<Dropout>,
-        gradient: Tensor<Self, 2>,
-    ) -> [Tensor<Self, 2>; 3] {
-        no_fast_form((inputs, shape, dropout, gradient))
-    }
-
     /// Convolution over time without padding: x [batch, time, in], weight [out, in, kernel], bias [out] ->
     /// [batch, frames, out] with `frames = (time - kernel) / stride + 1`.
     #[must_use]
@@ -187,18 +144,6 @@ pub trait Ops: Backend {
         plain::convolution(x, weight, bias, stride)
     }
 
-    /// The backward of [`Ops::convolution`]; `needed` is for x, weight and bias.
-    #[must_use]
-    fn convolution_backward(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 3>,
-        stride: usize,
-        gradient: Tensor<Self, 3>,
-        needed: [bool; 3],
-    ) -> ConvolutionGradients<Self> {
-        no_fast_form((x, weight, stride, gradient, needed))
-    }
-
     /// Grouped convolution that keeps the length (`kernel / 2` zeros on both sides, the last frame of an even kernel
     /// dropped): x [batch, time, width], weight [width, width / groups, kernel], bias [width] -> [batch, time, width].
     #[must_use]
@@ -209,18 +154,6 @@ pub trait Ops: Backend {
         groups: usize,
     ) -> Tensor<Self, 3> {
         plain::positional_convolution(x, weight, bias, groups)
-    }
-
-    /// The backward of [`Ops::positional_convolution`]; `needed` is for x, weight and bias.
-    #[must_use]
-    fn positional_convolution_backward(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 3>,
-        groups: usize,
-        gradient: Tensor<Self, 3>,
-        needed: [bool; 3],
-    ) -> ConvolutionGradients<Self> {
-        no_fast_form((x, weight, groups, gradient, needed))
     }
 
     /// Group normalisation with one channel a group, over the valid frames of each example alone:
@@ -236,18 +169,6 @@ pub trait Ops: Backend {
         plain::masked_group_norm(x, weight, bias, lengths, epsilon)
     }
 
-    /// The backward of [`Ops::masked_group_norm`].
-    #[must_use]
-    fn masked_group_norm_backward(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 1>,
-        lengths: &Lengths,
-        epsilon: f64,
-        gradient: Tensor<Self, 3>,
-    ) -> NormGradients<Self, 3> {
-        no_fast_form((x, weight, lengths, epsilon, gradient))
-    }
-
     /// The weight of a convolution from its direction and its length at each position (weight norm over the kernel's
     /// positions, `torch.nn.utils.parametrizations.weight_norm` with `dim=2`): direction [out, in, kernel], length
     /// [1, 1, kernel] -> [out, in, kernel].
@@ -256,26 +177,10 @@ pub trait Ops: Backend {
         plain::weight_norm(direction, length)
     }
 
-    /// The backward of [`Ops::weight_norm`].
-    #[must_use]
-    fn weight_norm_backward(
-        direction: Tensor<Self, 3>,
-        length: Tensor<Self, 3>,
-        gradient: Tensor<Self, 3>,
-    ) -> WeightNormGradients<Self> {
-        no_fast_form((direction, length, gradient))
-    }
-
     /// Rows of a table [entries, width] by their indices [rows] -> [rows, width].
     #[must_use]
     fn rows(table: Tensor<Self, 2>, indices: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
         table.select(0, indices)
-    }
-
-    /// The backward of [`Ops::rows`]: the gradient of a table of so many entries.
-    #[must_use]
-    fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        no_fast_form((entries, indices, gradient))
     }
 
     /// Zeroes elements at random and scales the others: a product with [`Ops::dropout_mask`]. It is its own backward.
@@ -321,9 +226,81 @@ pub trait Ops: Backend {
     }
 }
 
-/// Stands for a backward on a backend that does not have it; nothing calls it there.
-fn no_fast_form<Inputs, Output>(_: Inputs) -> Output {
-    unreachable!("called only where the backend says that it has the backward, and there it is replaced")
+/// A backend that can be trained on: the backward of each operation. Under automatic differentiation an operation is one
+/// node of the graph, whatever its form.
+pub trait TrainOps: Ops {
+    /// The backward of [`Ops::linear`]; `needed` is for x, weight and bias.
+    #[must_use]
+    fn linear_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        needed: [bool; 3],
+    ) -> LinearGradients<Self>;
+
+    /// The backward of [`Ops::gelu`].
+    #[must_use]
+    fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D>;
+
+    /// The backward of [`Ops::layer_norm`].
+    #[must_use]
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        epsilon: f64,
+        gradient: Tensor<Self, 2>,
+    ) -> NormGradients<Self, 2>;
+
+    /// The backward of [`Ops::attention`], of query, key and value.
+    #[must_use]
+    fn attention_backward(
+        inputs: [Tensor<Self, 2>; 3],
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+        gradient: Tensor<Self, 2>,
+    ) -> [Tensor<Self, 2>; 3];
+
+    /// The backward of [`Ops::convolution`]; `needed` is for x, weight and bias.
+    #[must_use]
+    fn convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        stride: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self>;
+
+    /// The backward of [`Ops::positional_convolution`]; `needed` is for x, weight and bias.
+    #[must_use]
+    fn positional_convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        groups: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self>;
+
+    /// The backward of [`Ops::masked_group_norm`].
+    #[must_use]
+    fn masked_group_norm_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        lengths: &Lengths,
+        epsilon: f64,
+        gradient: Tensor<Self, 3>,
+    ) -> NormGradients<Self, 3>;
+
+    /// The backward of [`Ops::weight_norm`].
+    #[must_use]
+    fn weight_norm_backward(
+        direction: Tensor<Self, 3>,
+        length: Tensor<Self, 3>,
+        gradient: Tensor<Self, 3>,
+    ) -> WeightNormGradients<Self>;
+
+    /// The backward of [`Ops::rows`]: the gradient of a table of so many entries.
+    #[must_use]
+    fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2>;
 }
 
 /// Zeroes elements at random and scales the others, where a dropout is given.

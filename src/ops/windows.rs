@@ -23,7 +23,7 @@ pub fn positional_convolution<B: Ops>(
     correlated(x, &matrices, kernel, kernel / 2) + bias.unsqueeze()
 }
 
-/// See [`super::Ops::positional_convolution_backward`].
+/// See [`super::TrainOps::positional_convolution_backward`].
 #[must_use]
 pub fn positional_convolution_backward<B: Ops>(
     x: &Tensor<B, 3>,

@@ -38,7 +38,7 @@ use crate::{
     files::FileError,
     inference::pass::{self, Pass, Probabilities},
     memory::{self, DeviceMemory},
-    ops::Ops,
+    ops::TrainOps,
     panics,
     run::{
         RunFolder,
@@ -121,7 +121,7 @@ pub struct Start<'a> {
 /// # Errors
 /// Weights or a checkpoint that cannot be loaded or written; [`Diverged`]; [`Interrupted`]; an utterance that cannot be
 /// read; a device that gives up.
-pub fn train<B: Ops>(
+pub fn train<B: TrainOps>(
     start: Start<'_>,
     devices: &[B::Device],
     begin: impl FnOnce() -> anyhow::Result<()>,
@@ -157,7 +157,7 @@ pub fn train<B: Ops>(
 }
 
 /// The thread of a device other than the first: it takes the steps that it is sent.
-fn serve<B: Ops>(
+fn serve<B: TrainOps>(
     start: Start<'_>,
     device: &B::Device,
     (rank, count, group): (usize, usize, Arc<Group<B>>),
@@ -181,12 +181,12 @@ fn serve<B: Ops>(
 
 /// The first device, and the way to the threads of the others.
 #[derive(Debug)]
-struct Team<B: Ops> {
+struct Team<B: TrainOps> {
     replica: Replica<B>,
     others: Vec<Sender<StepPlan>>,
 }
 
-impl<B: Ops> Team<B> {
+impl<B: TrainOps> Team<B> {
     fn count(&self) -> usize {
         1 + self.others.len()
     }
@@ -208,7 +208,7 @@ impl<B: Ops> Team<B> {
 
 /// A step that was taken, and what the log tells of it beside what it came to.
 #[derive(Debug)]
-struct Taken<B: Ops> {
+struct Taken<B: TrainOps> {
     report: Report<B>,
     place: Place,
     ids: Vec<String>,
@@ -225,7 +225,7 @@ struct Place {
 }
 
 /// A run at work.
-struct Trainer<'a, B: Ops> {
+struct Trainer<'a, B: TrainOps> {
     material: &'a Material,
     folder: &'a RunFolder,
     device: &'a B::Device,
@@ -247,7 +247,7 @@ struct Trainer<'a, B: Ops> {
     taken_since: Instant,
 }
 
-impl<'a, B: Ops> Trainer<'a, B> {
+impl<'a, B: TrainOps> Trainer<'a, B> {
     /// A run from its beginning, or from `last/`.
     fn new(
         start: Start<'a>,

@@ -30,7 +30,7 @@ use crate::{
     memory::{self, Doing},
     method::{Contrasted, Output, Terms},
     model::{Model, ModelConfig},
-    ops::{Mode, Ops, StepRandom},
+    ops::{Mode, StepRandom, TrainOps},
     profile,
     random::mix,
     run::RunFolder,
@@ -129,7 +129,7 @@ impl Objective {
 
 /// A copy of the model at work on one device.
 #[derive(Debug)]
-pub struct Replica<B: Ops> {
+pub struct Replica<B: TrainOps> {
     device: B::Device,
     /// None only while the optimiser has it, so that its tensors have one owner and are updated in place.
     model: Option<Model<Autodiff<B>>>,
@@ -142,7 +142,7 @@ pub struct Replica<B: Ops> {
     last: PathBuf,
 }
 
-impl<B: Ops> Replica<B> {
+impl<B: TrainOps> Replica<B> {
     /// A copy that begins anew, or goes on from `last/` of a run. Returns what the weight files held beside.
     ///
     /// # Errors

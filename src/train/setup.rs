@@ -32,7 +32,7 @@ use crate::{
     method::{Method, Reads},
     model::{Model, ModelConfig},
     nn::Init,
-    ops::Ops,
+    ops::TrainOps,
     random::mix,
 };
 
@@ -345,7 +345,10 @@ fn fit_to_tokenizer(config: &mut EncoderMap, tokenizer: &Tokenizer, is_trained: 
 ///
 /// # Errors
 /// Weights that are missing, damaged or of another shape.
-pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<(Model<Autodiff<B>>, Vec<String>)> {
+pub fn model<B: TrainOps>(
+    material: &Material,
+    device: &B::Device,
+) -> anyhow::Result<(Model<Autodiff<B>>, Vec<String>)> {
     let mut notes = Vec::new();
     let config = &material.config;
     let seed = config.train.seed;
@@ -403,7 +406,7 @@ pub fn model<B: Ops>(material: &Material, device: &B::Device) -> anyhow::Result<
 
 /// Stops the gradients of what the config freezes.
 #[must_use]
-pub fn freeze<B: Ops>(model: Model<Autodiff<B>>, config: &Config) -> Model<Autodiff<B>> {
+pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config) -> Model<Autodiff<B>> {
     let text = |encoder: TextEncoder<Autodiff<B>>| {
         if config.text.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.text.freeze_layers) }
     };

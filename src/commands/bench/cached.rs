@@ -13,7 +13,7 @@ use clasp::{
         batch::Batch,
         features::{FeatureCache, FeatureStore},
     },
-    ops::Ops,
+    ops::TrainOps,
     train::replica::Replica,
 };
 
@@ -51,7 +51,7 @@ impl<'a> Cached<'a> {
     }
 
     /// An empty cache in the system's temporary folder, which the replica fills.
-    pub fn new<B: Ops>(batches: &'a [Batch], replica: &mut Replica<B>) -> anyhow::Result<Self> {
+    pub fn new<B: TrainOps>(batches: &'a [Batch], replica: &mut Replica<B>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("--feature-cache needs a temporary folder")?;
         let store = FeatureStore::open(folder.path(), FeaturePrecision::F32, u64::MAX)?;
         replica.keep_features(&store);

@@ -28,7 +28,7 @@ use clasp::{
     method::{ClaspOptions, Options as _, TextSizes},
     model::{Model, ModelConfig},
     nn::Init,
-    ops::{Mode, Ops},
+    ops::{Mode, Ops, TrainOps},
     panics,
     profile::{self as recorder, Spent},
     random::{Random, mix},
@@ -203,7 +203,7 @@ struct Work<'a> {
 impl Task for Work<'_> {
     type Output = anyhow::Result<()>;
 
-    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
+    fn run<B: TrainOps>(self, device: &B::Device) -> Self::Output {
         let batches: Vec<Batch> =
             (0..).zip(&self.shapes).map(|(seed, shapes)| batch(&self.model, shapes, seed)).collect();
         let mut model = Model::<B>::new(&self.model, &mut Init::fresh(0, device));
@@ -317,7 +317,7 @@ impl Work<'_> {
 }
 
 /// A model that takes the steps of `clasp train`.
-struct Trainee<B: Ops> {
+struct Trainee<B: TrainOps> {
     replica: Replica<B>,
     read_every: usize,
     steps: u64,
@@ -325,7 +325,7 @@ struct Trainee<B: Ops> {
     unread: Vec<Unread<B>>,
 }
 
-impl<B: Ops> Trainee<B> {
+impl<B: TrainOps> Trainee<B> {
     fn new(model: Model<B>, work: &Work<'_>, device: &B::Device) -> Self {
         let config = &work.model;
         let model = trainable::<Autodiff<B>, Model<Autodiff<B>>>(model);

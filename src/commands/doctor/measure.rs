@@ -23,7 +23,7 @@ use clasp::{
     error,
     inference::pass::{self, Pass},
     memory::{self, DeviceMemory},
-    ops::Ops,
+    ops::TrainOps,
     panics,
     run::RunFolder,
     train::{
@@ -91,7 +91,7 @@ struct Work<'a> {
 impl Task for Work<'_> {
     type Output = anyhow::Result<Measured>;
 
-    fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
+    fn run<B: TrainOps>(self, device: &B::Device) -> Self::Output {
         let held = memory::device(self.chosen[0]).map(DeviceMemory::used);
         let taken = || match held {
             Some(held) => Some(memory::device(self.chosen[0])?.used().saturating_sub(held)),

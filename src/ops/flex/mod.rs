@@ -22,7 +22,7 @@ use rayon::prelude::*;
 use product::{Base, Matrix, Target, multiply};
 
 use super::{
-    AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, LinearGradients, NormGradients, Ops,
+    AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, LinearGradients, NormGradients, Ops, TrainOps,
     WeightNormGradients, adam::AdamFactors,
 };
 
@@ -30,20 +30,10 @@ use super::{
 const CHUNK: usize = 1 << 14;
 
 impl Ops for Flex {
-    const HAS_FAST_FORMS: bool = true;
     const HAS_BF16: bool = false;
 
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         linear::forward(x, weight, bias)
-    }
-
-    fn linear_backward(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        gradient: Tensor<Self, 2>,
-        needed: [bool; 3],
-    ) -> LinearGradients<Self> {
-        linear::backward(x, weight, gradient, needed)
     }
 
     fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
@@ -59,24 +49,8 @@ impl Ops for Flex {
         from_vec(y, shape)
     }
 
-    fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
-        let (x, mut gradient) = (contiguous(x), writable(gradient));
-        let pieces = gradient.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(x.storage::<f32>().par_chunks(CHUNK));
-        pieces.for_each(|(gradient, x)| kernels::gelu_backward(x, gradient));
-        to_tensor(gradient)
-    }
-
     fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
         norm::layer_norm(x, weight, bias, epsilon)
-    }
-
-    fn layer_norm_backward(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 1>,
-        epsilon: f64,
-        gradient: Tensor<Self, 2>,
-    ) -> NormGradients<Self, 2> {
-        norm::layer_norm_backward(x, weight, epsilon, gradient)
     }
 
     fn masked_group_norm(
@@ -89,16 +63,6 @@ impl Ops for Flex {
         norm::masked_group_norm(x, weight, bias, lengths, epsilon)
     }
 
-    fn masked_group_norm_backward(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 1>,
-        lengths: &super::Lengths,
-        epsilon: f64,
-        gradient: Tensor<Self, 3>,
-    ) -> NormGradients<Self, 3> {
-        norm::masked_group_norm_backward(x, weight, lengths, epsilon, gradient)
-    }
-
     fn convolution(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 3>,
@@ -108,16 +72,6 @@ impl Ops for Flex {
         convolution::forward(x, weight, bias, stride)
     }
 
-    fn convolution_backward(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 3>,
-        stride: usize,
-        gradient: Tensor<Self, 3>,
-        needed: [bool; 3],
-    ) -> ConvolutionGradients<Self> {
-        convolution::backward(x, weight, stride, gradient, needed)
-    }
-
     fn positional_convolution(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 3>,
@@ -125,16 +79,6 @@ impl Ops for Flex {
         groups: usize,
     ) -> Tensor<Self, 3> {
         positional::forward(x, weight, bias, groups)
-    }
-
-    fn positional_convolution_backward(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 3>,
-        groups: usize,
-        gradient: Tensor<Self, 3>,
-        needed: [bool; 3],
-    ) -> ConvolutionGradients<Self> {
-        positional::backward(x, weight, groups, gradient, needed)
     }
 
     fn attention(
@@ -147,37 +91,8 @@ impl Ops for Flex {
         attention::forward(query, key, value, shape, dropout)
     }
 
-    fn attention_backward(
-        inputs: [Tensor<Self, 2>; 3],
-        shape: AttentionShape<'_>,
-        dropout: Option<Dropout>,
-        gradient: Tensor<Self, 2>,
-    ) -> [Tensor<Self, 2>; 3] {
-        attention::backward(inputs, shape, dropout, gradient)
-    }
-
     fn weight_norm(direction: Tensor<Self, 3>, length: Tensor<Self, 3>) -> Tensor<Self, 3> {
         weight_norm::forward(direction, length)
-    }
-
-    fn weight_norm_backward(
-        direction: Tensor<Self, 3>,
-        length: Tensor<Self, 3>,
-        gradient: Tensor<Self, 3>,
-    ) -> WeightNormGradients<Self> {
-        weight_norm::backward(direction, length, gradient)
-    }
-
-    fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        let [_, width] = gradient.dims();
-        let gradient = contiguous(gradient);
-        let mut table = to_be_written(entries * width);
-        table.par_chunks_mut(CHUNK).for_each(|table| table.fill(0.0));
-        let rows = gradient.storage::<f32>().chunks(width.max(1));
-        for (index, row) in indices.into_data().iter::<u32>().zip(rows) {
-            kernels::add(row, &mut table[index as usize * width..][..width]);
-        }
-        from_vec(table, [entries, width])
     }
 
     fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
@@ -231,6 +146,92 @@ impl Ops for Flex {
             .zip(gradient.storage::<f32>().par_chunks(CHUNK))
             .for_each(|(((weight, first), second), gradient)| kernels::adam(weight, first, second, gradient, &factors));
         AdamState { weight: to_tensor(weight), first: to_tensor(first), second: to_tensor(second) }
+    }
+}
+
+impl TrainOps for Flex {
+    fn linear_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        needed: [bool; 3],
+    ) -> LinearGradients<Self> {
+        linear::backward(x, weight, gradient, needed)
+    }
+
+    fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
+        let (x, mut gradient) = (contiguous(x), writable(gradient));
+        let pieces = gradient.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(x.storage::<f32>().par_chunks(CHUNK));
+        pieces.for_each(|(gradient, x)| kernels::gelu_backward(x, gradient));
+        to_tensor(gradient)
+    }
+
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        epsilon: f64,
+        gradient: Tensor<Self, 2>,
+    ) -> NormGradients<Self, 2> {
+        norm::layer_norm_backward(x, weight, epsilon, gradient)
+    }
+
+    fn masked_group_norm_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        lengths: &super::Lengths,
+        epsilon: f64,
+        gradient: Tensor<Self, 3>,
+    ) -> NormGradients<Self, 3> {
+        norm::masked_group_norm_backward(x, weight, lengths, epsilon, gradient)
+    }
+
+    fn convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        stride: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        convolution::backward(x, weight, stride, gradient, needed)
+    }
+
+    fn positional_convolution_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        groups: usize,
+        gradient: Tensor<Self, 3>,
+        needed: [bool; 3],
+    ) -> ConvolutionGradients<Self> {
+        positional::backward(x, weight, groups, gradient, needed)
+    }
+
+    fn attention_backward(
+        inputs: [Tensor<Self, 2>; 3],
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+        gradient: Tensor<Self, 2>,
+    ) -> [Tensor<Self, 2>; 3] {
+        attention::backward(inputs, shape, dropout, gradient)
+    }
+
+    fn weight_norm_backward(
+        direction: Tensor<Self, 3>,
+        length: Tensor<Self, 3>,
+        gradient: Tensor<Self, 3>,
+    ) -> WeightNormGradients<Self> {
+        weight_norm::backward(direction, length, gradient)
+    }
+
+    fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let [_, width] = gradient.dims();
+        let gradient = contiguous(gradient);
+        let mut table = to_be_written(entries * width);
+        table.par_chunks_mut(CHUNK).for_each(|table| table.fill(0.0));
+        let rows = gradient.storage::<f32>().chunks(width.max(1));
+        for (index, row) in indices.into_data().iter::<u32>().zip(rows) {
+            kernels::add(row, &mut table[index as usize * width..][..width]);
+        }
+        from_vec(table, [entries, width])
     }
 }
 

@@ -279,7 +279,7 @@ pub fn forward<R: CubeRuntime>(
     output
 }
 
-/// See [`crate::ops::Ops::attention_backward`].
+/// See [`crate::ops::TrainOps::attention_backward`].
 pub fn backward<R: CubeRuntime>(
     [query, key, value]: [CubeTensor<R>; 3],
     shape: AttentionShape<'_>,

@@ -77,7 +77,7 @@ fn gelu_backward_kernel(x: &Array<f32>, gradient: &Array<f32>, y: &mut Array<f32
     }
 }
 
-/// See [`crate::ops::Ops::gelu_backward`].
+/// See [`crate::ops::TrainOps::gelu_backward`].
 pub fn gelu_backward<R: CubeRuntime>(x: CubeTensor<R>, gradient: CubeTensor<R>) -> CubeTensor<R> {
     let (x, gradient) = (contiguous(x), contiguous(gradient));
     let y = room_like(&x);

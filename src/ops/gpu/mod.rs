@@ -23,11 +23,10 @@ use product::{product, transposed};
 
 use super::{
     AdamState, AdamStep, AttentionShape, ConvolutionGradients, Dropout, Lengths, LinearGradients, NormGradients, Ops,
-    WeightNormGradients, formulas, windows,
+    TrainOps, WeightNormGradients, formulas, windows,
 };
 
 impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
-    const HAS_FAST_FORMS: bool = true;
     // A kernel that is chosen for one length is taken for all that round up to the same power of two, also where it takes
     // no such input; most of those that do not have odd lengths. With four utterances the rows of a batch are then what all
     // products can take (`product`).
@@ -44,6 +43,69 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
         tensor(y)
     }
 
+    fn stacked_product(x: Tensor<Self, 3>, y: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        let ([stacks, rows, _], [_, _, columns], dtype) = (x.dims(), y.dims(), x.dtype());
+        tensor(product(primitive(x), primitive(y), [stacks, rows, columns], dtype))
+    }
+
+    fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        tensor(elementwise::gelu(primitive(x)))
+    }
+
+    fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        tensor(norm::layer_norm(primitive(x), primitive(weight), primitive(bias), epsilon as f32))
+    }
+
+    fn attention(
+        query: Tensor<Self, 2>,
+        key: Tensor<Self, 2>,
+        value: Tensor<Self, 2>,
+        shape: AttentionShape<'_>,
+        dropout: Option<Dropout>,
+    ) -> Tensor<Self, 2> {
+        tensor(attention::forward([query, key, value].map(primitive), shape, dropout))
+    }
+
+    fn positional_convolution(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 1>,
+        groups: usize,
+    ) -> Tensor<Self, 3> {
+        windows::positional_convolution(&x, weight, bias, groups)
+    }
+
+    fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
+        tensor(elementwise::dropped(primitive(x), dropout))
+    }
+
+    fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
+        let mask = room_on(R::client(device), device.clone(), shape.into(), DType::F32);
+        elementwise::fill_mask(&mask, dropout);
+        tensor(mask)
+    }
+
+    fn squared_norm<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, 1> {
+        let elements = x.dims().iter().product::<usize>();
+        Self::squared_norms(vec![x.reshape([elements])])
+    }
+
+    fn squared_norms(tensors: Vec<Tensor<Self, 1>>) -> Tensor<Self, 1> {
+        tensor(sums::squared_norms(tensors.into_iter().map(primitive).collect()))
+    }
+
+    fn adam<const D: usize>(
+        state: AdamState<Self, D>,
+        gradient: Tensor<Self, D>,
+        step: &AdamStep,
+    ) -> AdamState<Self, D> {
+        let state = [state.weight, state.first, state.second].map(primitive);
+        let [weight, first, second] = elementwise::adam(state, primitive(gradient), step).map(tensor);
+        AdamState { weight, first, second }
+    }
+}
+
+impl<R: CubeRuntime, Bool: BoolElement> TrainOps for CubeBackend<R, f32, i32, Bool> {
     fn linear_backward(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
@@ -60,21 +122,8 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
         }
     }
 
-    fn stacked_product(x: Tensor<Self, 3>, y: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        let ([stacks, rows, _], [_, _, columns], dtype) = (x.dims(), y.dims(), x.dtype());
-        tensor(product(primitive(x), primitive(y), [stacks, rows, columns], dtype))
-    }
-
-    fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
-        tensor(elementwise::gelu(primitive(x)))
-    }
-
     fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D> {
         tensor(elementwise::gelu_backward(primitive(x), primitive(gradient)))
-    }
-
-    fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        tensor(norm::layer_norm(primitive(x), primitive(weight), primitive(bias), epsilon as f32))
     }
 
     fn layer_norm_backward(
@@ -86,16 +135,6 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
         let [x, weight, bias] =
             norm::layer_norm_backward(primitive(x), primitive(weight), epsilon as f32, primitive(gradient));
         NormGradients { x: tensor(x), weight: tensor(weight), bias: tensor(bias) }
-    }
-
-    fn attention(
-        query: Tensor<Self, 2>,
-        key: Tensor<Self, 2>,
-        value: Tensor<Self, 2>,
-        shape: AttentionShape<'_>,
-        dropout: Option<Dropout>,
-    ) -> Tensor<Self, 2> {
-        tensor(attention::forward([query, key, value].map(primitive), shape, dropout))
     }
 
     fn attention_backward(
@@ -115,15 +154,6 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
         needed: [bool; 3],
     ) -> ConvolutionGradients<Self> {
         formulas::convolution_backward(x, weight, stride, gradient, needed)
-    }
-
-    fn positional_convolution(
-        x: Tensor<Self, 3>,
-        weight: Tensor<Self, 3>,
-        bias: Tensor<Self, 1>,
-        groups: usize,
-    ) -> Tensor<Self, 3> {
-        windows::positional_convolution(&x, weight, bias, groups)
     }
 
     fn positional_convolution_backward(
@@ -158,35 +188,6 @@ impl<R: CubeRuntime, Bool: BoolElement> Ops for CubeBackend<R, f32, i32, Bool> {
         let [_, width] = gradient.dims();
         let table = Tensor::zeros([entries, width], &gradient.device());
         table.select_assign(0, indices, gradient, IndexingUpdateOp::Add)
-    }
-
-    fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
-        tensor(elementwise::dropped(primitive(x), dropout))
-    }
-
-    fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
-        let mask = room_on(R::client(device), device.clone(), shape.into(), DType::F32);
-        elementwise::fill_mask(&mask, dropout);
-        tensor(mask)
-    }
-
-    fn squared_norm<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, 1> {
-        let elements = x.dims().iter().product::<usize>();
-        Self::squared_norms(vec![x.reshape([elements])])
-    }
-
-    fn squared_norms(tensors: Vec<Tensor<Self, 1>>) -> Tensor<Self, 1> {
-        tensor(sums::squared_norms(tensors.into_iter().map(primitive).collect()))
-    }
-
-    fn adam<const D: usize>(
-        state: AdamState<Self, D>,
-        gradient: Tensor<Self, D>,
-        step: &AdamStep,
-    ) -> AdamState<Self, D> {
-        let state = [state.weight, state.first, state.second].map(primitive);
-        let [weight, first, second] = elementwise::adam(state, primitive(gradient), step).map(tensor);
-        AdamState { weight, first, second }
     }
 }
 

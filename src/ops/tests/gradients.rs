@@ -61,7 +61,7 @@ fn operations_in_place_leave_what_others_hold() {
     let dropout = Dropout { probability: 0.3, key: 5 };
     let _ = <Flex as Ops>::gelu(x.clone());
     let _ = <Flex as Ops>::dropped(x.clone(), dropout);
-    let _ = <Flex as Ops>::gelu_backward(x.clone(), x.clone());
+    let _ = <Flex as TrainOps>::gelu_backward(x.clone(), x.clone());
     let _ = <Flex as Ops>::masked_group_norm(
         x.clone().reshape([2, 6, 40]),
         tensor(&normal(40, 2), [40]),
