@@ -115,7 +115,7 @@ pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
         let numbers: Vec<usize> = chosen.iter().map(number).collect();
         cuda::settle(&numbers);
         let devices: Vec<_> = numbers.into_iter().map(burn::backend::cuda::CudaDevice::new).collect();
-        return task.run::<burn::backend::Cuda>(&devices);
+        return task.run::<clasp_cuda::Cuda>(&devices);
     }
     task.run::<Flex>(&vec![burn::backend::flex::FlexDevice; chosen.len()])
 }
@@ -126,7 +126,7 @@ pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
         #[cfg(feature = "cuda")]
         Chosen::Cuda(number) => {
             cuda::settle(&[number]);
-            task.run::<burn::backend::Cuda>(&burn::backend::cuda::CudaDevice::new(number))
+            task.run::<clasp_cuda::Cuda>(&burn::backend::cuda::CudaDevice::new(number))
         }
         #[cfg(not(feature = "cuda"))]
         Chosen::Cuda(_) => task.run::<Flex>(&burn::backend::flex::FlexDevice),

@@ -34,7 +34,7 @@ pub mod hash;
 pub mod keys;
 pub mod choices;
 pub mod panics;
-pub mod random;
+pub use clasp_ops::random;
 pub mod units;
 
 // From a manifest to batches, and from predictions to scores: no tensors.

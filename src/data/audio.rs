@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use clasp_signal::resample;
+
 use super::container::{self, Container};
 use super::decode::{Decoded, MAX_FRAMES, audio_track, decode_until, open_format, seconds, shielded};
-use super::resample::resample;
 use super::{DataError, FileProblem, MIN_SAMPLES, SAMPLE_RATE, wave};
 
 /// How far `end` may lie behind the end of the audio, in seconds: manifests round.

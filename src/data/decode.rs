@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use clasp_signal::greatest_common_divisor;
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
@@ -10,7 +11,6 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
 use super::container::{self, Container};
-use super::resample::greatest_common_divisor;
 use super::{AudioProblem, SAMPLE_RATE, shield, wave};
 
 /// Rates in Hz outside this range are a header that lies.

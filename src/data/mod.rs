@@ -12,7 +12,6 @@ pub mod features;
 pub mod labels;
 pub mod loader;
 pub mod manifest;
-pub mod resample;
 mod shield;
 pub mod text;
 mod wave;

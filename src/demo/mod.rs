@@ -31,8 +31,12 @@ pub const LABELS: [&str; 4] = ["start_calm", "start_urgent", "stop_calm", "stop_
 const FORMAT: u32 = 1;
 /// All that the content depends on besides the options. A corpus remembers the digest, so that one of an older program
 /// is made again and nobody has to remember to raise a number.
-const SOURCES: [&str; 4] =
-    [include_str!("mod.rs"), include_str!("grammar.rs"), include_str!("synthesiser.rs"), include_str!("../random.rs")];
+const SOURCES: [&str; 4] = [
+    include_str!("mod.rs"),
+    include_str!("grammar.rs"),
+    include_str!("synthesiser.rs"),
+    include_str!("../../crates/ops/src/random.rs"),
+];
 /// Written last: where it is there and matches, the corpus is whole.
 const RECORD_FILE: &str = "corpus.json";
 const LOCK_FILE: &str = "corpus.lock";

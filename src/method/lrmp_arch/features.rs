@@ -3,8 +3,8 @@
 
 use std::sync::OnceLock;
 
+use clasp_signal::fourier_transform;
 use rayon::prelude::*;
-use realfft::RealFftPlanner;
 
 use crate::ops::Lengths;
 
@@ -102,7 +102,7 @@ fn log_energies(wave: &[f32], count: usize) -> Vec<f64> {
         .enumerate()
         .map(|(place, &value)| f64::from(if place == 0 { value } else { value - EMPHASIS * wave[place - 1] }))
         .collect();
-    let plan = RealFftPlanner::<f64>::new().plan_fft_forward(FFT);
+    let plan = fourier_transform(FFT);
     let (mut frame, mut spectrum) = (plan.make_input_vec(), plan.make_output_vec());
     let mut energies = Vec::with_capacity(count * BANDS);
     for number in 0..count {

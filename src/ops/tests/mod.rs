@@ -6,7 +6,7 @@ mod gradients;
 
 use burn::{
     backend::{Autodiff, Flex, flex::FlexDevice},
-    tensor::{Tensor, TensorData},
+    tensor::{Tensor, TensorData, backend::Backend},
 };
 
 use super::*;

@@ -1,7 +1,7 @@
 //! Loops over slices, compiled for several instruction sets and chosen at run time. They are written so that the
 //! compiler vectorises them: no calls that it cannot inline, sixteen separate sums in a reduction.
 
-use crate::ops::{adam::AdamFactors, dropout::MaskConstants};
+use crate::{adam::AdamFactors, dropout::MaskConstants};
 
 /// Separate sums in a reduction: as many as an AVX-512 register holds.
 const LANES: usize = 16;

@@ -44,7 +44,9 @@ pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>, S
     Ok(output)
 }
 
-pub(super) fn greatest_common_divisor(left: u32, right: u32) -> u32 {
+/// The largest number that divides both.
+#[must_use]
+pub fn greatest_common_divisor(left: u32, right: u32) -> u32 {
     if right == 0 { left } else { greatest_common_divisor(right, left % right) }
 }
 

@@ -13,7 +13,7 @@ use super::{
     product::{product, transposed},
     room_of,
 };
-use crate::ops::{AttentionShape, Dropout, Lengths, dropout::MaskConstants};
+use crate::{AttentionShape, Dropout, Lengths, dropout::MaskConstants};
 
 /// The sizes of an attention.
 #[derive(Clone, Copy)]
@@ -243,7 +243,7 @@ fn scores<R: CubeRuntime>(query: CubeTensor<R>, key: CubeTensor<R>, size: Size) 
     product(query, transposed(key), size.scores(), DType::F32)
 }
 
-/// See [`crate::ops::Ops::attention`].
+/// See [`crate::Ops::attention`].
 pub fn forward<R: CubeRuntime>(
     inputs: [CubeTensor<R>; 3],
     shape: AttentionShape<'_>,
@@ -279,7 +279,7 @@ pub fn forward<R: CubeRuntime>(
     output
 }
 
-/// See [`crate::ops::TrainOps::attention_backward`].
+/// See [`crate::TrainOps::attention_backward`].
 pub fn backward<R: CubeRuntime>(
     [query, key, value]: [CubeTensor<R>; 3],
     shape: AttentionShape<'_>,

@@ -125,7 +125,7 @@ fn row_sums_kernel(x: &Array<f32>, y: &mut Array<f32>, rows: u32, width: u32) {
     }
 }
 
-/// See [`crate::ops::Ops::squared_norms`]; there is at least one tensor.
+/// See [`crate::Ops::squared_norms`]; there is at least one tensor.
 pub fn squared_norms<R: CubeRuntime>(tensors: Vec<CubeTensor<R>>) -> CubeTensor<R> {
     let count = tensors.len();
     // What is not written stays zero.

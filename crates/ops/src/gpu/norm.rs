@@ -49,7 +49,7 @@ fn layer_norm_kernel(
     }
 }
 
-/// See [`crate::ops::Ops::layer_norm`].
+/// See [`crate::Ops::layer_norm`].
 pub fn layer_norm<R: CubeRuntime>(
     x: CubeTensor<R>,
     weight: CubeTensor<R>,
@@ -147,7 +147,7 @@ fn parameter_gradients_kernel(
     }
 }
 
-/// See [`crate::ops::TrainOps::layer_norm_backward`]: the gradients of x, weight and bias.
+/// See [`crate::TrainOps::layer_norm_backward`]: the gradients of x, weight and bias.
 pub fn layer_norm_backward<R: CubeRuntime>(
     x: CubeTensor<R>,
     weight: CubeTensor<R>,

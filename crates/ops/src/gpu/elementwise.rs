@@ -8,7 +8,7 @@ use super::{
     kernels::{cubes_of_elements, number, units},
     room_like, writable,
 };
-use crate::ops::{AdamStep, Dropout, adam::AdamFactors, dropout::MaskConstants};
+use crate::{AdamStep, Dropout, adam::AdamFactors, dropout::MaskConstants};
 
 #[cube(launch_unchecked)]
 fn add_bias_kernel(x: &mut Array<f32>, bias: &Array<f32>, elements: u32, width: u32) {
@@ -45,7 +45,7 @@ fn gelu_kernel(x: &Array<f32>, y: &mut Array<f32>, elements: u32) {
     }
 }
 
-/// See [`crate::ops::Ops::gelu`].
+/// See [`crate::Ops::gelu`].
 pub fn gelu<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     let x = contiguous(x);
     let y = room_like(&x);
@@ -77,7 +77,7 @@ fn gelu_backward_kernel(x: &Array<f32>, gradient: &Array<f32>, y: &mut Array<f32
     }
 }
 
-/// See [`crate::ops::TrainOps::gelu_backward`].
+/// See [`crate::TrainOps::gelu_backward`].
 pub fn gelu_backward<R: CubeRuntime>(x: CubeTensor<R>, gradient: CubeTensor<R>) -> CubeTensor<R> {
     let (x, gradient) = (contiguous(x), contiguous(gradient));
     let y = room_like(&x);
@@ -117,7 +117,7 @@ fn dropped_kernel(x: &Array<f32>, y: &mut Array<f32>, elements: u32, low: u32, h
     }
 }
 
-/// See [`crate::ops::Ops::dropped`].
+/// See [`crate::Ops::dropped`].
 pub fn dropped<R: CubeRuntime>(x: CubeTensor<R>, dropout: Dropout) -> CubeTensor<R> {
     let x = contiguous(x);
     let y = room_like(&x);
@@ -149,7 +149,7 @@ fn dropout_mask_kernel(y: &mut Array<f32>, elements: u32, low: u32, high: u32, t
     }
 }
 
-/// Fills a tensor that nobody else has with [`crate::ops::Ops::dropout_mask`].
+/// Fills a tensor that nobody else has with [`crate::Ops::dropout_mask`].
 pub fn fill_mask<R: CubeRuntime>(mask: &CubeTensor<R>, dropout: Dropout) {
     let elements = mask.meta.num_elements();
     let MaskConstants { low, high, threshold, scale } = dropout.constants();
@@ -205,7 +205,7 @@ fn adam_kernel(
     }
 }
 
-/// See [`crate::ops::Ops::adam`]: weight, first and second moment.
+/// See [`crate::Ops::adam`]: weight, first and second moment.
 pub fn adam<R: CubeRuntime>(
     [weight, first, second]: [CubeTensor<R>; 3],
     gradient: CubeTensor<R>,

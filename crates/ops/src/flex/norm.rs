@@ -4,7 +4,7 @@ use burn::{backend::Flex, tensor::Tensor};
 use rayon::prelude::*;
 
 use super::{NormGradients, contiguous, from_vec, kernels, to_be_written, to_tensor, writable};
-use crate::ops::Lengths;
+use crate::Lengths;
 
 /// Rows that one task handles, and that one partial sum spans.
 const ROWS: usize = 32;
