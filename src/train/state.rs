@@ -42,19 +42,25 @@ pub struct Best {
 }
 
 /// Sums of the loss terms over examples.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossSums {
     /// In the order of [`Losses`], with zeros behind them.
     sums: Vec<f64>,
     examples: usize,
 }
 
+impl Default for LossSums {
+    fn default() -> Self {
+        // The file has had eight numbers since its first version.
+        Self { sums: vec![0.0; 8], examples: 0 }
+    }
+}
+
 impl LossSums {
     /// Adds the mean losses of a batch.
     #[expect(clippy::cast_precision_loss, reason = "batches are small")]
     pub fn add(&mut self, losses: &Losses, examples: usize) {
-        // The file has had eight numbers since its first version.
-        self.sums.resize(losses.0.len().max(8), 0.0);
+        self.sums.resize(self.sums.len().max(losses.0.len()), 0.0);
         self.sums.iter_mut().zip(&losses.0).for_each(|(sum, (_, loss))| *sum += loss * examples as f64);
         self.examples += examples;
     }
