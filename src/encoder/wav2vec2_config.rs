@@ -17,7 +17,6 @@ const ENCODER: &str = "speech encoder";
 section! {
     /// `[speech.config]`: a wav2vec 2.0 `config.json` with Hugging Face's defaults (those of the code of transformers
     /// 4.57 and 5, not of its docstring).
-    #[expect(clippy::struct_excessive_bools, reason = "the file has them")]
     #[derive(Clone, Debug, Serialize, Deserialize)]
     #[serde(default)]
     pub struct Wav2Vec2Config("speech.config") {
