@@ -150,12 +150,44 @@ fn every_link_leads_somewhere() {
     assert!(count > 40, "only {count} links found");
 }
 
+/// Paths between backquotes too, but for those that a reader is to make or to fill in.
+#[test]
+fn every_file_that_is_named_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders =
+        ["src/", "crates/", "tests/", "scripts/", "benches/", "examples/", "configs/", "fuzz/", "gpu-check/", "docs/"];
+    let mut count = 0;
+    for page in pages().into_iter().chain(["CHANGELOG.md", "CONTRIBUTING.md"].map(Page::read)) {
+        for span in page.prose().split('`').skip(1).step_by(2) {
+            let path = span.split_whitespace().next().unwrap_or_default();
+            if folders.iter().any(|folder| path.starts_with(folder)) && !path.contains('<') && !path.contains("gated") {
+                assert!(root.join(path).exists(), "{}: {path} is not there", page.path.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 60, "only {count} files named");
+}
+
 #[test]
 fn the_summary_has_every_page() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let pages: BTreeSet<String> = names.filter(|name| name.ends_with(".md") && name != "SUMMARY.md").collect();
+    let names = fs::read_dir(folder).unwrap().map(|entry| PathBuf::from(entry.unwrap().file_name()));
+    let pages = names.filter(|name| name.extension().is_some_and(|extension| extension == "md"));
+    let pages: BTreeSet<String> =
+        pages.map(|name| name.display().to_string()).filter(|name| name != "SUMMARY.md").collect();
     assert_eq!(Page::read("docs/SUMMARY.md").links().into_iter().collect::<BTreeSet<_>>(), pages);
+}
+
+#[test]
+fn the_order_of_the_modules_is_drawn() {
+    let library = Page::read("src/lib.rs");
+    let declared: Vec<&str> =
+        library.text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let drawn = Page::read("CONTRIBUTING.md").blocks("text").into_iter().find(|block| block.contains(" v\n")).unwrap();
+    let drawn: Vec<&str> =
+        drawn.lines().filter_map(|line| line.split_once('|')).flat_map(|(names, _)| names.split_whitespace()).collect();
+    assert_eq!(drawn, declared);
 }
 
 /// A reader's editor and `git diff` show 120 columns; only tables are wider.
