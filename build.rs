@@ -1,5 +1,5 @@
-//! Tells the program from which commit and with which compiler it was built. Never fails: where there is no git, no
-//! checkout or no answer, the program does not know.
+//! Tells the program from which commit, with which compiler and on which Burn it was built. Never fails: where there is
+//! no git, no checkout or no answer, the program does not know.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,9 +11,20 @@ fn main() {
     {
         println!("cargo:rustc-env=CLASP_RUST={version}");
     }
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    if let Some(version) = burn_version() {
+        println!("cargo:rustc-env=CLASP_BURN={version}");
+    }
     if let Some(state) = git_state() {
         println!("cargo:rustc-env=CLASP_GIT={state}");
     }
+}
+
+/// The version of Burn, as the lock file has it.
+fn burn_version() -> Option<String> {
+    let lock = std::fs::read_to_string("Cargo.lock").ok()?;
+    let (_, rest) = lock.split_once("name = \"burn\"\nversion = \"")?;
+    Some(rest.split_once('"')?.0.to_owned())
 }
 
 /// The commit, with `-dirty` where tracked files differ from it.

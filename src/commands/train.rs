@@ -36,9 +36,6 @@ use clasp::{
     },
 };
 
-/// The version of Burn that the program is built on.
-pub const BURN: &str = "0.21.0";
-
 /// Runs `clasp train`.
 ///
 /// # Errors
@@ -80,7 +77,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
     let split = split_of(&material);
     tell_start(&mut progress, &material, &chosen, &folder, is_resumed);
     split.sentences().iter().for_each(|sentence| progress.handle(&Event::Message(sentence)));
-    let session = Session::start(BURN, &device::names(&chosen), rayon::current_num_threads());
+    let session = Session::start(&device::names(&chosen), rayon::current_num_threads());
     let mut stored: Option<Provenance> = None;
     let begin = || {
         let mut manifest = if is_resumed {

@@ -73,7 +73,7 @@ pub fn run(arguments: &VerifyArguments) -> anyhow::Result<u8> {
 
 /// Another program may well give another result, but that is seen in the scores.
 fn program(manifest: &Provenance) -> Finding {
-    let current = Program::current(super::train::BURN);
+    let current = Program::current();
     let made = manifest.sessions.last().map(|session| &session.program);
     let shown =
         |program: &Program| format!("clasp {} ({})", program.version, program.git.as_deref().unwrap_or("no git state"));

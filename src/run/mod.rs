@@ -517,7 +517,7 @@ mod tests {
     const NEITHER: Existing = Existing { resume: false, overwrite: false };
 
     fn session() -> Session {
-        Session::start("0.21.0", "cpu", 2)
+        Session::start("cpu", 2)
     }
 
     fn differences(stored: &str) -> Vec<String> {

@@ -19,6 +19,9 @@ pub const GIT: Option<&str> = option_env!("CLASP_GIT");
 /// The compiler that built the program, as it names itself.
 pub const RUST: Option<&str> = option_env!("CLASP_RUST");
 
+/// The version of Burn that the program is built on; none where there was no lock file.
+const BURN: Option<&str> = option_env!("CLASP_BURN");
+
 /// What `format` says in a manifest that this program reads.
 pub const FORMAT: &str = "clasp-run-1";
 
@@ -54,12 +57,12 @@ pub struct Program {
 impl Program {
     /// This program.
     #[must_use]
-    pub fn current(burn: &str) -> Self {
+    pub fn current() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git: GIT.map(str::to_owned),
             rust: RUST.map(str::to_owned),
-            burn: burn.to_owned(),
+            burn: BURN.unwrap_or_default().to_owned(),
         }
     }
 }
@@ -128,12 +131,12 @@ pub struct Session {
 impl Session {
     /// A session that starts now, in this process.
     #[must_use]
-    pub fn start(burn: &str, device: &str, threads: usize) -> Self {
+    pub fn start(device: &str, threads: usize) -> Self {
         Self {
             started: now(),
             ended: None,
             command: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
-            program: Program::current(burn),
+            program: Program::current(),
             device: device.to_owned(),
             threads,
             system: system(),
@@ -332,7 +335,7 @@ mod tests {
     fn a_manifest_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
-        let mut manifest = Provenance::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2));
+        let mut manifest = Provenance::new(7, Vec::new(), Session::start("cpu", 2));
         manifest.count_test_use();
         manifest.end_session();
         manifest.result = Some(json!({"best_epoch": 3}));
@@ -343,7 +346,7 @@ mod tests {
         // A process of the tests holds more than a megabyte, and began less than an hour ago.
         assert!(manifest.peak_memory_bytes().unwrap() > 1 << 20);
         assert!((0.0..3600.0).contains(&manifest.seconds().unwrap()));
-        manifest.sessions.push(Session::start("0.21.0", "cpu", 2));
+        manifest.sessions.push(Session::start("cpu", 2));
         assert_eq!((manifest.seconds(), manifest.peak_memory_bytes().is_some()), (None, true));
     }
 
@@ -366,7 +369,7 @@ mod tests {
     fn no_bytes_panic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
-        Provenance::new(7, Vec::new(), Session::start("0.21.0", "cpu", 2)).save(&path).unwrap();
+        Provenance::new(7, Vec::new(), Session::start("cpu", 2)).save(&path).unwrap();
         let good = fs::read(&path).unwrap();
         crate::damage::each(&[good], 2_000, |bytes| {
             fs::write(&path, bytes).unwrap();
