@@ -195,7 +195,6 @@ impl Pairs {
             answers.labels.iter().map(|label| place_of(labels, label)).collect()
         };
         let (of_first, of_second) = (numbers(first, &mut self.labels), numbers(second, &mut self.labels));
-        let number = |numbers: &[usize], place: usize| numbers.get(place).copied().unwrap_or_default();
         let group = numbered(&mut self.known_seeds, seed);
         for ((id, one), other) in first.by_id.iter().zip(second.by_id.values()) {
             // A row without the key is a cluster of its own, whose name no value can have.
@@ -204,9 +203,9 @@ impl Pairs {
             self.units.push(numbered(&mut self.known_units, unit));
             self.outcomes.push(Outcome {
                 group,
-                truth: number(&of_first, one.truth),
-                first: number(&of_first, one.label),
-                second: number(&of_second, other.label),
+                truth: of_first[one.truth],
+                first: of_first[one.label],
+                second: of_second[other.label],
             });
         }
         Ok(())
@@ -261,9 +260,7 @@ impl Pairs {
         // Of each utterance: how much more often the second system is right.
         let mut gains = vec![0_i64; self.known_utterances.len()];
         for (&utterance, outcome) in self.utterances.iter().zip(&self.outcomes) {
-            if let Some(gain) = gains.get_mut(utterance) {
-                *gain += i64::from(outcome.second == outcome.truth) - i64::from(outcome.first == outcome.truth);
-            }
+            gains[utterance] += i64::from(outcome.second == outcome.truth) - i64::from(outcome.first == outcome.truth);
         }
         let count = |is_it: fn(&i64) -> bool| gains.iter().copied().filter(is_it).count() as u64;
         McNemar::of(count(|gain| *gain < 0), count(|gain| *gain > 0))

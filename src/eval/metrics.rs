@@ -115,18 +115,12 @@ impl Tally {
         self.support.iter().all(|&count| count == 0)
     }
 
-    /// Adds `count` examples of one cell; a label outside the set is left out (callers have checked it).
+    /// Adds `count` examples of one cell.
     pub(crate) fn add(&mut self, truth: usize, prediction: usize, count: u64) {
-        if let Some(support) = self.support.get_mut(truth) {
-            *support += count;
-        }
-        if let Some(predicted) = self.predicted.get_mut(prediction) {
-            *predicted += count;
-        }
-        if truth == prediction
-            && let Some(correct) = self.correct.get_mut(truth)
-        {
-            *correct += count;
+        self.support[truth] += count;
+        self.predicted[prediction] += count;
+        if truth == prediction {
+            self.correct[truth] += count;
         }
     }
 
@@ -177,9 +171,7 @@ impl Confusion {
         check_pairs(labels, pairs)?;
         let mut counts = vec![0; labels * labels];
         for &(truth, prediction) in pairs {
-            if let Some(count) = counts.get_mut(truth * labels + prediction) {
-                *count += 1;
-            }
+            counts[truth * labels + prediction] += 1;
         }
         Ok(Self { labels, counts })
     }

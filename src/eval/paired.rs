@@ -215,9 +215,7 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut largest: f64 = 0.0;
     for (rank, (place, p_value)) in order.into_iter().enumerate() {
         largest = largest.max(p_value * (p_values.len() - rank) as f64).min(1.0);
-        if let Some(corrected) = corrected.get_mut(place) {
-            *corrected = largest;
-        }
+        corrected[place] = largest;
     }
     corrected
 }

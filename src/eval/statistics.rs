@@ -90,9 +90,9 @@ impl<Cell: Ord + Copy + Sync> Pool<Cell> {
             if clusters.len() != outcomes.len() {
                 return Err(MetricsError::Clusters { clusters: clusters.len(), examples: outcomes.len() });
             }
-            order.sort_by_key(|&example| clusters.get(example));
+            order.sort_by_key(|&example| clusters[example]);
             let mut start = 0;
-            for group in order.chunk_by(|&left, &right| clusters.get(left) == clusters.get(right)) {
+            for group in order.chunk_by(|&left, &right| clusters[left] == clusters[right]) {
                 units.push(start..start + group.len());
                 start += group.len();
             }
@@ -101,7 +101,7 @@ impl<Cell: Ord + Copy + Sync> Pool<Cell> {
         let mut cells = Vec::new();
         let examples = order
             .into_iter()
-            .filter_map(|example| outcomes.get(example).copied())
+            .map(|example| outcomes[example])
             .map(|outcome| {
                 *numbers.entry(outcome).or_insert_with(|| {
                     cells.push(outcome);
@@ -147,32 +147,21 @@ impl<Cell: Ord + Copy + Sync> Pool<Cell> {
     fn count_all(&self, counts: &mut [u64]) {
         counts.fill(0);
         for &cell in &self.examples {
-            if let Some(count) = counts.get_mut(cell) {
-                *count += 1;
-            }
+            counts[cell] += 1;
         }
     }
 
     /// Fills `counts` with how often each cell occurs in one resample.
     fn resample(&self, counts: &mut [u64], random: &mut Random) {
         counts.fill(0);
-        let mut count = |cell: usize| {
-            if let Some(count) = counts.get_mut(cell) {
-                *count += 1;
-            }
-        };
         if self.units.is_empty() {
             for _ in 0..self.examples.len() {
-                if let Some(&cell) = self.examples.get(random.below(self.examples.len())) {
-                    count(cell);
-                }
+                counts[self.examples[random.below(self.examples.len())]] += 1;
             }
         } else {
             for _ in 0..self.units.len() {
-                let unit = self.units.get(random.below(self.units.len())).cloned();
-                for &cell in unit.and_then(|unit| self.examples.get(unit)).unwrap_or_default() {
-                    count(cell);
-                }
+                let unit = self.units[random.below(self.units.len())].clone();
+                self.examples[unit].iter().for_each(|&cell| counts[cell] += 1);
             }
         }
     }

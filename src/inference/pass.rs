@@ -105,9 +105,7 @@ fn features<B: Ops>(
     let waveform = Tensor::from_data(TensorData::new(waveform.to_vec(), [1, waveform.len()]), device);
     let (features, _) = encoder.features(waveform, &lengths, precision);
     let [_, frames, channels] = features.dims();
-    let values = features.into_data().convert::<f32>().into_vec().unwrap_or_default();
-    panics::stop_if_out_of_memory();
-    Features { frames, channels, values }
+    Features { frames, channels, values: numbers(features) }
 }
 
 /// The features of a batch, zero behind the end of each utterance.
@@ -230,9 +228,15 @@ pub fn probabilities<B: Ops>(
 #[must_use]
 pub fn rows<B: Ops>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {
     let [_, labels] = logits.dims();
-    let data = activation::softmax(logits, 1).into_data().convert::<f32>();
+    numbers(activation::softmax(logits, 1)).chunks(labels).map(<[f32]>::to_vec).collect()
+}
+
+/// The numbers of a tensor, once the device has computed them.
+#[expect(clippy::expect_used, reason = "what was converted to f32 is f32")]
+fn numbers<B: Ops, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>();
     panics::stop_if_out_of_memory();
-    data.as_slice::<f32>().map(|values| values.chunks(labels).map(<[f32]>::to_vec).collect()).unwrap_or_default()
+    data.into_vec().expect("f32")
 }
 
 /// The number of the largest value; the first of equal ones.
