@@ -24,8 +24,11 @@ mod damage;
 #[path = "../tests/suite/test_data.rs"]
 mod test_data;
 
-// The modules in the order of dependency: each imports only those above it. The program, `main.rs` with `commands/`,
-// stands on all of them.
+#[cfg(test)]
+mod order;
+
+// The modules in the order of dependency: each imports only those above it, which `order.rs` tests. The program,
+// `main.rs` with `commands/`, stands on all of them.
 
 // The ground: words, files, errors.
 pub mod error;
