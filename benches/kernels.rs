@@ -65,6 +65,7 @@ fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<B, D> {
 }
 
 fn main() {
+    ReportingAllocator::keep_freed_memory();
     // Cargo adds `--bench`.
     let bench = Bench { only: std::env::args().skip(1).find(|argument| !argument.starts_with('-')) };
     linear(&bench);

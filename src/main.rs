@@ -13,6 +13,7 @@ mod commands;
 static ALLOCATOR: ReportingAllocator = ReportingAllocator;
 
 fn main() -> ExitCode {
+    ReportingAllocator::keep_freed_memory();
     panics::install_hook();
     // A file that may grow no more is then an error of the write, as a full disk is, and no sudden end.
     // SAFETY: before any other thread is there.

@@ -1,4 +1,16 @@
-//! The system's allocator and the pool of large blocks, with one clear line where it has no memory left. Rust ends the program by a signal there.
+//! The system's allocator, told to keep what is freed, with one clear line where it has no memory left: Rust ends the
+//! program by a signal there.
+//!
+//! A training step asks for the same tensors again and again. By itself glibc gives each large one back to the system
+//! and takes it from there anew, in pages that have yet to be made and cleared.
+//!
+//! At base size, f32, batch 4, two threads of an AMD EPYC (Zen 4), 2026-11-28, in turn (seconds, peak in GiB):
+//!
+//! | | own pool of large blocks | these settings | mimalloc 0.1.52 | glibc as it is |
+//! |---|---|---|---|---|
+//! | training step | 3.85, 4.59; 3.92 | 3.94, 4.41; 3.76 | 6.06; 4.10 | |
+//! | prediction | 1.53, 1.63; 1.16 | 1.55, 1.58; 1.16 | 1.77, 1.74; 1.31 | 1.64, 1.68; 1.16 |
+//! | 16 utterances of uneven lengths, trained on | 39.7; 4.69 | 34.4; 4.65 | | |
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -7,63 +19,46 @@ use std::{
     time::Duration,
 };
 
-use super::pool;
 use crate::{error::FAILED, panics::note};
 
-/// Hands every request to the pool or the system. One that they refuse ends the program with exit code 1 and a line that says how
-/// many bytes were asked for, which batch was being computed and what to change; the last checkpoint stays as it is.
+/// Hands every request to the system. One that it refuses ends the program with exit code 1 and a line that says how many
+/// bytes were asked for, which batch was being computed and what to change; the last checkpoint stays as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReportingAllocator;
 
-// SAFETY: every call is the pool's or the system allocator's own, and a block goes back to where it came from; where they
-// give nothing there is no return.
+impl ReportingAllocator {
+    /// Has glibc keep what is freed: no block is a mapping of its own, and the heap does not shrink. To be called at the
+    /// program's start.
+    pub fn keep_freed_memory() {
+        #[cfg(target_env = "gnu")]
+        // SAFETY: two settings of the C library, of which a refused one changes nothing.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_MAX, 0);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+        }
+    }
+}
+
+// SAFETY: every call is the system allocator's own; where it gives nothing there is no return.
 unsafe impl GlobalAlloc for ReportingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if let Some((place, _)) = pool::allocate(layout) {
-            return place;
-        }
         // SAFETY: the caller's promise.
         given(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
-        unsafe {
-            if !pool::free(place, layout) {
-                System.dealloc(place, layout);
-            }
-        }
+        unsafe { System.dealloc(place, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if let Some((place, is_zero)) = pool::allocate(layout) {
-            if !is_zero {
-                // SAFETY: the block holds as many bytes.
-                unsafe { place.write_bytes(0, layout.size()) };
-            }
-            return place;
-        }
         // SAFETY: the caller's promise.
         given(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if pool::fits(place, layout, size) {
-            return place;
-        }
-        // SAFETY: the new size comes from a caller who has made sure that it is none too large for its alignment.
-        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        if !pool::may_hold(layout) && !pool::may_hold(wanted) {
-            // SAFETY: the caller's promise.
-            return given(unsafe { System.realloc(place, layout, size) }, size);
-        }
-        // SAFETY: both are there and hold as many bytes, and the old one is the caller's to give back.
-        unsafe {
-            let new = self.alloc(wanted);
-            std::ptr::copy_nonoverlapping(place, new, layout.size().min(size));
-            self.dealloc(place, layout);
-            new
-        }
+        // SAFETY: the caller's promise.
+        given(unsafe { System.realloc(place, layout, size) }, size)
     }
 }
 

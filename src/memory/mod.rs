@@ -2,7 +2,6 @@
 
 pub mod allocator;
 mod note;
-mod pool;
 mod system;
 
 use crate::device::{self, Chosen};
