@@ -43,7 +43,7 @@ fn git_state() -> Option<String> {
             println!("cargo:rerun-if-changed={path}");
         }
     }
-    for name in ["src", "configs", "Cargo.toml", "Cargo.lock"] {
+    for name in ["src", "crates", "configs", "Cargo.toml", "Cargo.lock"] {
         if Path::new(name).exists() {
             println!("cargo:rerun-if-changed={name}");
         }
