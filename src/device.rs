@@ -11,7 +11,6 @@ use crate::{
 /// A device that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen {
-    /// The CPU.
     Cpu,
     /// The CUDA device of this number.
     Cuda(usize),
@@ -31,18 +30,10 @@ impl std::fmt::Display for Chosen {
 pub enum DeviceError {
     /// CUDA cannot be used at all.
     #[error("no CUDA device can be used: {reason}; use --device cpu, or auto to take what is there")]
-    NoCuda {
-        /// Why.
-        reason: String,
-    },
+    NoCuda { reason: String },
     /// There are fewer devices.
     #[error("there is no cuda:{number}: this machine has {count} CUDA device(s), numbered from 0")]
-    NoSuchDevice {
-        /// What was asked for.
-        number: usize,
-        /// How many there are.
-        count: usize,
-    },
+    NoSuchDevice { number: usize, count: usize },
 }
 
 /// How many CUDA devices there are, or why there are none. Starts nothing on them.
@@ -54,7 +45,6 @@ pub fn cuda_devices() -> Result<usize, String> {
 }
 
 /// Free and total bytes of a CUDA device; none where it cannot be asked.
-#[must_use]
 pub fn cuda_memory(number: usize) -> Option<(u64, u64)> {
     cuda::memory(number)
 }
@@ -84,7 +74,6 @@ pub fn choose_all(devices: &Devices) -> Result<Vec<Chosen>, DeviceError> {
 }
 
 /// Several devices in words.
-#[must_use]
 pub fn names(chosen: &[Chosen]) -> String {
     chosen.iter().map(Chosen::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -25,7 +25,6 @@ use crate::train::{Diverged, Interrupted};
 pub struct OutputError(#[from] pub io::Error);
 
 /// The exit code of an error: that of the first cause that has one.
-#[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(code_of).unwrap_or(FAILED)
 }

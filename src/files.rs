@@ -15,17 +15,14 @@ pub const TEMPORARY: &str = ".clasp-temporary-";
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}: {cause}", path = path.display())]
 pub struct FileError {
-    /// What was tried.
     pub action: &'static str,
     /// On what.
     pub path: PathBuf,
-    /// What the system says.
     pub cause: io::Error,
 }
 
 impl FileError {
     /// A failed operation.
-    #[must_use]
     pub fn new(action: &'static str, path: &Path, cause: io::Error) -> Self {
         Self { action, path: path.to_owned(), cause }
     }
@@ -91,13 +88,11 @@ impl AtomicFile {
     }
 
     /// The file itself, for whoever writes to it by other means than [`Write`].
-    #[must_use]
     pub fn file(&self) -> &File {
         self.writer.get_ref()
     }
 
     /// Where the file is until it is whole.
-    #[must_use]
     pub fn path(&self) -> &Path {
         if let End::Renamed(path) = &self.end { path } else { &self.target }
     }
@@ -165,7 +160,6 @@ pub fn tail(mut file: &File, most: u64) -> io::Result<String> {
 }
 
 /// The user's cache: the folder `CLASP_CACHE`, else `clasp` in `XDG_CACHE_HOME`, else `~/.cache/clasp`.
-#[must_use]
 pub fn user_cache() -> PathBuf {
     cache_folder(|name| std::env::var_os(name), std::env::home_dir())
 }

@@ -8,7 +8,6 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 /// Of bytes.
-#[must_use]
 pub fn of_bytes(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
@@ -36,7 +35,6 @@ pub fn of_file(path: &Path) -> io::Result<(u64, String)> {
 }
 
 /// Two digits a byte.
-#[must_use]
 pub fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().fold(String::with_capacity(2 * digest.len()), |mut text, byte| {
         // Writing to a string cannot fail.

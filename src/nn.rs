@@ -24,19 +24,15 @@ pub struct Init<'a, B: Backend> {
 
 impl<'a, B: Backend> Init<'a, B> {
     /// Fresh parameters for a seed.
-    #[must_use]
     pub fn fresh(seed: u64, device: &'a B::Device) -> Self {
         Self { device, seed: Some(seed), drawn: 0 }
     }
 
     /// Zeros, to be filled from a file.
-    #[must_use]
     pub fn empty(device: &'a B::Device) -> Self {
         Self { device, seed: None, drawn: 0 }
     }
 
-    /// Where the parameters live.
-    #[must_use]
     pub fn device(&self) -> &B::Device {
         self.device
     }
@@ -138,7 +134,6 @@ impl<B: Backend> LayerNorm<B> {
     }
 
     /// Added to the variance.
-    #[must_use]
     pub fn epsilon(&self) -> f64 {
         self.epsilon
     }
@@ -167,7 +162,6 @@ impl<B: Backend> Embedding<B> {
 
 impl<B: Ops> Embedding<B> {
     /// The rows of `indices` [rows] -> [rows, width].
-    #[must_use]
     pub fn forward(&self, indices: Tensor<B, 1, Int>) -> Tensor<B, 2> {
         <B as Ops>::rows(self.weight.val(), indices)
     }

@@ -20,7 +20,6 @@ pub enum Part {
     FeatureEncoder,
     /// All of the speech encoder behind them.
     SpeechLayers,
-    /// The text encoder.
     TextLayers,
     /// Projections, reconstruction, fusion and classifiers.
     Fusion,
@@ -46,7 +45,6 @@ impl Part {
     ];
 
     /// Its name in the output.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Data => "data",
@@ -64,7 +62,6 @@ impl Part {
 /// What one part took.
 #[derive(Clone, Copy, Debug)]
 pub struct Spent {
-    /// The part.
     pub part: Part,
     /// Seconds by the clock.
     pub seconds: f64,

@@ -1,7 +1,6 @@
 //! Bytes and durations in words.
 
 /// Bytes in three digits at most: `1.25 GiB`, `310 MiB`, `2.5 MiB`, `740 KiB`.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 pub fn bytes(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
@@ -25,7 +24,6 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// A time as people say it: `34 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
-#[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a wait, not negative")]
 pub fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0);

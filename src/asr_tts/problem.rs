@@ -35,7 +35,6 @@ impl Kind {
 /// A command of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserCommand {
-    /// What it makes.
     pub kind: Kind,
     /// The line of `sh`, without space around it.
     pub line: String,
@@ -54,17 +53,13 @@ pub enum AsrTtsError {
     /// A flag whose value is no command.
     #[error("--{} {reason}", kind.name())]
     Flag {
-        /// Which flag.
         kind: Kind,
         /// What is wrong and what to do.
         reason: String,
     },
     /// The cache cannot be made.
     #[error("{problem}; name another folder for the cache in CLASP_CACHE")]
-    Cache {
-        /// What was tried.
-        problem: FileError,
-    },
+    Cache { problem: FileError },
     /// One utterance; others may do.
     #[error("utterance `{id}` (line {line})")]
     Utterance {
@@ -72,7 +67,6 @@ pub enum AsrTtsError {
         id: String,
         /// Its line in the manifest.
         line: usize,
-        /// Why.
         #[source]
         problem: Box<CommandProblem>,
     },
@@ -90,64 +84,37 @@ pub enum CommandProblem {
     File(FileError),
     /// No shell, or an argument that the system refuses.
     #[error("{command} cannot be started ({cause}); it needs `sh`, and a text that is not too long for an argument")]
-    NotStarted {
-        /// The command.
-        command: UserCommand,
-        /// What the system says.
-        cause: io::Error,
-    },
+    NotStarted { command: UserCommand, cause: io::Error },
     /// A text that no argument can hold.
     #[error("the text has a NUL character, which cannot be given to {command}; remove it")]
-    Nul {
-        /// The command.
-        command: UserCommand,
-    },
+    Nul { command: UserCommand },
     /// The command says that it failed.
     #[error("{command} failed with {} ({}); {}", ending(*status), said(last_words), remedy(*status, command.kind))]
     Failed {
-        /// The command.
         command: UserCommand,
-        /// How it ended.
         status: ExitStatus,
         /// The last line of its standard error; may be empty.
         last_words: String,
     },
     /// More text than a line.
     #[error("{command} printed {lines} lines; it must print one, the text, and all else to standard error")]
-    ManyLines {
-        /// The command.
-        command: UserCommand,
-        /// How many.
-        lines: usize,
-    },
+    ManyLines { command: UserCommand, lines: usize },
     /// More text than anyone says.
     #[error("{command} printed more than {MAX_TEXT_BYTES} bytes; it must print one line, the text")]
-    LongText {
-        /// The command.
-        command: UserCommand,
-    },
+    LongText { command: UserCommand },
     /// Text that is none.
     #[error("{command} printed text that is not valid UTF-8 (byte {byte}); let it print UTF-8")]
     NotUtf8 {
-        /// The command.
         command: UserCommand,
         /// The first bad byte, from 1.
         byte: usize,
     },
     /// Nothing where a WAV must be.
     #[error("{command} printed nothing; it must print a WAV to standard output")]
-    Silent {
-        /// The command.
-        command: UserCommand,
-    },
+    Silent { command: UserCommand },
     /// Something where a WAV must be.
     #[error("{command} printed no WAV that can be used: {problem}")]
-    NoAudio {
-        /// The command.
-        command: UserCommand,
-        /// Why.
-        problem: AudioProblem,
-    },
+    NoAudio { command: UserCommand, problem: AudioProblem },
 }
 
 /// How a process ended. A shell reports a signal that ended what it ran as 128 and the signal's number.

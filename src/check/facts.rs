@@ -19,7 +19,6 @@ const WORDS: [f64; 6] = [0.0, 1.0, 3.0, 10.0, 20.0, 40.0];
 pub struct Facts {
     /// Its name in the report.
     pub name: String,
-    /// The file.
     pub path: PathBuf,
     /// Its rows.
     pub utterances: usize,
@@ -53,13 +52,9 @@ pub struct Without {
 /// How numbers are spread.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// Their sum.
     pub total: f64,
-    /// The least.
     pub least: f64,
-    /// The middle one.
     pub median: f64,
-    /// The most.
     pub most: f64,
     /// How many there are in each range.
     pub histogram: Vec<Bin>,
@@ -70,7 +65,6 @@ pub struct Spread {
 pub struct Bin {
     /// The upper bound, included; none for the last bin.
     pub up_to: Option<f64>,
-    /// How many.
     pub count: usize,
 }
 

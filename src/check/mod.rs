@@ -48,7 +48,6 @@ pub struct Outcome {
     pub manifests: Vec<Facts>,
     /// The splits that the manifests belong to.
     pub splits: Vec<SplitFacts>,
-    /// What parts share.
     pub shared: Vec<Overlap>,
     /// What is wrong, errors first.
     pub findings: Vec<Finding>,
@@ -59,11 +58,8 @@ pub struct Outcome {
 /// A folder that `clasp prepare` made.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitFacts {
-    /// The folder.
     pub folder: PathBuf,
-    /// The corpus.
     pub corpus: String,
-    /// The protocol.
     pub protocol: String,
     /// Which fold of how many.
     pub fold: Option<String>,
@@ -88,7 +84,6 @@ pub enum Severity {
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
     pub severity: Severity,
     /// What was looked at: `audio`, `label`, `leak`, ...
     pub check: &'static str,

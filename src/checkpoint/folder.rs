@@ -6,7 +6,6 @@ use super::CheckpointError;
 use crate::{config::locate, data::DataError};
 
 /// The checkpoint folder that a path names: itself, or `best/` of a run folder, or a model of the Hugging Face cache.
-#[must_use]
 pub fn checkpoint_folder(path: &Path) -> PathBuf {
     let path = locate::folder(path.to_owned(), &path.to_string_lossy(), &locate::hub_cache());
     let best = path.join("best");

@@ -38,53 +38,29 @@ pub const FORMAT: &str = "clasp-1";
 pub enum CheckpointError {
     /// A file that cannot be read.
     #[error("cannot read {}: {cause}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
+    Read { path: PathBuf, cause: std::io::Error },
     /// A file that cannot be written.
     #[error("cannot write {}: {cause}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
+    Write { path: PathBuf, cause: std::io::Error },
     /// A folder without weights.
     #[error(
         "{} holds no weights: put model.safetensors or pytorch_model.bin (or its shards with their index) there",
         folder.display()
     )]
-    NoWeights {
-        /// The folder.
-        folder: PathBuf,
-    },
+    NoWeights { folder: PathBuf },
     /// A file that is cut or not what its name says.
     #[error("{} is damaged: {problem}; copy it again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        problem: String,
-    },
+    Damaged { path: PathBuf, problem: String },
     /// A `config.json` with a wrong or missing value.
     #[error("{}: {problem}", path.display())]
     Config {
-        /// The file.
         path: PathBuf,
         /// What is wrong with which key.
         problem: String,
     },
     /// Tensors that do not fit the config.
     #[error("{}: its tensors do not fit its config.json: {mismatch}", path.display())]
-    Mismatch {
-        /// The file.
-        path: PathBuf,
-        /// Which tensors.
-        mismatch: Mismatch,
-    },
+    Mismatch { path: PathBuf, mismatch: Mismatch },
     /// An encoder that cannot be built.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
@@ -103,7 +79,6 @@ pub struct Mismatch {
 
 impl Mismatch {
     /// Compares names and shapes.
-    #[must_use]
     pub fn between(expected: &BTreeMap<String, Vec<usize>>, source: &TensorSource) -> Self {
         let mut mismatch = Self::default();
         let found: BTreeMap<&str, Vec<usize>> = source.shapes().collect();
@@ -151,9 +126,7 @@ impl std::fmt::Display for Mismatch {
 /// `config.json` of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CheckpointConfig {
-    /// The format's name.
     pub format: String,
-    /// The method.
     pub method: String,
     /// The labels in the order of the logits.
     pub labels: Vec<String>,
@@ -244,7 +217,6 @@ impl CheckpointConfig {
     }
 
     /// As it is written: with the method's options under its name, and of the losses no more than it has.
-    #[must_use]
     pub fn to_json(&self) -> Value {
         let mut json = serde_json::json!(self);
         if let Value::Object(keys) = &mut json
@@ -265,11 +237,9 @@ impl CheckpointConfig {
 /// A checkpoint that was loaded.
 #[derive(Debug)]
 pub struct Checkpoint<B: Backend> {
-    /// Its config.
     pub config: CheckpointConfig,
     /// The typed form of the config.
     pub model_config: ModelConfig,
-    /// The model.
     pub model: Model<B>,
 }
 

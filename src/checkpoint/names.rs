@@ -68,7 +68,6 @@ const FUSION: Table = &[
 /// The checkpoint name of the parameter at a path of fields, as in `text_encoder.layers.0.attention.query.weight`.
 ///
 /// What is at `head.Variant` lies under the method's name, but for classifiers; CLASP's is at the top.
-#[must_use]
 pub fn checkpoint_name(path: &str) -> String {
     let Some((variant, own)) = path.strip_prefix("head.").and_then(|head| head.split_once('.')) else {
         return in_published_words(path);

@@ -30,7 +30,6 @@ impl Path {
     }
 
     /// The checkpoint name of the parameter here.
-    #[must_use]
     pub fn name(&self) -> String {
         checkpoint_name(&self.fields.join("."))
     }
@@ -60,13 +59,11 @@ impl<B: Backend> ModuleVisitor<B> for Shapes {
 }
 
 /// Name and shape of every parameter.
-#[must_use]
 pub fn shapes<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, Vec<usize>> {
     visited(module, false)
 }
 
 /// The same of those that train.
-#[must_use]
 pub fn trained<A: AutodiffBackend, M: Module<A>>(module: &M) -> BTreeMap<String, Vec<usize>> {
     visited(module, true)
 }

@@ -19,7 +19,6 @@ pub enum EncoderKind {
 
 impl EncoderKind {
     /// The prefix of its parameters in a checkpoint.
-    #[must_use]
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Text => "text_encoder",

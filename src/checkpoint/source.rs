@@ -23,7 +23,6 @@ const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.i
 pub struct TensorSource {
     tensors: BTreeMap<String, Stored>,
     files: Vec<PathBuf>,
-    /// Of one safetensors file.
     metadata: HashMap<String, String>,
 }
 
@@ -105,13 +104,11 @@ impl TensorSource {
     }
 
     /// The files that were opened.
-    #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
     /// A text in the head of the safetensors file.
-    #[must_use]
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
     }

@@ -203,7 +203,6 @@ fn split_of_run(run: &RunFolder, split: Split) -> anyhow::Result<PathBuf> {
 pub struct Scoring<'a> {
     /// A checkpoint folder or a run folder.
     pub checkpoint: &'a Path,
-    /// The manifest.
     pub manifest: &'a Path,
     /// Its name in the files and the report.
     pub split: &'a str,
@@ -223,7 +222,6 @@ pub struct Scoring<'a> {
     pub supply: Option<&'a AsrTts>,
     /// The run's split, where it is of a run.
     pub data_split: Option<SplitRecord>,
-    /// Whether progress is shown.
     pub is_quiet: bool,
 }
 

@@ -61,7 +61,6 @@ impl Work {
     }
 
     /// Seconds on a device that multiplies large matrices with so many operations a second.
-    #[must_use]
     pub fn seconds(self, matrix_rate: f64) -> f64 {
         self.operations / (SHARE * matrix_rate) + STEP * self.batches + EPOCH * self.epochs
     }

@@ -36,24 +36,18 @@ pub enum CompareError {
     OtherRuns(Problems),
     /// Another process works on the plan.
     #[error("another process is at work on the plan's folder {path}; wait for it, or choose another `dir`", path = path.display())]
-    Busy {
-        /// The folder.
-        path: PathBuf,
-    },
+    Busy { path: PathBuf },
     /// Some runs failed; the others went on.
     #[error("{failed} of {all} runs failed: {problems}; the same command tries them again")]
     Failed {
-        /// How many failed.
         failed: usize,
         /// How many the plan has.
         all: usize,
         /// Each with the first line of the error at the end of its `compare.log`.
         problems: Problems,
     },
-    /// The user stopped it.
     #[error("interrupted: {done} of {all} runs are done; the same command goes on")]
     Interrupted {
-        /// How many are done.
         done: usize,
         /// How many the plan has.
         all: usize,

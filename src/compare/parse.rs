@@ -48,11 +48,9 @@ pub(super) struct Parsed<'a> {
     pub text: &'a str,
     /// The same as a table.
     pub table: &'a DeTable<'a>,
-    /// The plan's folder.
     pub folder: &'a Path,
     /// Tables and run folders are relative to it.
     pub current_folder: &'a Path,
-    /// The plan's name.
     pub name: &'a str,
 }
 
@@ -67,7 +65,6 @@ pub(super) fn plan(file: &Parsed, overrides: &[String]) -> (Plan, Vec<Problem>) 
 /// Reads the file into a [`Plan`] without runs.
 struct Parser<'a> {
     reader: Reader<'a>,
-    /// Of the plan.
     folder: &'a Path,
     name: &'a str,
     overrides: &'a [String],

@@ -30,7 +30,6 @@ pub(super) struct Section<'a> {
     /// As in `system`; empty for the file itself.
     name: &'static str,
     table: &'a DeTable<'a>,
-    /// Where it begins.
     start: usize,
 }
 

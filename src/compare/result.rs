@@ -37,7 +37,6 @@ const LARGEST_HEAD: u64 = 100_000_000;
 /// Everything that a plan came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// The plan's name.
     pub plan: String,
     /// Runs that the plan has.
     pub runs_planned: usize,
@@ -51,16 +50,13 @@ pub struct Results {
     pub resamples: usize,
     /// Comparisons that Holm's correction is over.
     pub comparisons: usize,
-    /// By corpus.
     pub corpora: Vec<CorpusResult>,
 }
 
 /// What the systems reached on one corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CorpusResult {
-    /// The corpus.
     pub name: String,
-    /// Its folds.
     pub folds: usize,
     /// Different utterances that were tested.
     pub utterances: usize,
@@ -82,16 +78,13 @@ pub struct CorpusResult {
     pub clusters: Option<usize>,
     /// Test utterances without that key, each drawn alone.
     pub lacking_cluster: usize,
-    /// By system.
     pub systems: Vec<Cell>,
 }
 
 /// What one system reached on one corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// The system.
     pub system: String,
-    /// Its method.
     pub method: String,
     /// What is left out of it.
     pub ablation: String,
@@ -124,7 +117,6 @@ pub struct Cell {
 pub struct FoldScore {
     /// The fold, from 1.
     pub fold: usize,
-    /// Its runs.
     pub runs: usize,
     /// The mean of their scores.
     pub mean: Headline,
@@ -148,13 +140,10 @@ pub struct Against {
 pub struct RunResult {
     /// `<corpus>/<system>/fold<k>/seed<s>`
     pub name: String,
-    /// The run folder.
     pub folder: PathBuf,
     /// The fold, from 1.
     pub fold: usize,
-    /// The seed.
     pub seed: u64,
-    /// Its report's scores.
     pub score: Headline,
     /// The epoch that was scored.
     pub best_epoch: Option<u64>,

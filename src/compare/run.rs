@@ -49,7 +49,6 @@ pub enum Ended {
     Done,
     /// The first line of the error at the end of its log, and the exit code.
     Failed(String),
-    /// The user stopped it.
     Interrupted,
 }
 
@@ -68,7 +67,6 @@ pub struct Summary {
 /// What the runs are done with.
 #[derive(Clone, Copy, Debug)]
 pub struct Means<'a> {
-    /// This program.
     pub program: &'a Path,
     /// Runs at a time.
     pub jobs: usize,

@@ -78,13 +78,11 @@ impl Hashes {
 }
 
 /// The run folder of a planned run.
-#[must_use]
 pub fn folder(run: &PlannedRun) -> RunFolder {
     RunFolder::new(&run.config.run.dir)
 }
 
 /// Whether a run has what the tables are made from: what is damaged is scored again.
-#[must_use]
 pub fn is_scored(folder: &RunFolder) -> bool {
     scores(folder).is_some()
 }
@@ -117,7 +115,6 @@ pub struct Estimates {
 
 impl Estimates {
     /// What the folders of a plan tell.
-    #[must_use]
     pub fn of(plan: &Plan) -> Self {
         let mut estimates = Self::default();
         for run in &plan.runs {
@@ -135,7 +132,6 @@ impl Estimates {
         estimates
     }
 
-    /// A run ended.
     pub fn add(&mut self, run: &PlannedRun, seconds: f64) {
         self.ended.entry((run.corpus, run.system)).or_default().push(seconds);
     }
@@ -146,20 +142,17 @@ impl Estimates {
     }
 
     /// What [`Estimates::guess`] took in for a run like this one.
-    #[must_use]
     pub fn guessed(&self, run: &PlannedRun) -> Option<f64> {
         self.guessed.get(&(run.corpus, run.system)).copied()
     }
 
     /// The seconds of a whole run, from runs of its system on its corpus; none where there is none yet.
-    #[must_use]
     pub fn measured(&self, run: &PlannedRun) -> Option<f64> {
         let key = (run.corpus, run.system);
         mean(self.ended.get(&key).into_iter().flatten()).or_else(|| mean(self.promised.get(&key).into_iter().flatten()))
     }
 
     /// The same; where its system has none yet, from all systems on its corpus, else from all.
-    #[must_use]
     pub fn about(&self, run: &PlannedRun) -> Option<f64> {
         let all = || self.ended.iter().chain(&self.promised);
         self.measured(run)
@@ -169,7 +162,6 @@ impl Estimates {
 }
 
 /// Seconds of runs so many at a time, as long as the devices give each of them what one alone has.
-#[must_use]
 pub fn side_by_side(runs: &[f64], jobs: usize) -> f64 {
     let longest = runs.iter().copied().fold(0.0, f64::max);
     let all = runs.iter().fold(0.0, |sum, seconds| sum + seconds);

@@ -28,7 +28,6 @@ struct Part {
     heading: String,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// What is below it.
     notes: Vec<String>,
 }
 
@@ -80,7 +79,6 @@ fn wrapped(note: &str) -> String {
 }
 
 /// The tables as plain text.
-#[must_use]
 pub fn text(results: &Results) -> String {
     let parts: Vec<String> = parts(results).iter().map(Part::text).collect();
     let notes: Vec<String> = notes(results).iter().map(|note| wrapped(note)).collect();
@@ -88,7 +86,6 @@ pub fn text(results: &Results) -> String {
 }
 
 /// The tables as Markdown, with every run that they come from.
-#[must_use]
 pub fn markdown(results: &Results) -> String {
     let mut parts: Vec<String> = parts(results).iter().map(Part::markdown).collect();
     parts.push(lines(&notes(results), "- ", "\n"));

@@ -50,7 +50,6 @@ struct Table {
 
 impl<'a> Watch<'a> {
     /// Of a plan whose runs stand so.
-    #[must_use]
     pub fn new(plan: &'a Plan, standings: &[Standing], jobs: usize, is_quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
         let output = if !is_quiet && io::stderr().is_terminal() && !is_dumb {
@@ -80,7 +79,6 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A run begins.
     pub fn begun(&mut self, place: usize) {
         self.running.insert(place, Instant::now());
         if let (Output::Lines(_), Some(run)) = (&self.output, self.plan.runs.get(place)) {
@@ -88,7 +86,6 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A run ended.
     pub fn ended(&mut self, place: usize, ended: &Ended, took: Duration, estimates: &Estimates) {
         self.running.remove(&place);
         self.left.retain(|left| *left != place);

@@ -11,7 +11,6 @@ use super::problem::ConfigError;
 pub struct BuiltIn {
     /// As in `demo.toml`.
     pub name: &'static str,
-    /// The file.
     pub text: &'static str,
 }
 
@@ -37,20 +36,17 @@ const PLANS_FOLDER: &str = "plans/";
 
 impl BuiltIn {
     /// The built-in config of this name, with or without `.toml`.
-    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         BUILT_IN.iter().copied().find(|config| config.name.strip_suffix(".toml") == Some(stem(name)))
     }
 
     /// The built-in plan of this name, as `table8`, `table8.toml` or `plans/table8.toml`.
-    #[must_use]
     pub fn plan(name: &str) -> Option<Self> {
         let name = stem(name.strip_prefix(PLANS_FOLDER).unwrap_or(name));
         PLANS.iter().copied().find(|plan| plan.name.strip_prefix(PLANS_FOLDER).map(stem) == Some(name))
     }
 
     /// What it is: the first line of the comment at its head.
-    #[must_use]
     pub fn about(self) -> &'static str {
         self.text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default()
     }
@@ -65,7 +61,6 @@ fn stem(name: &str) -> &str {
 pub struct Source {
     /// The path as given, or the built-in config's name.
     pub name: String,
-    /// The text.
     pub text: String,
     /// The folder of the file; none for a built-in config.
     pub folder: Option<PathBuf>,
@@ -73,7 +68,6 @@ pub struct Source {
 
 impl Source {
     /// The name of the config without folder and ending: `iemocap4`.
-    #[must_use]
     pub fn stem(&self) -> &str {
         Path::new(&self.name).file_name().and_then(|name| name.to_str()).map_or("config", stem)
     }

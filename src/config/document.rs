@@ -15,7 +15,6 @@ use super::table;
 pub struct Entry {
     /// The value; never a table.
     pub value: Value,
-    /// Its line or flag.
     pub place: Place,
 }
 
@@ -74,7 +73,6 @@ impl Document {
     }
 
     /// Where a key was written; for a section, where it or the first of its keys was.
-    #[must_use]
     pub fn place(&self, path: &str) -> Option<Place> {
         let within = |entry: &&String| entry.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         let first_inside =
@@ -84,7 +82,6 @@ impl Document {
     }
 
     /// Whether a table was opened or any of its keys was set.
-    #[must_use]
     pub fn has_section(&self, path: &str) -> bool {
         self.place(path).is_some()
     }

@@ -71,7 +71,6 @@ const UNUSED_SPEECH: &[&str] = &[
 ];
 
 /// Whether a path is a key that Hugging Face writes and nothing here reads.
-#[must_use]
 pub fn is_unused(path: &str) -> bool {
     let (rest, own) = if let Some(rest) = path.strip_prefix("text.config.") {
         (rest, UNUSED_TEXT)

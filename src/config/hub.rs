@@ -30,7 +30,6 @@ pub struct HubName {
 
 impl HubName {
     /// Reads `roberta-base`, `facebook/wav2vec2-base` or `roberta-base@v1.0`; none where it has no such form.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (name, revision) = text.split_once('@').unwrap_or((text, MAIN));
         let parts: Vec<&str> = name.split('/').collect();
@@ -40,25 +39,21 @@ impl HubName {
     }
 
     /// The same model at another revision.
-    #[must_use]
     pub fn at(&self, revision: &str) -> Option<Self> {
         Self::parse(&format!("{}@{revision}", self.name))
     }
 
     /// The name without the revision, as it was typed.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The branch, tag or commit.
-    #[must_use]
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
     /// The hub's ids of the model, in the order in which they are tried.
-    #[must_use]
     pub fn ids(&self) -> Vec<&str> {
         let short = SHORT_NAMES.iter().find(|(name, _)| *name == self.name);
         short.map_or_else(|| vec![self.name.as_str()], |(_, ids)| ids.to_vec())
@@ -78,7 +73,6 @@ fn is_word(word: &str) -> bool {
 }
 
 /// The folder of hub models: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`; absolute.
-#[must_use]
 pub fn hub_cache() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = variable("HF_HUB_CACHE")
@@ -89,14 +83,12 @@ pub fn hub_cache() -> PathBuf {
 }
 
 /// The folder of a model in the cache: the snapshot that its revision points to.
-#[must_use]
 pub fn in_hub_cache(cache: &Path, name: &str) -> Option<PathBuf> {
     let name = HubName::parse(name)?;
     name.ids().into_iter().find_map(|id| snapshot(cache, id, name.revision()))
 }
 
 /// The folder of one id at a branch, a tag or a commit.
-#[must_use]
 pub fn snapshot(cache: &Path, id: &str, revision: &str) -> Option<PathBuf> {
     let model = cache.join(model_folder(id));
     let written = std::fs::read_to_string(model.join("refs").join(revision)).ok();
@@ -108,7 +100,6 @@ pub fn snapshot(cache: &Path, id: &str, revision: &str) -> Option<PathBuf> {
 }
 
 /// What the cache calls the folder of an id.
-#[must_use]
 pub fn model_folder(id: &str) -> String {
     format!("models--{}", id.replace('/', "--"))
 }

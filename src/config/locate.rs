@@ -75,7 +75,6 @@ pub fn tokenizer(folder: &Path) -> Result<TokenizerFiles, ConfigError> {
 }
 
 /// The folder that a text names: an existing path, else a model of the Hugging Face cache, else the path all the same.
-#[must_use]
 pub fn folder(path: PathBuf, text: &str, cache: &Path) -> PathBuf {
     if path.exists() { path } else { in_hub_cache(cache, text).unwrap_or(path) }
 }

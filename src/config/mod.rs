@@ -101,7 +101,6 @@ section! {
 pub enum DataSource {
     /// One manifest a split.
     Manifests {
-        /// The training data.
         train: PathBuf,
         /// What picks the best epoch.
         dev: Option<PathBuf>,
@@ -112,7 +111,6 @@ pub enum DataSource {
     Demo {
         /// Utterances of all splits together.
         utterances: usize,
-        /// Its seed.
         seed: u64,
         /// Where it is written: `corpus` in the run folder.
         folder: PathBuf,
@@ -130,10 +128,7 @@ pub enum EncoderSource {
         overrides: EncoderMap,
     },
     /// Fresh weights of this shape: every key that matters, with Hugging Face's defaults.
-    Fresh {
-        /// The Hugging Face config.
-        config: EncoderMap,
-    },
+    Fresh { config: EncoderMap },
     /// Nothing: the method does not read that modality.
     Absent,
     /// The clasp checkpoint of `train.init`.
@@ -151,10 +146,7 @@ pub enum TokenizerSource {
     /// A folder with `tokenizer.json`, or `vocab.json` and `merges.txt`.
     Folder(PathBuf),
     /// Byte-level BPE, trained on the training text.
-    Train {
-        /// Its largest size.
-        vocab_size: usize,
-    },
+    Train { vocab_size: usize },
     /// The clasp checkpoint of `train.init`.
     Initial,
     /// Nothing: the method does not read text.
@@ -234,7 +226,6 @@ impl FeatureCacheConfig {
         clippy::cast_sign_loss,
         reason = "a positive number; one that is too large becomes the largest"
     )]
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         (self.gib * f64::from(1 << 30)) as u64
     }

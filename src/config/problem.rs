@@ -26,33 +26,18 @@ pub enum Fault {
         valid: Vec<String>,
     },
     /// The value has the wrong type or is out of its range.
-    Value {
-        /// What the key takes.
-        expected: String,
-        /// What stands there.
-        found: String,
-    },
+    Value { expected: String, found: String },
     /// The value is none of the words that the key takes.
     Choice {
-        /// What stands there.
         found: String,
-        /// The words.
         choices: &'static [&'static str],
         /// The word that is meant, where one is near.
         nearest: Option<&'static str>,
     },
     /// The value is right in itself, but this version cannot do it.
-    Unavailable {
-        /// What stands there.
-        found: String,
-        /// What can be had.
-        available: String,
-    },
+    Unavailable { found: String, available: String },
     /// A key that must be there is not.
-    Missing {
-        /// What to write.
-        hint: String,
-    },
+    Missing { hint: String },
     /// The value disagrees with another one.
     Conflict {
         /// What disagrees and what to do.
@@ -75,7 +60,6 @@ pub struct Problem {
 
 impl Problem {
     /// A conflict at a key whose place is not known yet.
-    #[must_use]
     pub fn conflict(key: &str, reason: String) -> Self {
         Self { place: None, key: key.to_owned(), fault: Fault::Conflict { reason } }
     }
@@ -152,7 +136,6 @@ pub enum ConfigError {
     /// Neither a file nor a built-in config has this name.
     #[error("no config file {name}, and no built-in config of that name (built in: {built_in})")]
     NotFound {
-        /// What was asked for.
         name: String,
         /// The names that there are.
         built_in: String,
@@ -160,19 +143,13 @@ pub enum ConfigError {
     /// Neither a file nor a built-in plan has this name.
     #[error("no plan {name}, and no built-in plan of that name (built in: {built_in})")]
     NoPlan {
-        /// What was asked for.
         name: String,
         /// The names that there are.
         built_in: String,
     },
     /// The file cannot be read.
     #[error("cannot read the config {path}: {cause}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        cause: std::io::Error,
-    },
+    Unreadable { path: PathBuf, cause: std::io::Error },
     /// The file is not TOML.
     #[error("{name}:{line}:{column}: not valid TOML: {message}")]
     Syntax {
@@ -182,7 +159,6 @@ pub enum ConfigError {
         line: usize,
         /// Counted from 1, in characters.
         column: usize,
-        /// The parser's words.
         message: String,
     },
     /// Some keys or values are wrong: all of them.
@@ -199,7 +175,6 @@ pub enum ConfigError {
          `clasp models fetch {name}`, then set `{key}` to {name}, or put {files} into the folder"
     )]
     NoFolder {
-        /// The config's key.
         key: &'static str,
         /// Where it was looked for.
         folder: PathBuf,
@@ -215,32 +190,21 @@ pub enum ConfigError {
         "`{key}`: the folder {folder} has no {missing}; put it there, or fetch the model (`clasp models fetch NAME`)"
     )]
     MissingFiles {
-        /// The config's key.
         key: &'static str,
-        /// The folder.
         folder: PathBuf,
         /// All that it lacks.
         missing: String,
     },
     /// A config was to be written over a file.
     #[error("{path} exists already; name another file, or pass --force to replace it")]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// A config could not be written.
     #[error("cannot write the config {path}: {cause}")]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        cause: std::io::Error,
-    },
+    Unwritable { path: PathBuf, cause: std::io::Error },
 }
 
 impl ConfigError {
     /// The error for a list of problems, put into the order in which they are read.
-    #[must_use]
     pub fn invalid(name: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by(|left, right| left.order().cmp(&right.order()));
         Self::Invalid { name: name.to_owned(), problems }

@@ -12,7 +12,6 @@ use crate::keys::{Preset, Setting};
 
 impl Config {
     /// The config as a TOML file with absolute paths, in the order of the table of keys.
-    #[must_use]
     pub fn to_toml(&self) -> String {
         let values = self.values();
         let mut text = String::new();
@@ -126,7 +125,6 @@ fn literal(value: &Value) -> String {
 }
 
 /// The table of keys as a commented config: every key with its default and what it is for.
-#[must_use]
 pub fn defaults() -> String {
     let mut text = String::from(
         "# Every key with its default. A key that is commented out has none that is always the same.\n\

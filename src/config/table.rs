@@ -36,13 +36,11 @@ pub fn all() -> impl Iterator<Item = &'static Key> {
 }
 
 /// The key of this path.
-#[must_use]
 pub fn find(path: &str) -> Option<&'static Key> {
     all().find(|key| key.path == path)
 }
 
 /// Whether keys lie under this path, as under `model.fusion`.
-#[must_use]
 pub fn is_section(path: &str) -> bool {
     all().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
@@ -65,7 +63,6 @@ fn sections() -> Vec<&'static str> {
 ///
 /// A near name in the same section wins, then the same name in another section, then the nearest whole path. Nothing is
 /// returned where nothing is near: a wrong hint is worse than the list of what is valid.
-#[must_use]
 pub fn nearest(path: &str) -> Option<String> {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let candidates: Vec<&'static str> = all().map(|key| key.path).chain(sections()).collect();
@@ -80,7 +77,6 @@ pub fn nearest(path: &str) -> Option<String> {
 }
 
 /// What may stand in a section: its keys and the sections in it.
-#[must_use]
 pub fn valid_in(section: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for key in all() {

@@ -23,7 +23,6 @@ pub struct Findings {
 }
 
 /// Checks every table and every value of a document.
-#[must_use]
 pub fn validate(document: &Document) -> Findings {
     let mut findings = Findings::default();
     let mut closed: Vec<&str> = Vec::new();
@@ -122,7 +121,6 @@ fn are_labels(labels: &[Value]) -> bool {
 }
 
 /// A value for a message: as in TOML, on one line, cut where it is long.
-#[must_use]
 pub fn show(value: &Value) -> String {
     const LONGEST: usize = 60;
     let text = match value {

@@ -29,27 +29,16 @@ pub enum AudioProblem {
     Empty,
     /// Fewer bytes or frames than the file claims.
     #[error("the audio is truncated: it claims {claimed}, there are only {found}; copy the file again")]
-    Truncated {
-        /// What the header says.
-        claimed: String,
-        /// What there is.
-        found: String,
-    },
+    Truncated { claimed: String, found: String },
     /// Fields of the header contradict each other or the file.
     #[error("the audio's header is wrong: {reason}; write the file again (ffmpeg -i in.wav out.wav)")]
-    HeaderLies {
-        /// The contradiction.
-        reason: String,
-    },
+    HeaderLies { reason: String },
     /// Too few samples for the speech encoder.
     #[error(
         "the audio is too short: {samples} samples at 16 kHz, at least {MIN_SAMPLES} (25 ms) are needed; remove the \
          utterance or correct its start and end"
     )]
-    TooShort {
-        /// The samples there are.
-        samples: usize,
-    },
+    TooShort { samples: usize },
     /// More audio than one utterance can have.
     #[error("the audio is longer than 3 hours; cut it into utterances, or give start and end")]
     TooLong,
@@ -75,7 +64,6 @@ pub enum AudioProblem {
     /// An audio format that is not read.
     #[error("{format} is not read; convert it: ffmpeg -i {name} out.wav")]
     Unsupported {
-        /// The format's name.
         format: &'static str,
         /// An example of a file name.
         name: &'static str,
@@ -85,21 +73,16 @@ pub enum AudioProblem {
     Damaged {
         /// Where, in seconds.
         seconds: f64,
-        /// What the decoder said.
         reason: String,
     },
     /// The file cannot be opened as what it seems to be.
     #[error("the audio cannot be decoded ({reason}); copy it again or convert it: ffmpeg -i in out.wav")]
-    Unreadable {
-        /// What the decoder said.
-        reason: String,
-    },
+    Unreadable { reason: String },
     /// `start` or `end` lie behind the end.
     #[error("`{key}` is {seconds} s but the audio is only {duration:.3} s long; correct the manifest")]
     OutsideFile {
         /// `start` or `end`.
         key: &'static str,
-        /// Its value.
         seconds: f64,
         /// The file's length in seconds.
         duration: f64,
@@ -120,7 +103,6 @@ pub struct Waveform {
     pub samples: Vec<f32>,
     /// The file's own rate in Hz.
     pub source_rate: u32,
-    /// The file's own channels.
     pub channels: usize,
 }
 
@@ -321,7 +303,6 @@ pub(super) fn frames_at(seconds: f64, rate: f64) -> usize {
 }
 
 /// The samples at [`SAMPLE_RATE`] that a length in seconds becomes.
-#[must_use]
 pub fn samples_of(seconds: f64) -> usize {
     frames_at(seconds, f64::from(SAMPLE_RATE))
 }

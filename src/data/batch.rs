@@ -20,7 +20,6 @@ const JITTER: f64 = 0.05;
 pub struct Batch {
     /// Places in the dataset.
     pub indices: Vec<usize>,
-    /// The utterances' ids.
     pub ids: Vec<String>,
     /// [batch, longest], row by row.
     pub tokens: Vec<i64>,
@@ -32,31 +31,25 @@ pub struct Batch {
     pub features: Vec<Option<Arc<Features>>>,
     /// Real samples of each row.
     pub sample_lengths: Vec<usize>,
-    /// The classes, where known.
     pub labels: Vec<Option<usize>>,
 }
 
 impl Batch {
-    /// The number of examples.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
     /// Whether there are no examples.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
     /// The width of `tokens`.
-    #[must_use]
     pub fn longest_tokens(&self) -> usize {
         self.token_lengths.iter().copied().max().unwrap_or(0)
     }
 
     /// The width of `waveforms`, where there are any.
-    #[must_use]
     pub fn longest_samples(&self) -> usize {
         self.sample_lengths.iter().copied().max().unwrap_or(0)
     }
@@ -64,7 +57,6 @@ impl Batch {
 
 impl Batch {
     /// Some of the examples, padded to the longest of them.
-    #[must_use]
     pub fn rows(&self, rows: Range<usize>) -> Self {
         let token_lengths = self.token_lengths[rows.clone()].to_vec();
         let sample_lengths = self.sample_lengths[rows.clone()].to_vec();
@@ -92,7 +84,6 @@ fn narrowed<T: Copy>(table: &[T], width: usize, rows: Range<usize>, lengths: &[u
 }
 
 /// Pads examples into a batch. Waveforms are left out where nothing needs them any more.
-#[must_use]
 pub fn collate(examples: &[Example], pad_token: u32) -> Batch {
     let mut batch = Batch {
         indices: examples.iter().map(|example| example.index).collect(),
@@ -133,7 +124,6 @@ pub struct BatchOptions {
 /// index is in exactly one batch.
 ///
 /// `lengths` are samples (or tokens, where nothing is heard; `batch_seconds` has no meaning then).
-#[must_use]
 pub fn plan(lengths: &[usize], options: BatchOptions, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
     let mut random = Random::new(mix(seed, epoch));
     let mut order: Vec<usize> = (0..lengths.len()).collect();
@@ -155,7 +145,6 @@ pub fn plan(lengths: &[usize], options: BatchOptions, seed: u64, epoch: u64) -> 
 }
 
 /// The batches for evaluation: longest first (memory that does not suffice shows at once), the same every time.
-#[must_use]
 pub fn sequential_plan(lengths: &[usize], options: BatchOptions) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|index| (std::cmp::Reverse(lengths[*index]), *index));

@@ -23,9 +23,7 @@ pub struct Limits {
 /// What every row must have, because the method or the command reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// Reads text.
     pub text: bool,
-    /// Reads speech.
     pub audio: bool,
     /// Trains or scores: every row needs a label of the label set. Otherwise labels are taken where they are known.
     pub label: bool,
@@ -36,7 +34,6 @@ pub struct Needs {
 pub struct Example {
     /// Its place in the dataset.
     pub index: usize,
-    /// Its id.
     pub id: String,
     /// Token ids; empty where text is not read.
     pub tokens: Vec<u32>,
@@ -44,7 +41,6 @@ pub struct Example {
     pub waveform: Vec<f32>,
     /// What the feature encoder makes of it, where a cache has that.
     pub features: Option<Arc<Features>>,
-    /// Its class.
     pub label: Option<usize>,
     /// Whether `max_tokens` cut the text.
     pub text_was_cut: bool,
@@ -105,38 +101,30 @@ impl Dataset {
         Ok(Self { rows, encodings, labels: classes, limits, needs, seconds: OnceLock::new() })
     }
 
-    /// The number of utterances.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// One row of the manifest.
-    #[must_use]
     pub fn row(&self, index: usize) -> Option<&Row> {
         self.rows.get(index)
     }
 
     /// Every row, in the manifest's order.
-    #[must_use]
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
     /// The class of every row, where known.
-    #[must_use]
     pub fn labels(&self) -> &[Option<usize>] {
         &self.labels
     }
 
     /// The number of tokens of every row after the cut; zeros where text is not read.
-    #[must_use]
     pub fn token_lengths(&self) -> Vec<usize> {
         self.encodings.iter().map(|encoding| encoding.ids.len()).collect()
     }

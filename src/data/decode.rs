@@ -45,7 +45,6 @@ pub(super) struct Decoded {
     pub mono: Vec<f32>,
     /// In Hz.
     pub rate: u32,
-    /// The file's own.
     pub channels: usize,
     /// Whether the file was decoded to its end.
     pub is_whole: bool,

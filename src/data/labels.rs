@@ -44,7 +44,6 @@ impl Labels {
     }
 
     /// The class of a label.
-    #[must_use]
     pub fn index(&self, label: &str) -> Option<usize> {
         self.places.get(label).copied()
     }
@@ -68,25 +67,19 @@ impl Labels {
     }
 
     /// The label of a class.
-    #[must_use]
     pub fn name(&self, index: usize) -> Option<&str> {
         self.names.get(index).map(String::as_str)
     }
 
     /// Every label in order.
-    #[must_use]
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// How many there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }

@@ -70,7 +70,6 @@ impl Loader {
     }
 
     /// How long the caller has waited for batches in all; the wait for the first one is part of it.
-    #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
     }

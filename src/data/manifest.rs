@@ -17,7 +17,6 @@ pub struct Row {
     pub audio: Option<PathBuf>,
     /// What is said; may be empty.
     pub text: Option<String>,
-    /// The class.
     pub label: Option<String>,
     /// Who speaks.
     pub speaker: Option<String>,
@@ -50,63 +49,36 @@ pub enum LineProblem {
     },
     /// Not JSON.
     #[error("not valid JSON ({reason}); write one JSON object a line")]
-    NotJson {
-        /// What the parser said.
-        reason: String,
-    },
+    NotJson { reason: String },
     /// JSON, but no object.
     #[error("found {found}, not a JSON object; write one JSON object a line")]
-    NotObject {
-        /// The kind found.
-        found: &'static str,
-    },
+    NotObject { found: &'static str },
     /// No `id`.
     #[error("no `id`; give every utterance a unique one")]
     NoId,
     /// Neither `audio` nor `text`.
     #[error("neither `audio` nor `text` (the keys are {keys}); give at least one of them")]
-    NothingToRead {
-        /// The keys there are.
-        keys: String,
-    },
+    NothingToRead { keys: String },
     /// A key of another type.
     #[error("`{key}` must be {expected}, found {found}")]
     WrongType {
-        /// The key.
         key: &'static str,
-        /// The type expected.
         expected: &'static str,
         /// The type and the value found.
         found: String,
     },
     /// An empty string where one must be filled.
     #[error("`{key}` is empty; fill it in or leave the key out")]
-    Empty {
-        /// The key.
-        key: &'static str,
-    },
+    Empty { key: &'static str },
     /// A number out of its range.
     #[error("`{key}` is {value}; it must be {expected}")]
-    OutOfRange {
-        /// The key.
-        key: &'static str,
-        /// The value, as written.
-        value: String,
-        /// The range.
-        expected: &'static str,
-    },
+    OutOfRange { key: &'static str, value: String, expected: &'static str },
     /// `end` is not after `start`.
     #[error("`end` ({end}) is not after `start` ({start}); both are seconds from the beginning of the file")]
-    EndBeforeStart {
-        /// As written.
-        start: String,
-        /// As written.
-        end: String,
-    },
+    EndBeforeStart { start: String, end: String },
     /// An id that was used before.
     #[error("the id `{id}` is already used on line {first}; make ids unique")]
     DuplicateId {
-        /// The id.
         id: String,
         /// The line that used it first.
         first: usize,
@@ -114,7 +86,6 @@ pub enum LineProblem {
 }
 
 /// The lines of a manifest with their numbers from 1: without a byte-order mark, line ends and blank lines at the end.
-#[must_use]
 pub fn lines(bytes: &[u8]) -> Vec<(usize, &[u8])> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut lines: Vec<(usize, &[u8])> = bytes
@@ -176,7 +147,6 @@ pub fn parse_line(line_text: impl AsRef<[u8]>, line: usize, base: &Path) -> Resu
 }
 
 /// The id of a line if it has one, however wrong the rest is: what a result with an error is filed under.
-#[must_use]
 pub fn id_of_line(line_text: impl AsRef<[u8]>) -> Option<String> {
     let value: Value = serde_json::from_str(trimmed(std::str::from_utf8(line_text.as_ref()).ok()?)).ok()?;
     value.get("id")?.as_str().filter(|id| !id.is_empty()).map(ToOwned::to_owned)

@@ -35,20 +35,10 @@ pub const MIN_SAMPLES: usize = 400;
 pub enum DataError {
     /// A file or folder cannot be read or written.
     #[error("{}: {problem}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        problem: FileProblem,
-    },
+    File { path: PathBuf, problem: FileProblem },
     /// A file or folder cannot be written: the disk's fault, not the data's; exit code 1.
     #[error("cannot write {}: {problem}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        problem: String,
-    },
+    Write { path: PathBuf, problem: String },
     /// Audio of a corpus that cannot be used.
     #[error(
         "{} of {total} utterances have audio that cannot be used; mend it, or leave them out with --skip-bad:\n{}",
@@ -73,10 +63,7 @@ pub enum DataError {
     },
     /// A manifest without a single row.
     #[error("{}: the manifest is empty; write one JSON object a line, with id, audio and text", path.display())]
-    EmptyManifest {
-        /// The manifest.
-        path: PathBuf,
-    },
+    EmptyManifest { path: PathBuf },
     /// A row lacks a key that this command needs.
     #[error("utterance `{id}` (line {line}): no `{key}`; {hint}")]
     Lacking {
@@ -86,17 +73,11 @@ pub enum DataError {
         line: usize,
         /// The key that is missing.
         key: &'static str,
-        /// What to do.
         hint: &'static str,
     },
     /// An audio file cannot be used.
     #[error("{}: {problem}", path.display())]
-    Audio {
-        /// The audio file.
-        path: PathBuf,
-        /// Why.
-        problem: AudioProblem,
-    },
+    Audio { path: PathBuf, problem: AudioProblem },
     /// A problem of one utterance of a manifest.
     #[error("utterance `{id}` (line {line}): {problem}")]
     Utterance {
@@ -104,7 +85,6 @@ pub enum DataError {
         id: String,
         /// Its line in the manifest.
         line: usize,
-        /// What is wrong.
         problem: Box<DataError>,
     },
     /// A label outside the label set.
@@ -118,23 +98,15 @@ pub enum DataError {
         id: String,
         /// Its line in the manifest.
         line: usize,
-        /// The label found.
         label: String,
-        /// The labels expected.
         known: Vec<String>,
     },
     /// A label set that cannot be one.
     #[error("the labels {}: {reason}", list(labels))]
-    Labels {
-        /// The labels given.
-        labels: Vec<String>,
-        /// Why they are refused.
-        reason: &'static str,
-    },
+    Labels { labels: Vec<String>, reason: &'static str },
     /// A folder without a tokenizer.
     #[error("{}: no tokenizer; put tokenizer.json, or vocab.json and merges.txt, there ({missing} missing)", folder.display())]
     NoTokenizer {
-        /// The folder searched.
         folder: PathBuf,
         /// The files that are not there.
         missing: &'static str,
@@ -142,7 +114,6 @@ pub enum DataError {
     /// A tokenizer that cannot be used.
     #[error("{}: the tokenizer cannot be used: {reason}; copy RoBERTa's tokenizer files again", path.display())]
     Tokenizer {
-        /// The file or folder.
         path: PathBuf,
         /// What the reader or the check said.
         reason: String,
@@ -150,19 +121,15 @@ pub enum DataError {
     /// A table lacks columns that were named.
     #[error("{}: no column `{column}` (for {role}); the columns are {}; name one of them", path.display(), list(found))]
     Column {
-        /// The table.
         path: PathBuf,
-        /// The column named.
         column: String,
         /// What it was named for.
         role: &'static str,
-        /// The columns there are.
         found: Vec<String>,
     },
     /// A row of a table cannot become an utterance.
     #[error("{}, line {line}: {reason}", path.display())]
     TableRow {
-        /// The table.
         path: PathBuf,
         /// From 1, the header included.
         line: usize,
@@ -172,7 +139,6 @@ pub enum DataError {
     /// A table or its options cannot be used as a whole.
     #[error("{}: {reason}", path.display())]
     Table {
-        /// The table.
         path: PathBuf,
         /// What is wrong and what to do.
         reason: String,
@@ -194,29 +160,19 @@ pub enum DataError {
         id: String,
         /// Its line in the manifest.
         line: usize,
-        /// The audio file.
         path: PathBuf,
         /// Samples at [`SAMPLE_RATE`].
         samples: usize,
     },
     /// Utterances of a manifest that cannot be scored.
     #[error("{}: {} utterances cannot be scored: {failures}", path.display(), failures.0.len())]
-    Unscored {
-        /// The manifest.
-        path: PathBuf,
-        /// Why, for each.
-        failures: Problems,
-    },
+    Unscored { path: PathBuf, failures: Problems },
     /// The one utterance that was asked about.
     #[error("{problem}")]
-    Unusable {
-        /// Why.
-        problem: String,
-    },
+    Unusable { problem: String },
     /// Manifests that failed a check.
     #[error("{}: {first}", if *errors == 1 { "a check failed".to_owned() } else { format!("{errors} checks failed; the first") })]
     Untrusted {
-        /// How many.
         errors: usize,
         /// What the first found.
         first: String,
@@ -242,7 +198,6 @@ pub enum FileProblem {
     /// It is a device, a pipe or a socket.
     #[error("not a regular file; copy its content to a file first")]
     Special,
-    /// The user may not.
     #[error("permission denied; check the file's and its folders' permissions")]
     Permission,
     /// It is not UTF-8 where text must be.
@@ -255,7 +210,6 @@ pub enum FileProblem {
 
 impl DataError {
     /// What the system said about `path`.
-    #[must_use]
     pub fn file(path: &Path, error: &std::io::Error) -> Self {
         let problem = match error.kind() {
             std::io::ErrorKind::NotFound => FileProblem::Missing,
@@ -267,7 +221,6 @@ impl DataError {
     }
 
     /// What the system said when `path` could not be written.
-    #[must_use]
     pub fn write(path: &Path, error: &std::io::Error) -> Self {
         Self::Write { path: path.to_path_buf(), problem: error.to_string() }
     }

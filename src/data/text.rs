@@ -153,13 +153,11 @@ impl Tokenizer {
     }
 
     /// The number of tokens, special ones included: rows of the word embedding.
-    #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
     /// The id of `<pad>`.
-    #[must_use]
     pub fn pad_token(&self) -> u32 {
         self.pad
     }

@@ -110,7 +110,6 @@ const FAMILIES: [Family; 4] = [
 ];
 
 /// Draws one sentence with the given meaning: lower case but for "I", no final stop.
-#[must_use]
 pub fn draw_sentence(random: &mut Random, meaning: Meaning) -> String {
     let family = &FAMILIES[random.below(FAMILIES.len())];
     let opening = pick(random, family.openings);

@@ -89,27 +89,18 @@ pub enum DemoError {
     /// Too few utterances to split.
     #[error("{utterances} utterances are too few for the demo corpus: ask for {least} or more")]
     TooFew {
-        /// As asked for.
         utterances: usize,
         /// The least that will do.
         least: usize,
     },
     /// The file system said no.
     #[error("the demo corpus: cannot {action} {}: {reason}; check the rights and the free space there", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        reason: io::Error,
-    },
+    File { action: &'static str, path: PathBuf, reason: io::Error },
     /// A sound or a record that does not fit its format.
     #[error("the demo corpus: cannot encode {}: {reason}", path.display())]
     Encoding {
         /// The file that was to be written.
         path: PathBuf,
-        /// What the encoder says.
         reason: String,
     },
 }
@@ -240,7 +231,6 @@ fn write_utterance(
 }
 
 /// The label of a combination.
-#[must_use]
 pub fn label(meaning: Meaning, register: Register) -> &'static str {
     match (meaning, register) {
         (Meaning::Start, Register::Low) => LABELS[0],

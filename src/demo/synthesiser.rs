@@ -33,7 +33,6 @@ impl Register {
     pub const ALL: [Self; 2] = [Self::Low, Self::High];
 
     /// The lowest and the highest pitch in Hz that an utterance of this register ever has.
-    #[must_use]
     pub fn bounds_hz(self) -> (f64, f64) {
         match self {
             Self::Low => (90.0, 130.0),
@@ -61,7 +60,6 @@ pub struct Speaker {
 
 impl Speaker {
     /// The speaker of a seed.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut usual = |register: Register| {
@@ -232,7 +230,6 @@ fn draw_syllable(random: &mut Random, begin: usize, length: usize) -> Syllable {
 /// Speaks one utterance: 0.6 to 1.0 s of 16-bit samples at 16 kHz, a function of the arguments alone.
 ///
 /// The sentence is not among them: the sound cannot tell what the words say.
-#[must_use]
 pub fn speak(seed: u64, speaker: &Speaker, register: Register) -> Vec<i16> {
     let plan = Plan::draw(&mut Random::new(mix(seed, 0)), speaker, register);
     let mut noise = Random::new(mix(seed, 1));

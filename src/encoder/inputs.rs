@@ -40,7 +40,6 @@ pub enum Speech<'a> {
 
 impl Inputs {
     /// The features where they are known, else the samples.
-    #[must_use]
     pub fn speech(&self) -> Speech<'_> {
         match &self.features {
             Some(frames) => Speech::Frames(frames),

@@ -31,7 +31,6 @@ pub struct LayerConfig {
     pub feed_forward: usize,
     /// Norms before the blocks (pre-norm) and not after the residuals (post-norm).
     pub norm_first: bool,
-    /// The feed-forward block's non-linearity.
     pub activation: Activation,
     /// On the attention weights.
     pub attention_dropout: f64,
@@ -68,7 +67,6 @@ pub struct Attention<B: Backend> {
     pub query: Linear<B>,
     /// What it is found by.
     pub key: Linear<B>,
-    /// What it gives.
     pub value: Linear<B>,
     /// On all heads' results.
     pub output: Linear<B>,

@@ -27,20 +27,10 @@ const MOST: usize = 1_000_000;
 pub enum EncoderError {
     /// A value that asks for something that this program does not have.
     #[error("{encoder} config: {key} = {found} is not supported; it must be {supported}")]
-    Unsupported {
-        /// Which encoder's config.
-        encoder: &'static str,
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        found: String,
-        /// What is supported.
-        supported: &'static str,
-    },
+    Unsupported { encoder: &'static str, key: &'static str, found: String, supported: &'static str },
     /// Values that contradict each other or are out of range.
     #[error("{encoder} config: {problem}")]
     Invalid {
-        /// Which encoder's config.
         encoder: &'static str,
         /// What is wrong and with which key.
         problem: String,
@@ -48,9 +38,7 @@ pub enum EncoderError {
     /// A value of the wrong type.
     #[error("{encoder} config: {key}: {cause}")]
     Json {
-        /// Which encoder's config.
         encoder: &'static str,
-        /// The key.
         key: String,
         /// What the JSON reader found.
         cause: serde_json::Error,
@@ -104,7 +92,6 @@ pub struct Encoded<B: Backend> {
 
 impl<B: Backend> Encoded<B> {
     /// The first position of each example: [batch, hidden].
-    #[must_use]
     pub fn first(self) -> Tensor<B, 2> {
         let [_, width] = self.hidden.dims();
         let (batch, time) = (self.lengths.batch(), self.lengths.longest());
@@ -112,7 +99,6 @@ impl<B: Backend> Encoded<B> {
     }
 
     /// The mean over the valid positions of each example: [batch, hidden].
-    #[must_use]
     pub fn mean(self) -> Tensor<B, 2> {
         let [_, width] = self.hidden.dims();
         let (batch, time) = (self.lengths.batch(), self.lengths.longest());

@@ -89,7 +89,6 @@ impl RobertaConfig {
     }
 
     /// The most tokens of a text, the two special ones included.
-    #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_position_embeddings.saturating_sub(self.pad_token_id + 1)
     }
@@ -151,7 +150,6 @@ impl RobertaConfig {
     }
 
     /// The shape of its layers.
-    #[must_use]
     pub fn layer(&self) -> LayerConfig {
         LayerConfig {
             width: self.hidden_size,
@@ -206,7 +204,6 @@ impl<B: Backend> TextEncoder<B> {
     }
 
     /// Stops gradients for the embeddings and the lowest `count` layers.
-    #[must_use]
     pub fn freeze_layers(mut self, count: usize) -> Self {
         if count > 0 {
             self.embeddings = self.embeddings.no_grad();

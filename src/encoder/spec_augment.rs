@@ -10,7 +10,6 @@ pub struct SpanMask {
     pub probability: f64,
     /// Positions of a span.
     pub length: usize,
-    /// The fewest spans.
     pub min_spans: usize,
 }
 

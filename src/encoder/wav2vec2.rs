@@ -207,21 +207,18 @@ impl<B: Backend> SpeechEncoder<B> {
     }
 
     /// The encoder with a fresh vector for masked frames, where it has one: for files that hold none.
-    #[must_use]
     pub fn with_fresh_mask(mut self, init: &mut Init<'_, B>) -> Self {
         self.mask_embedding = self.mask_embedding.map(|_| init.uniform([self.config.hidden_size], 0.0, 1.0));
         self
     }
 
     /// Stops gradients for the convolutions that turn samples into frames.
-    #[must_use]
     pub fn freeze_feature_encoder(mut self) -> Self {
         self.feature_encoder = self.feature_encoder.no_grad();
         self
     }
 
     /// Stops gradients for all in front of the layers and the lowest `count` layers.
-    #[must_use]
     pub fn freeze_layers(mut self, count: usize) -> Self {
         if count > 0 {
             self = self.freeze_feature_encoder();
@@ -267,7 +264,6 @@ impl<B: Ops> SpeechEncoder<B> {
     /// What the features of a waveform depend on beside it, as the digits of a SHA-256: names, shapes and values of the
     /// feature encoder's parameters, its strides and norms, the number format of its products, and the backend that
     /// computes them.
-    #[must_use]
     pub fn features_identity(&self, precision: Precision, backend: &str) -> String {
         let mut hasher = Hasher(Sha256::new());
         hasher.put(backend);

@@ -101,7 +101,6 @@ impl Default for Wav2Vec2Config {
 
 impl Wav2Vec2Config {
     /// The same sizes with the norms and biases of the published large models.
-    #[must_use]
     pub fn with_layer_norms(self) -> Self {
         Self { feat_extract_norm: "layer".into(), conv_bias: true, do_stable_layer_norm: true, ..self }
     }
@@ -119,7 +118,6 @@ impl Wav2Vec2Config {
     }
 
     /// Frames that the feature encoder makes of some samples; 0 where they are too few.
-    #[must_use]
     pub fn frames(&self, samples: usize) -> usize {
         self.conv_kernel
             .iter()
@@ -128,13 +126,11 @@ impl Wav2Vec2Config {
     }
 
     /// Whether the encoder has the vector that replaces masked frames.
-    #[must_use]
     pub fn has_mask_embedding(&self) -> bool {
         self.mask_time_prob > 0.0 || self.mask_feature_prob > 0.0
     }
 
     /// The shape of its layers.
-    #[must_use]
     pub fn layer(&self) -> LayerConfig {
         LayerConfig {
             width: self.hidden_size,

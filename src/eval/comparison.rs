@@ -29,7 +29,6 @@ pub enum ComparisonError {
         first: String,
         /// The second one's name.
         second: String,
-        /// What differs.
         problems: Problems,
     },
     /// They know different labels.
@@ -47,7 +46,6 @@ pub enum ComparisonError {
     NoCluster {
         /// Whose predictions.
         name: String,
-        /// The key.
         key: String,
     },
     /// Rows of the same utterance.
@@ -55,7 +53,6 @@ pub enum ComparisonError {
     Repeated {
         /// Whose predictions.
         name: String,
-        /// The ids.
         problems: Problems,
     },
     /// The numbers cannot be computed.
@@ -70,7 +67,6 @@ pub struct Answers {
     pub name: String,
     /// The labels in order: those of the probabilities, and any other that is true or predicted.
     pub labels: Vec<String>,
-    /// By id.
     by_id: BTreeMap<String, Answer>,
 }
 
@@ -78,7 +74,6 @@ pub struct Answers {
 struct Answer {
     /// The true label's place in the labels.
     truth: usize,
-    /// The predicted one's.
     label: usize,
     /// The value that it shares with the rows that are drawn with it.
     cluster: Option<String>,
@@ -126,13 +121,11 @@ impl Answers {
     }
 
     /// How many utterances lack the key that clusters are made of, and are clusters of their own.
-    #[must_use]
     pub fn lacking_cluster(&self) -> usize {
         self.by_id.values().filter(|answer| answer.cluster.is_none()).count()
     }
 
     /// The same, with something in front of the ids.
-    #[must_use]
     pub fn within(self, place: &str) -> Self {
         let by_id = self.by_id.into_iter().map(|(id, answer)| (format!("{place}/{id}"), answer)).collect();
         Self { by_id, ..self }
@@ -212,19 +205,16 @@ impl Pairs {
     }
 
     /// Different utterances.
-    #[must_use]
     pub fn utterances(&self) -> usize {
         self.known_utterances.len()
     }
 
     /// What is drawn whole for the intervals: clusters, or utterances.
-    #[must_use]
     pub fn units(&self) -> usize {
         self.known_units.len()
     }
 
     /// Whether there are no pairs.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.outcomes.is_empty()
     }
@@ -306,7 +296,6 @@ fn check_labels(first: &Answers, second: &Answers) -> Result<(), ComparisonError
 }
 
 /// What a row of a manifest has under a key that it may be clustered by when it is scored.
-#[must_use]
 pub fn key_of(row: &manifest::Row, key: &str) -> Option<String> {
     match key {
         "label" => row.label.clone(),

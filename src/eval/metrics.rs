@@ -26,7 +26,6 @@ pub enum MetricsError {
     Clusters {
         /// Length of the list of clusters.
         clusters: usize,
-        /// Number of examples.
         examples: usize,
     },
 }
@@ -110,7 +109,6 @@ impl Tally {
         }
     }
 
-    /// Whether nothing is counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.support.iter().all(|&count| count == 0)
     }
@@ -132,7 +130,6 @@ impl Tally {
             .map(|((&support, &predicted), &correct)| (support, predicted, correct))
     }
 
-    /// The four headline numbers.
     pub(crate) fn headline(&self) -> Headline {
         let (mut total, mut right, mut occurring) = (0, 0, 0);
         let (mut recalls, mut plain, mut weighted) = (0.0, 0.0, 0.0);
@@ -183,19 +180,15 @@ impl Confusion {
     }
 
     /// How many examples are counted.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The four headline numbers.
-    #[must_use]
     pub fn headline(&self) -> Headline {
         self.tally().headline()
     }
 
     /// Precision, recall, F1 and support of each class, in label order.
-    #[must_use]
     pub fn classes(&self) -> Vec<ClassScore> {
         self.tally()
             .classes()

@@ -55,7 +55,6 @@ pub struct Outcome {
 pub struct Grouped {
     /// The first system's.
     pub first: Headline,
-    /// Their intervals.
     pub first_intervals: Headline<Interval>,
     /// The second system's.
     pub second: Headline,
@@ -138,8 +137,6 @@ pub enum McNemarForm {
 }
 
 impl McNemarForm {
-    /// Its word in files.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -166,7 +163,6 @@ impl McNemar {
     const FEW: u64 = 25;
 
     /// The test for so many discordant examples.
-    #[must_use]
     pub fn of(only_first: u64, only_second: u64) -> Self {
         let (form, p_value) = if only_first + only_second < Self::FEW {
             (McNemarForm::Exact, mcnemar_exact(only_first, only_second))
@@ -178,7 +174,6 @@ impl McNemar {
 }
 
 /// Two-sided p of `McNemar`'s exact test, from how many examples only the first and only the second system got right.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts of examples stay far below 2^53")]
 pub fn mcnemar_exact(only_first: u64, only_second: u64) -> f64 {
     let total = only_first + only_second;
@@ -194,7 +189,6 @@ pub fn mcnemar_exact(only_first: u64, only_second: u64) -> f64 {
 
 /// Two-sided p of `McNemar`'s test with Edwards' correction: (|b − c| − 1)² / (b + c) against χ² with one degree of
 /// freedom, whose upper tail at x is erfc(√(x/2)). 1 where no example is discordant.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts of examples stay far below 2^53")]
 pub fn mcnemar_corrected(only_first: u64, only_second: u64) -> f64 {
     let total = only_first + only_second;
@@ -206,7 +200,6 @@ pub fn mcnemar_corrected(only_first: u64, only_second: u64) -> f64 {
 }
 
 /// Holm's corrected p-values, in the order given.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts of comparisons are small")]
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<(usize, f64)> = p_values.iter().copied().enumerate().collect();

@@ -28,16 +28,10 @@ const RENAMED: &str = "manifest.";
 pub enum PredictionsError {
     /// The file cannot be opened or read.
     #[error("cannot read the predictions {path}: {cause}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        cause: io::Error,
-    },
+    Read { path: PathBuf, cause: io::Error },
     /// Lines that are not rows.
     #[error("{path} does not hold predictions: {problems}", path = path.display())]
     Malformed {
-        /// The file.
         path: PathBuf,
         /// One entry for each bad line.
         problems: Problems,
@@ -81,7 +75,6 @@ impl<'de> Deserialize<'de> for Probabilities {
 /// What one classifier says of one utterance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Classification {
-    /// The most probable label.
     pub label: String,
     /// Every label's probability.
     pub probabilities: Probabilities,
@@ -90,7 +83,6 @@ pub struct Classification {
 impl Classification {
     /// The classification that `probabilities` (in the order of `labels`) give; the first of equal ones wins. Nothing
     /// where there is no label.
-    #[must_use]
     pub fn new(labels: &[String], probabilities: &[f32]) -> Option<Self> {
         let entries: Vec<(String, f32)> = labels.iter().cloned().zip(probabilities.iter().copied()).collect();
         let mut best = entries.first()?;
@@ -107,7 +99,6 @@ impl Classification {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// The user gave it.
     Given,
     /// Text recognised from the speech.
     Asr,
@@ -131,9 +122,7 @@ impl fmt::Display for Origin {
 /// Where both modalities came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origins {
-    /// The text's.
     pub text: Origin,
-    /// The speech's.
     pub speech: Origin,
 }
 
@@ -144,14 +133,12 @@ pub struct Extra(Map<String, Value>);
 
 impl Extra {
     /// The keys to carry through, in the manifest's order.
-    #[must_use]
     pub fn from_manifest(keys: impl IntoIterator<Item = (String, Value)>) -> Self {
         let renamed = |key: String| if FIXED_NAMES.contains(&key.as_str()) { format!("{RENAMED}{key}") } else { key };
         Self(keys.into_iter().map(|(key, value)| (renamed(key), value)).collect())
     }
 
     /// The value of one key.
-    #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
@@ -165,7 +152,6 @@ impl Extra {
 /// The result of one utterance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// The manifest's id.
     pub id: String,
     /// The prediction: the fusion classifier's, or that of the one modality that is there.
     #[serde(flatten)]
@@ -182,7 +168,6 @@ pub struct Prediction {
     /// Words of the whole text (between white space, before any cut); nothing where there is no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<usize>,
-    /// The manifest's other keys.
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -200,7 +185,6 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Row {
-    /// A scored utterance.
     Prediction(Box<Prediction>),
     /// One that could not be scored.
     Failure(Failure),

@@ -22,7 +22,6 @@ pub enum ReportError {
          manifest's rows a `label`"
     )]
     Nothing {
-        /// The split.
         split: String,
         /// Rows with an error.
         failed: usize,
@@ -32,7 +31,6 @@ pub enum ReportError {
     /// Labels that the checkpoint does not know.
     #[error("labels outside the checkpoint's set ({known}): {problems}")]
     UnknownLabels {
-        /// The label set.
         known: String,
         /// One entry for each row.
         problems: Problems,
@@ -40,9 +38,7 @@ pub enum ReportError {
     /// A key to group or cluster by that no row has.
     #[error("no row of the split {split} has the key `{key}`; there are: {available}")]
     UnknownKey {
-        /// The split.
         split: String,
-        /// The key.
         key: String,
         /// The keys that the rows have.
         available: String,
@@ -55,7 +51,6 @@ pub enum ReportError {
 /// A number with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The number.
     pub value: f64,
     /// Its interval: [low, high].
     pub interval: Interval,
@@ -78,9 +73,7 @@ pub struct Scores {
 /// The score of a named class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LabelledScore {
-    /// The class.
     pub label: String,
-    /// Its numbers.
     #[serde(flatten)]
     pub score: ClassScore,
 }
@@ -90,9 +83,7 @@ pub struct LabelledScore {
 pub struct Group {
     /// What its examples have in common.
     pub value: String,
-    /// How many there are.
     pub examples: usize,
-    /// The reported prediction.
     pub fusion: Headline<Estimate>,
     /// The text classifier, where it was scored.
     pub text_only: Option<Headline<Estimate>>,
@@ -103,7 +94,6 @@ pub struct Group {
 /// All groups by the value of one key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Breakdown {
-    /// The key.
     pub key: String,
     /// Its values: numbers in order, then other values in order, then `missing`.
     pub groups: Vec<Group>,
@@ -112,9 +102,7 @@ pub struct Breakdown {
 /// How often each provenance occurs among the scored examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginCounts {
-    /// Of the text.
     pub text: BTreeMap<Origin, usize>,
-    /// Of the speech.
     pub speech: BTreeMap<Origin, usize>,
 }
 
@@ -134,7 +122,6 @@ pub struct InputCounts {
 pub struct Bootstrap {
     /// Resamples drawn.
     pub resamples: usize,
-    /// Their seed.
     pub seed: u64,
     /// Coverage of the intervals.
     pub level: f64,
@@ -145,7 +132,6 @@ pub struct Bootstrap {
 /// What the caller knows and decides.
 #[derive(Clone, Debug)]
 pub struct ReportOptions {
-    /// Name of the split.
     pub split: String,
     /// The checkpoint's labels, in order.
     pub labels: Vec<String>,
@@ -155,7 +141,6 @@ pub struct ReportOptions {
     pub cluster: Option<String>,
     /// Seed of the resamples.
     pub seed: u64,
-    /// How many resamples.
     pub resamples: usize,
     /// What was done to the inputs.
     pub inputs: InputCounts,
@@ -169,7 +154,6 @@ pub struct ReportOptions {
 
 impl ReportOptions {
     /// A report of `split` over `labels` with the default resamples, seed 1, and nothing else asked for.
-    #[must_use]
     pub fn new(split: &str, labels: &[String]) -> Self {
         Self {
             split: split.to_owned(),
@@ -189,7 +173,6 @@ impl ReportOptions {
 /// The numbers of one split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Name of the split.
     pub split: String,
     /// How many examples were scored.
     pub examples: usize,
@@ -199,7 +182,6 @@ pub struct Report {
     pub unlabelled: usize,
     /// The labels, in the order of the tables.
     pub labels: Vec<String>,
-    /// The reported prediction.
     pub fusion: Scores,
     /// The text classifier alone, on the rows where it answered.
     pub text_only: Option<Scores>,
@@ -308,7 +290,6 @@ impl Report {
     }
 
     /// The classifiers with the names that a reader sees, the single modalities first.
-    #[must_use]
     pub fn systems(&self) -> Vec<(&'static str, &Scores)> {
         [
             ("text only", self.text_only.as_ref()),
@@ -321,13 +302,11 @@ impl Report {
     }
 
     /// What the reported prediction is called: the fusion's, where there are other classifiers to tell it from.
-    #[must_use]
     pub fn reported(&self) -> &'static str {
         if self.text_only.is_some() || self.speech_only.is_some() { "fusion" } else { "prediction" }
     }
 
     /// The label that the reported prediction gives to every example, if there is one: the sign of a collapsed model.
-    #[must_use]
     pub fn only_prediction(&self) -> Option<&str> {
         let given: Vec<usize> = (0..self.labels.len())
             .filter(|&column| self.fusion.confusion.iter().any(|row| row.get(column).is_some_and(|&count| count > 0)))

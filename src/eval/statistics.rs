@@ -67,7 +67,6 @@ pub(super) fn intervals(drawn: &[Headline]) -> Headline<Interval> {
 /// The examples to draw from, each reduced to the number of its cell in the table of outcomes: a draw is then one
 /// increment, and cells that never occur cost nothing.
 pub(super) struct Pool<Cell> {
-    /// The outcomes that occur.
     cells: Vec<Cell>,
     /// The cell of each example.
     examples: Vec<usize>,

@@ -53,7 +53,6 @@ impl Remote {
 
 /// Where a file comes from and where it goes.
 pub(super) struct Download<'a> {
-    /// The model's id.
     pub id: &'a str,
     /// The repository at one commit.
     pub remote: &'a ApiRepo,

@@ -30,22 +30,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A model that was fetched, or that was there.
 #[derive(Clone, Debug, Serialize)]
 pub struct Model {
-    /// The hub's id.
     pub id: String,
     /// The branch, tag or commit that was asked for.
     pub revision: String,
     /// The snapshot in the cache.
     pub folder: PathBuf,
-    /// Its files.
     pub files: Vec<ModelFile>,
 }
 
 /// A file of a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelFile {
-    /// Its name.
     pub name: String,
-    /// Its length.
     pub bytes: u64,
 }
 

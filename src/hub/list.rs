@@ -17,13 +17,11 @@ use crate::config::hub::MAIN;
 pub struct Cached {
     /// What a config calls it.
     pub name: String,
-    /// The hub's id.
     pub id: String,
     /// Branch or tag, else the commit.
     pub revision: String,
     /// `clasp` for a checkpoint, else the `model_type` of its `config.json`.
     pub kind: String,
-    /// The folder.
     pub folder: PathBuf,
     /// The length of its files together.
     pub bytes: u64,

@@ -52,7 +52,6 @@ impl Settings {
 }
 
 /// What a folder lacks to be an encoder's or a checkpoint's; none where it has all.
-#[must_use]
 pub fn lacks(folder: &Path) -> Option<String> {
     let weights = match locate::encoder("models", folder) {
         Ok(files) => files.weights,
@@ -76,20 +75,13 @@ pub enum HubError {
         "{name:?} is no model's name; give a short name (roberta-base, wav2vec2-base) or a hub id \
          (facebook/wav2vec2-base), a revision behind @ or with --revision"
     )]
-    Name {
-        /// What was given.
-        name: String,
-    },
+    Name { name: String },
     /// An address that cannot be one.
     #[error("HF_ENDPOINT is {endpoint:?}; it must be an address that begins with http:// or https://, or not be set")]
-    Endpoint {
-        /// What it is.
-        endpoint: String,
-    },
+    Endpoint { endpoint: String },
     /// The hub does not know the model or the revision.
     #[error("the hub has no model {id} with a revision {revision}; check both names, or {}", by_hand(id))]
     NotFound {
-        /// The model.
         id: String,
         /// The branch, tag or commit.
         revision: String,
@@ -101,7 +93,6 @@ pub enum HubError {
         by_hand(id)
     )]
     Refused {
-        /// The model.
         id: String,
         /// 401 or 403.
         status: u16,
@@ -109,7 +100,6 @@ pub enum HubError {
     /// The repository is no model that can be used.
     #[error("the repository {id} has no {missing}; name another model or revision, or {}", by_hand(id))]
     Lacks {
-        /// The model.
         id: String,
         /// All that it lacks.
         missing: String,
@@ -120,77 +110,34 @@ pub enum HubError {
         cache.display(),
         by_hand(id)
     )]
-    Offline {
-        /// The model.
-        id: String,
-        /// The cache.
-        cache: PathBuf,
-        /// What is not there.
-        missing: String,
-    },
+    Offline { id: String, cache: PathBuf, missing: String },
     /// The hub did not answer.
     #[error(
         "cannot reach the hub for {id} ({reason}); try again later, set HF_ENDPOINT to a mirror, or {}",
         by_hand(id)
     )]
-    Unreachable {
-        /// The model.
-        id: String,
-        /// Why not.
-        reason: String,
-    },
+    Unreachable { id: String, reason: String },
     /// What the hub answered makes no sense.
     #[error(
         "the hub's answer for {id} is of no use ({reason}); check HF_ENDPOINT, try again later, or {}",
         by_hand(id)
     )]
-    Answer {
-        /// The model.
-        id: String,
-        /// What was answered.
-        reason: String,
-    },
-    /// A download broke off.
+    Answer { id: String, reason: String },
     #[error("the download of {file} of {id} broke off ({reason}); the same command goes on from there")]
-    BrokenOff {
-        /// The model.
-        id: String,
-        /// The file.
-        file: String,
-        /// Why.
-        reason: String,
-    },
+    BrokenOff { id: String, file: String, reason: String },
     /// What was downloaded is not what the hub has.
     #[error("{file} of {id} arrived damaged ({reason}) and was removed; run the same command again")]
-    Damaged {
-        /// The model.
-        id: String,
-        /// The file.
-        file: String,
-        /// What differs.
-        reason: String,
-    },
+    Damaged { id: String, file: String, reason: String },
     /// Another process downloads the same file.
     #[error("another process downloads {file} of {id}; wait for it, then run the same command again")]
-    Busy {
-        /// The model.
-        id: String,
-        /// The file.
-        file: String,
-    },
+    Busy { id: String, file: String },
     /// The cache cannot be read or written.
     #[error("cannot use the cache folder {}: {cause}; set HF_HUB_CACHE or HF_HOME to another", path.display())]
-    Disk {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        cause: std::io::Error,
-    },
+    Disk { path: PathBuf, cause: std::io::Error },
 }
 
 impl HubError {
     /// Whether the command line is at fault, not the network or the disk.
-    #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

@@ -33,7 +33,6 @@ pub struct Probabilities {
 }
 
 /// What an output's classifiers say, an utterance after the other.
-#[must_use]
 pub fn classified<B: Ops>(output: &dyn Output<B>) -> Vec<Probabilities> {
     let logits = output.logits();
     let fusion = rows(logits.main);
@@ -47,7 +46,6 @@ pub fn classified<B: Ops>(output: &dyn Output<B>) -> Vec<Probabilities> {
 }
 
 /// A padded batch as the model takes it.
-#[must_use]
 pub fn inputs(batch: &Batch) -> Inputs {
     Inputs {
         tokens: batch.tokens.clone(),
@@ -60,7 +58,6 @@ pub fn inputs(batch: &Batch) -> Inputs {
 
 /// The cache of what a model's feature encoder makes of speech, computed in a number format by a backend of this name;
 /// none where the method has no such encoder.
-#[must_use]
 pub fn feature_cache<B: Ops>(
     store: &Arc<FeatureStore>,
     model: &Model<B>,
@@ -72,7 +69,6 @@ pub fn feature_cache<B: Ops>(
 
 /// A padded batch as the model takes it, with the features of its speech where there is a cache. What the loader did not
 /// find there is computed, each utterance alone, so that it is the same whichever batch it comes in, and stored.
-#[must_use]
 pub fn inputs_with<B: Ops>(
     batch: &Batch,
     model: &Model<B>,
@@ -141,7 +137,6 @@ pub struct Pass<'a> {
     pub batch_seconds: Option<f64>,
     /// Threads that decode ahead.
     pub workers: usize,
-    /// The padding token.
     pub pad_token: u32,
     /// What keeps the features of speech.
     pub cache: Option<&'a FeatureCache>,
@@ -225,7 +220,6 @@ pub fn probabilities<B: Ops>(
 }
 
 /// The softmax of logits [batch, labels], a row an utterance.
-#[must_use]
 pub fn rows<B: Ops>(logits: Tensor<B, 2>) -> Vec<Vec<f32>> {
     let [_, labels] = logits.dims();
     numbers(activation::softmax(logits, 1)).chunks(labels).map(<[f32]>::to_vec).collect()
@@ -240,7 +234,6 @@ fn numbers<B: Ops, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 }
 
 /// The number of the largest value; the first of equal ones.
-#[must_use]
 pub fn largest(values: &[f32]) -> usize {
     let mut best = 0;
     for (index, value) in values.iter().enumerate() {

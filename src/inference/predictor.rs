@@ -47,7 +47,6 @@ pub struct Input {
 
 impl Input {
     /// A row as the manifest gives it.
-    #[must_use]
     pub fn given(row: Row) -> Self {
         let provenance = |is_there| if is_there { Origin::Given } else { Origin::Absent };
         let (text, speech) = (provenance(row.text.is_some()), provenance(row.audio.is_some()));
@@ -58,7 +57,6 @@ impl Input {
 /// A checkpoint with what its inputs need.
 pub struct Predictor<B: Ops> {
     checkpoint: Checkpoint<B>,
-    /// Where text is read.
     tokenizer: Option<Arc<Tokenizer>>,
     labels: Labels,
     limits: Limits,
@@ -96,26 +94,18 @@ impl<B: Ops> Predictor<B> {
         Ok(Self { checkpoint, tokenizer, labels, limits, device: device.clone() })
     }
 
-    /// The checkpoint's labels.
-    #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
     }
 
-    /// The checkpoint's config.
-    #[must_use]
     pub fn config(&self) -> &CheckpointConfig {
         &self.checkpoint.config
     }
 
-    /// The model.
-    #[must_use]
     pub fn model(&self) -> &Model<B> {
         &self.checkpoint.model
     }
 
-    /// What the method reads.
-    #[must_use]
     pub fn reads(&self) -> Reads {
         self.checkpoint.model_config.method.reads()
     }
@@ -132,7 +122,6 @@ impl<B: Ops> Predictor<B> {
     }
 
     /// How to go through a data set.
-    #[must_use]
     pub fn pass(&self, batch_size: usize, workers: usize) -> Pass<'static> {
         Pass { batch_size, batch_seconds: None, workers, pad_token: self.pad_token(), cache: None }
     }

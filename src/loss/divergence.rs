@@ -6,7 +6,6 @@ use super::{KlDirection, LossConfig};
 
 /// KL(fusion ‖ unimodal) of two sets of logits [batch, labels], the mean over the batch -> [1]; reversed where the
 /// config asks.
-#[must_use]
 pub fn divergence<B: Backend>(fusion: Tensor<B, 2>, unimodal: Tensor<B, 2>, config: &LossConfig) -> Tensor<B, 1> {
     let fusion = if config.kl_detach { fusion.detach() } else { fusion };
     match config.kl_direction {
@@ -24,7 +23,6 @@ fn kl<B: Backend>(p_logits: Tensor<B, 2>, q_logits: Tensor<B, 2>) -> Tensor<B, 1
 }
 
 /// The logarithm of the softmax over the last axis: [rows, classes] -> the same; finite for any finite logits.
-#[must_use]
 pub fn log_softmax<B: Backend>(logits: Tensor<B, 2>) -> Tensor<B, 2> {
     let shifted = logits.clone() - logits.detach().max_dim(1);
     shifted.clone() - shifted.exp().sum_dim(1).log()

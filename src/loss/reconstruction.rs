@@ -6,7 +6,6 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::LossConfig;
 
 /// `mean((target - reconstructed)^2)` of two [batch, hidden] -> [1].
-#[must_use]
 pub fn reconstruction<B: Backend>(
     target: Tensor<B, 2>,
     reconstructed: Tensor<B, 2>,

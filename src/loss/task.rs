@@ -41,20 +41,17 @@ impl Targets {
 
     /// For a part of the examples that counts by `share`: with it, the parts' cross-entropies add up to that of all,
     /// whose class weights have this sum.
-    #[must_use]
     pub fn part_of(self, total_weight: f64, share: f64) -> Self {
         Self { total_weight: total_weight * share, ..self }
     }
 
     /// The sum of the class weights of some labels; `weights` as for [`Targets::new`].
-    #[must_use]
     pub fn weight_of(labels: &[usize], weights: &[f64]) -> f64 {
         labels.iter().map(|&label| weights.get(label).copied().unwrap_or(1.0)).sum()
     }
 }
 
 /// Cross-entropy of logits [batch, classes] -> [1].
-#[must_use]
 pub fn cross_entropy<B: Backend>(logits: Tensor<B, 2>, targets: &Targets) -> Tensor<B, 1> {
     let [batch, _] = logits.dims();
     let device = logits.device();
@@ -63,7 +60,6 @@ pub fn cross_entropy<B: Backend>(logits: Tensor<B, 2>, targets: &Targets) -> Ten
 }
 
 /// The weights of the classes for the number of training examples of each. A class without examples weighs 0.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn class_weights(kind: ClassWeights, counts: &[usize]) -> Vec<f64> {
     let examples: usize = counts.iter().sum();

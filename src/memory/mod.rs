@@ -20,33 +20,28 @@ pub struct DeviceMemory {
 
 impl DeviceMemory {
     /// Bytes that are held, by whichever process.
-    #[must_use]
     pub fn used(self) -> u64 {
         self.total.saturating_sub(self.free)
     }
 }
 
 /// Bytes of this process that are in memory now; none where the system does not say.
-#[must_use]
 pub fn resident() -> Option<u64> {
     system::Files::default().status("VmRSS")
 }
 
 /// The most bytes of this process that were in memory at once so far; none where the system does not say.
-#[must_use]
 pub fn peak() -> Option<u64> {
     system::Files::default().status("VmHWM")
 }
 
 /// Bytes that this process can still get: what the system has left, within the limits of its control groups
 /// (`memory.max`, `memory.limit_in_bytes`) and of its address space (`ulimit -v`). None where the system does not say.
-#[must_use]
 pub fn available() -> Option<u64> {
     system::Files::default().available()
 }
 
 /// The memory of a device: none on the CPU, whose memory is the system's, and where it cannot be asked.
-#[must_use]
 pub fn device(chosen: Chosen) -> Option<DeviceMemory> {
     match chosen {
         Chosen::Cpu => None,

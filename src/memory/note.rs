@@ -15,7 +15,6 @@ const NAME: usize = 60;
 /// What is done with a batch.
 #[derive(Clone, Copy, Debug)]
 pub enum Doing<'a> {
-    /// A step of training.
     Training {
         /// The run's last checkpoint, where there is one yet.
         last: &'a Path,

@@ -30,7 +30,6 @@ const EPSILON: f64 = 1e-5;
 /// The fusion: `[model.fusion]`, and `fusion` of a checkpoint's `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClaspOptions {
-    /// What it attends over.
     pub kind: FusionKind,
     /// Which vectors it takes in; all where a file does not say.
     #[serde(default = "all_vectors", skip_serializing_if = "is_all")]
@@ -61,7 +60,6 @@ fn is_all(vectors: &FusionVectors) -> bool {
 }
 
 /// The published layers and attention heads.
-#[must_use]
 pub const fn depth(kind: FusionKind) -> (usize, usize) {
     match kind {
         FusionKind::MultiHead => (4, 8),
@@ -121,25 +119,21 @@ impl Options for ClaspOptions {
 
 impl ClaspOptions {
     /// Pieces of each vector.
-    #[must_use]
     pub fn pieces(&self) -> usize {
         if self.kind == FusionKind::MultiHead { self.split_heads } else { 1 }
     }
 
     /// Tokens of an example.
-    #[must_use]
     pub fn tokens(&self) -> usize {
         self.pieces() * if self.vectors == FusionVectors::All { 6 } else { 2 }
     }
 
     /// Length of the fused vector.
-    #[must_use]
     pub fn fused_size(&self) -> usize {
         self.tokens() * self.hidden_size
     }
 
     /// The shape of its layers.
-    #[must_use]
     pub fn layer(&self) -> LayerConfig {
         LayerConfig {
             width: self.hidden_size,

@@ -130,7 +130,6 @@ impl Fixture {
         Some(Sequence { vector: states.clone(), states, lengths: Lengths::new(valid, longest) })
     }
 
-    /// The inputs.
     pub(super) fn encoded(&self) -> Encoded<Train> {
         Encoded {
             text: self.sequence("text", "text_states"),

@@ -28,7 +28,6 @@ macro_rules! methods {
 
         impl Method {
             /// What it reads.
-            #[must_use]
             pub const fn reads(self) -> Reads {
                 match self {
                     $(Self::$name => <super::$file::$options as Options>::READS,)+
@@ -36,7 +35,6 @@ macro_rules! methods {
             }
 
             /// Whether it stands on the two encoders, or on those of what it reads.
-            #[must_use]
             pub const fn has_encoders(self) -> bool {
                 match self {
                     $(Self::$name => <super::$file::$options as Options>::ENCODERS,)+
@@ -44,19 +42,16 @@ macro_rules! methods {
             }
 
             /// Whether it has a text encoder.
-            #[must_use]
             pub const fn encodes_text(self) -> bool {
                 self.has_encoders() && self.reads().text()
             }
 
             /// Whether it has a speech encoder.
-            #[must_use]
             pub const fn encodes_speech(self) -> bool {
                 self.has_encoders() && self.reads().speech()
             }
 
             /// The keys of its options.
-            #[must_use]
             pub const fn keys(self) -> &'static [Key] {
                 match self {
                     $(Self::$name => <super::$file::$options as Options>::KEYS,)+
@@ -64,7 +59,6 @@ macro_rules! methods {
             }
 
             /// The key of a checkpoint's `config.json` under which its options are.
-            #[must_use]
             pub fn field(self) -> &'static str {
                 let field = match self {
                     $(Self::$name => <super::$file::$options as Options>::FIELD,)+
@@ -102,7 +96,6 @@ macro_rules! methods {
 
         impl HeadOptions {
             /// As a checkpoint states them; an empty object where there are none.
-            #[must_use]
             pub fn to_json(&self) -> Value {
                 serde_json::to_value(self).unwrap_or_default()
             }
@@ -118,7 +111,6 @@ macro_rules! methods {
             }
 
             /// The names of the loss terms, without their sum.
-            #[must_use]
             pub fn terms(&self) -> &'static [&'static str] {
                 match self {
                     $(Self::$name(options) => options.terms(),)+
@@ -126,7 +118,6 @@ macro_rules! methods {
             }
 
             /// See [`Options::vocabulary`].
-            #[must_use]
             pub fn vocabulary(&self) -> Option<usize> {
                 match self {
                     $(Self::$name(options) => options.vocabulary(),)+
@@ -134,7 +125,6 @@ macro_rules! methods {
             }
 
             /// See [`Options::max_tokens`].
-            #[must_use]
             pub fn max_tokens(&self) -> usize {
                 match self {
                     $(Self::$name(options) => options.max_tokens(),)+
@@ -142,7 +132,6 @@ macro_rules! methods {
             }
 
             /// See [`Options::contrasted_size`].
-            #[must_use]
             pub fn contrasted_size(&self, hidden: usize) -> usize {
                 match self {
                     $(Self::$name(options) => options.contrasted_size(hidden),)+

@@ -62,9 +62,7 @@ pub struct Sequence<B: Backend> {
 /// What both encoders give; the one that a method does not read is not there.
 #[derive(Clone, Debug)]
 pub struct Encoded<B: Backend> {
-    /// The text's.
     pub text: Option<Sequence<B>>,
-    /// The speech's.
     pub speech: Option<Sequence<B>>,
     /// The batch itself, for a method without encoders.
     pub inputs: Option<Inputs>,
@@ -72,19 +70,16 @@ pub struct Encoded<B: Backend> {
 
 impl<B: Backend> Encoded<B> {
     /// The text's; only for methods that read it.
-    #[must_use]
     pub fn text(&self) -> &Sequence<B> {
         self.text.as_ref().unwrap_or_else(|| unreachable!("a method that reads text is given text"))
     }
 
     /// The batch itself; only for methods without encoders.
-    #[must_use]
     pub fn inputs(&self) -> &Inputs {
         self.inputs.as_ref().unwrap_or_else(|| unreachable!("a method without encoders is given the batch"))
     }
 
     /// The speech's; only for methods that read it.
-    #[must_use]
     pub fn speech(&self) -> &Sequence<B> {
         self.speech.as_ref().unwrap_or_else(|| unreachable!("a method that reads speech is given speech"))
     }
@@ -96,7 +91,6 @@ pub struct Logits<B: Backend> {
     /// What the prediction's are called where everything is written out: `logits_fusion`, or of a method that reads one
     /// modality `logits_text` or `logits_speech`.
     pub name: &'static str,
-    /// The prediction's.
     pub main: Tensor<B, 2>,
     /// Those of a classifier on the text alone beside it.
     pub text: Option<Tensor<B, 2>>,
@@ -105,8 +99,6 @@ pub struct Logits<B: Backend> {
 }
 
 impl<B: Backend> Logits<B> {
-    /// The prediction's alone.
-    #[must_use]
     pub fn only(name: &'static str, main: Tensor<B, 2>) -> Self {
         Self { name, main, text: None, speech: None }
     }
@@ -145,7 +137,6 @@ pub trait Output<B: Backend> {
 }
 
 /// Everything that an output has, by name: its vectors, then its logits.
-#[must_use]
 pub fn tensors<B: Backend>(output: &dyn Output<B>) -> Vec<(&'static str, Tensor<B, 2>)> {
     let mut named = output.representations();
     let logits = output.logits();

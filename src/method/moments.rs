@@ -11,7 +11,6 @@ const SQUARE_EPSILON: f64 = 1e-12;
 const NORM_EPSILON: f64 = 1e-6;
 
 /// The distance of the means and of the central moments 2 to 5, each over the batch: two [batch, size] -> [1].
-#[must_use]
 pub fn central_moment_discrepancy<B: Backend>(first: Tensor<B, 2>, second: Tensor<B, 2>) -> Tensor<B, 1> {
     let distance = |apart: Tensor<B, 2>| (apart.square().sum() + SQUARE_EPSILON).sqrt();
     let means = [first.clone().mean_dim(0), second.clone().mean_dim(0)];
@@ -28,7 +27,6 @@ pub fn central_moment_discrepancy<B: Backend>(first: Tensor<B, 2>, second: Tenso
 
 /// The mean square of the correlations of the features of two matrices, [batch, size] each -> [1]. Rows are centred and
 /// divided by their norms, which count as constants.
-#[must_use]
 pub fn difference<B: Backend>(first: Tensor<B, 2>, second: Tensor<B, 2>) -> Tensor<B, 1> {
     let scaled = |x: Tensor<B, 2>| {
         let centred = x.clone() - x.mean_dim(0);

@@ -18,13 +18,11 @@ pub enum Reads {
 
 impl Reads {
     /// Whether the text is read.
-    #[must_use]
     pub const fn text(self) -> bool {
         matches!(self, Self::Text | Self::Both)
     }
 
     /// Whether the speech is read.
-    #[must_use]
     pub const fn speech(self) -> bool {
         matches!(self, Self::Speech | Self::Both)
     }
@@ -33,7 +31,6 @@ impl Reads {
 /// What of the text encoder's config some published values go by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextSizes {
-    /// Its attention heads.
     pub attention_heads: usize,
     /// Tokens of its vocabulary.
     pub vocabulary: usize,
@@ -56,7 +53,6 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
     /// Whether it stands on `RoBERTa` and wav2vec 2.0, those of what it reads; else it reads the batch itself.
     const ENCODERS: bool = true;
 
-    /// The published values.
     fn published(text: TextSizes) -> Self;
 
     /// Checks the options against each other and the model's width.
@@ -105,7 +101,6 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
 /// An option whose value does not fit the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// The option's name.
     pub option: &'static str,
     /// What is wrong, following the name: "is 3, which does not divide ...".
     pub problem: String,

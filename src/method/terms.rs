@@ -14,13 +14,11 @@ pub struct Term<B: Backend> {
 
 impl<B: Backend> Term<B> {
     /// A mean over the examples.
-    #[must_use]
     pub fn mean(name: &'static str, weight: f64, value: Tensor<B, 1>) -> Self {
         Self { name, weight, value, is_contrast: false }
     }
 
     /// A term that compares different examples, and so depends on which of them share a batch.
-    #[must_use]
     pub fn contrast(name: &'static str, weight: f64, value: Tensor<B, 1>) -> Self {
         Self { name, weight, value, is_contrast: true }
     }
@@ -39,13 +37,11 @@ pub struct Terms<B: Backend> {
 
 impl<B: Backend> Terms<B> {
     /// A sum that was made elsewhere, with the part of it that compares different examples.
-    #[must_use]
     pub fn new(total: Tensor<B, 1>, named: Vec<(&'static str, Tensor<B, 1>)>, contrast: Tensor<B, 1>) -> Self {
         Self { total, named, contrast: Some(contrast) }
     }
 
     /// The weighted sum of one term or more.
-    #[must_use]
     pub fn sum(first: Term<B>, others: impl IntoIterator<Item = Term<B>>) -> Self {
         let mut terms = Self { total: first.value.clone() * first.weight, named: Vec::new(), contrast: None };
         terms.named.push((first.name, first.value));
@@ -65,7 +61,6 @@ impl<B: Backend> Terms<B> {
 
     /// What is minimised of a part of the examples: its means count by `share`, the terms that compare examples by
     /// `contrast`, which is larger where they are those of more examples than the part has.
-    #[must_use]
     pub fn objective(&self, share: f64, contrast: f64) -> Tensor<B, 1> {
         let total = self.total.clone() * share;
         match &self.contrast {

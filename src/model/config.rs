@@ -27,7 +27,6 @@ pub struct Architecture {
 /// The whole model: the typed form of `config.json`.
 #[derive(Clone, Debug)]
 pub struct ModelConfig {
-    /// The method.
     pub method: Method,
     /// The labels in the order of the logits.
     pub labels: Vec<String>,
@@ -42,7 +41,6 @@ pub struct ModelConfig {
 impl ModelConfig {
     /// CLASP on encoders as small as they can be with every kind of part, and without layer drop and `SpecAugment`: what
     /// `clasp bench --size tiny` and `gpu-check` work on. `has_layer_norms` is as in the large wav2vec 2.0.
-    #[must_use]
     pub fn tiny(has_layer_norms: bool) -> Self {
         let text = RobertaConfig {
             vocab_size: 512,
@@ -79,7 +77,6 @@ impl ModelConfig {
     }
 
     /// CLASP with four labels, of the fusion's width.
-    #[must_use]
     pub fn clasp(fusion: ClaspOptions, text: RobertaConfig, speech: Wav2Vec2Config) -> Self {
         Self {
             method: Method::Clasp,
@@ -96,14 +93,11 @@ impl ModelConfig {
         }
     }
 
-    /// The method's options.
-    #[must_use]
     pub fn head(&self) -> &HeadOptions {
         &self.architecture.options
     }
 
     /// What a head is told of the encoders and the task.
-    #[must_use]
     pub fn sizes(&self) -> Sizes {
         Sizes {
             labels: self.labels.len(),
@@ -115,33 +109,28 @@ impl ModelConfig {
     }
 
     /// Width of the vectors of which terms compare different examples; 0 where no term does.
-    #[must_use]
     pub fn contrasted_size(&self) -> usize {
         self.head().contrasted_size(self.architecture.hidden_size)
     }
 
     /// The names of the loss terms, without their sum.
-    #[must_use]
     pub fn terms(&self) -> &'static [&'static str] {
         self.head().terms()
     }
 
     /// The most tokens of a text that it can take; none where it reads no text.
-    #[must_use]
     pub fn max_tokens(&self) -> usize {
         let encoder = self.text_encoder.as_ref().map_or(usize::MAX, RobertaConfig::max_tokens);
         encoder.min(self.head().max_tokens())
     }
 
     /// Entries of the vocabulary; none where it reads no text.
-    #[must_use]
     pub fn vocabulary(&self) -> Option<usize> {
         let encoder = self.text_encoder.as_ref().map(|encoder| encoder.vocab_size);
         encoder.or_else(|| self.head().vocabulary())
     }
 
     /// Frames that the speech encoder makes of so many samples; as many as one needs where it is not there.
-    #[must_use]
     pub fn frames(&self, samples: usize) -> usize {
         self.speech_encoder.as_ref().map_or(1, |encoder| encoder.frames(samples))
     }

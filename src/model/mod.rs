@@ -69,7 +69,6 @@ impl<B: Ops> Model<B> {
     }
 
     /// The model with other encoders in the place of its own.
-    #[must_use]
     pub fn map_encoders(
         mut self,
         text: impl FnOnce(TextEncoder<B>) -> TextEncoder<B>,
@@ -81,12 +80,10 @@ impl<B: Ops> Model<B> {
     }
 
     /// The names of the loss terms, without their sum.
-    #[must_use]
     pub fn terms(&self) -> &'static [&'static str] {
         self.terms
     }
 
-    /// The whole forward pass.
     pub fn forward(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> Box<dyn Output<B>> {
         let text = self.encode_text(&inputs.tokens, &inputs.text_lengths, mode, device);
         let speech = self.encode_speech(inputs.speech(), mode, device);

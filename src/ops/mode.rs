@@ -12,38 +12,32 @@ pub struct Mode<'a> {
 
 impl<'a> Mode<'a> {
     /// No dropout, no masking, no dropped layers; in f32.
-    #[must_use]
     pub fn evaluation() -> Self {
         Self { random: None, precision: Precision::F32 }
     }
 
     /// Dropout, `SpecAugment` and layer drop as the config asks; in f32.
-    #[must_use]
     pub fn training(random: &'a StepRandom) -> Self {
         Self { random: Some(random), precision: Precision::F32 }
     }
 
     /// The same in another number format.
-    #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
     /// The number format of the layers' products, convolutions and attention.
-    #[must_use]
     pub fn precision(self) -> Precision {
         self.precision
     }
 
     /// The dropout of one place, where it is on.
-    #[must_use]
     pub fn dropout(self, probability: f64) -> Option<Dropout> {
         let random = self.random.filter(|_| probability > 0.0)?;
         Some(Dropout { probability, key: random.key() })
     }
 
     /// A generator for one use on the host (`SpecAugment`, layer drop); none in evaluation.
-    #[must_use]
     pub fn generator(self) -> Option<Random> {
         self.random.map(|random| Random::new(random.key()))
     }

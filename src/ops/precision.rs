@@ -28,7 +28,6 @@ fn leave<B: Ops, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tenso
 }
 
 /// The products of two stacks of matrices.
-#[must_use]
 pub fn product<B: Ops>(x: Tensor<B, 4>, y: Tensor<B, 4>, precision: Precision) -> Tensor<B, 4> {
     let [stacks, others, rows, inner] = x.dims();
     let columns = y.dims()[3];
@@ -39,7 +38,6 @@ pub fn product<B: Ops>(x: Tensor<B, 4>, y: Tensor<B, 4>, precision: Precision) -
 }
 
 /// See [`Ops::linear`].
-#[must_use]
 pub fn linear<B: Ops>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>, precision: Precision) -> Tensor<B, 2> {
     profile::count(&[x.dims()[0], weight.dims()[0], weight.dims()[1]]);
     if precision == Precision::F32 {
@@ -49,7 +47,6 @@ pub fn linear<B: Ops>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>,
 }
 
 /// See [`Ops::convolution`].
-#[must_use]
 pub fn convolution<B: Ops>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 3>,
@@ -71,7 +68,6 @@ pub fn convolution<B: Ops>(
 }
 
 /// See [`Ops::positional_convolution`].
-#[must_use]
 pub fn positional_convolution<B: Ops>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 3>,
@@ -90,7 +86,6 @@ pub fn positional_convolution<B: Ops>(
 }
 
 /// See [`Ops::attention`]; the scores, their mask, softmax and dropout are f32.
-#[must_use]
 pub fn attention<B: Ops>(
     [query, key, value]: [Tensor<B, 2>; 3],
     shape: AttentionShape<'_>,

@@ -46,7 +46,6 @@ fn means(words: &str, meaning: Meaning) -> bool {
 
 /// Whether a panic comes from a kernel that cannot be compiled: the backend takes for a length what it has chosen for
 /// others, and may not be able to build it.
-#[must_use]
 pub fn is_of_a_kernel(words: &str) -> bool {
     means(words, Meaning::Kernel)
 }
@@ -96,19 +95,16 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
 }
 
 /// Takes the description of the last panic, if there was one since the last call.
-#[must_use]
 pub fn take_panic() -> Option<String> {
     LAST_PANIC.lock().ok().and_then(|mut last| last.take())
 }
 
 /// Takes what the first panic that told of a lack of memory came to, with the batch that was being computed.
-#[must_use]
 pub fn take_out_of_memory() -> Option<String> {
     OUT_OF_MEMORY.lock().ok().and_then(|mut first| first.take())
 }
 
 /// What the first panic that told of a lack of memory came to, with the batch that was being computed.
-#[must_use]
 pub fn out_of_memory() -> Option<String> {
     OUT_OF_MEMORY.lock().ok().and_then(|first| first.clone())
 }

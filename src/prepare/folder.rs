@@ -21,15 +21,12 @@ const MOST_SOURCES: usize = 20;
 pub struct Corpus {
     /// Its name, as in `split.json`.
     pub name: &'static str,
-    /// The protocol's name.
     pub protocol: String,
     /// The options of the command.
     pub options: Value,
-    /// What was read.
     pub sources: Vec<PathBuf>,
     /// One folder, or one for each fold.
     pub folds: Vec<Fold>,
-    /// What the reader counted.
     pub counts: Map<String, Value>,
     /// What the user should know.
     pub notes: Vec<String>,
@@ -48,7 +45,6 @@ pub struct Fold {
 
 impl Fold {
     /// A fold of these parts.
-    #[must_use]
     pub fn new<const PARTS: usize>(parts: [(&str, Vec<Row>); PARTS]) -> Self {
         let parts = parts.into_iter().map(|(name, rows)| (name.to_owned(), rows)).collect();
         Self { parts, shared: Vec::new() }
@@ -58,15 +54,11 @@ impl Fold {
 /// What was written, for the command to print.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Written {
-    /// The corpus.
     pub corpus: String,
-    /// The protocol.
     pub protocol: String,
-    /// The manifests, in order.
     pub manifests: Vec<PathBuf>,
     /// `split.json` of each folder that has manifests.
     pub splits: Vec<SplitFile>,
-    /// What the reader counted.
     pub counts: Map<String, Value>,
     /// What the user should know.
     pub notes: Vec<String>,

@@ -42,7 +42,6 @@ pub enum Protocol {
 /// What to read, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MistOptions {
-    /// The folder of LibriSpeech.
     pub librispeech: PathBuf,
     /// Subsets of it.
     pub subsets: Vec<String>,

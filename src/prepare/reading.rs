@@ -16,7 +16,6 @@ pub struct Reading {
     pub rows: Vec<Row>,
     /// The files that were read, but for audio.
     pub sources: Vec<PathBuf>,
-    /// What was counted.
     pub counts: Map<String, Value>,
     /// What the user should know.
     pub notes: Vec<String>,

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::random::{Random, mix};
 
 /// Whether these are shares of 0 to 1 that sum to 1.
-#[must_use]
 pub fn are_shares(shares: &[f64]) -> bool {
     shares.iter().all(|share| (0.0..=1.0).contains(share)) && (shares.iter().sum::<f64>() - 1.0).abs() <= 1e-6
 }

@@ -15,7 +15,6 @@ const METADATA: [&str; 3] = ["metadata.csv", "metadata.tsv", "metadata.jsonl"];
 /// A table in memory.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// The file.
     pub path: PathBuf,
     /// Whether it is an audio folder's.
     pub is_of_folder: bool,

@@ -18,7 +18,6 @@ const RESERVED: [&str; 9] = ["id", "audio", "text", "label", "speaker", "group",
 /// An utterance and what must stay with it.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
-    /// The utterance.
     pub row: Row,
     /// Its values in the columns to group by, in their order; none where there is no text.
     pub groups: Vec<Option<String>>,

@@ -29,7 +29,6 @@ pub struct LossValues {
 
 impl LossValues {
     /// The total and the terms, in any order.
-    #[must_use]
     pub fn new<'a>(total: f64, terms: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
         let place = |name: &str| FIRST.iter().position(|&first| first == name).unwrap_or(FIRST.len());
         let mut terms: Vec<(&str, f64)> = terms.into_iter().collect();
@@ -75,10 +74,8 @@ pub struct EpochScores {
     /// The reported prediction's numbers; left out where the split was not scored.
     #[serde(flatten)]
     pub fusion: Option<Headline>,
-    /// The text classifier's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_only: Option<Headline>,
-    /// The speech classifier's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speech_only: Option<Headline>,
 }
@@ -86,7 +83,6 @@ pub struct EpochScores {
 /// The end of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochEntry {
-    /// The epoch.
     pub epoch: usize,
     /// The last step of the epoch.
     pub step: usize,
@@ -114,9 +110,7 @@ pub struct EpochEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Entry {
-    /// A step.
     Step(StepEntry),
-    /// An epoch.
     Epoch(Box<EpochEntry>),
 }
 

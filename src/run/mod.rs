@@ -31,21 +31,13 @@ const NAMES: [&str; 5] = [CONFIG, LOG, EVENTS, BEST, LAST];
 pub enum RunError {
     /// Nothing can be written there.
     #[error("cannot write to the run folder {path}: {cause}; choose another with `--set run.dir=`", path = path.display())]
-    Unwritable {
-        /// The folder.
-        path: PathBuf,
-        /// What the system says.
-        cause: io::Error,
-    },
+    Unwritable { path: PathBuf, cause: io::Error },
     /// Another process works there.
     #[error(
         "another process is at work in the run folder {path}; wait for it, or choose another folder with `--set run.dir=`",
         path = path.display()
     )]
-    Busy {
-        /// The folder.
-        path: PathBuf,
-    },
+    Busy { path: PathBuf },
     /// It holds a run, and nothing says what to do with it.
     #[error(
         "{path} already holds {what}; continue it with `--resume`, replace it with `--overwrite`, or choose another \
@@ -53,7 +45,6 @@ pub enum RunError {
         path = path.display()
     )]
     Occupied {
-        /// The folder.
         path: PathBuf,
         /// An unfinished or a finished run.
         what: &'static str,
@@ -65,11 +56,9 @@ pub enum RunError {
         path = path.display()
     )]
     OtherConfig {
-        /// The folder.
         path: PathBuf,
         /// An unfinished or a finished run.
         what: &'static str,
-        /// The keys that differ.
         differences: Problems,
     },
     /// It holds files of these names that are not a run's.
@@ -77,12 +66,7 @@ pub enum RunError {
         "{path} holds a `{name}` but no run, and is left alone; choose another folder with `--set run.dir=`",
         path = path.display()
     )]
-    Foreign {
-        /// The folder.
-        path: PathBuf,
-        /// The name.
-        name: &'static str,
-    },
+    Foreign { path: PathBuf, name: &'static str },
     /// It holds a run of some epochs whose newest checkpoint is gone.
     #[error(
         "{path} holds an unfinished run, but its `{LAST}` is gone: put it back to continue; or begin it anew with \
@@ -91,29 +75,20 @@ pub enum RunError {
         best = best.display()
     )]
     NoLast {
-        /// The folder.
         path: PathBuf,
         /// The checkpoint of its best epoch.
         best: PathBuf,
     },
     /// It is not a run folder.
     #[error("{path} holds no run: it has no {MANIFEST}; name the run folder that `train` wrote", path = path.display())]
-    NoRun {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoRun { path: PathBuf },
     /// Its predictions of a split are asked for, and it was not scored on that split.
     #[error(
         "{path} has no predictions of the split {split}: score it first, with `clasp eval --checkpoint {path} --split \
          {split}`",
         path = path.display()
     )]
-    NotScored {
-        /// The folder.
-        path: PathBuf,
-        /// The split.
-        split: String,
-    },
+    NotScored { path: PathBuf, split: String },
     /// `--resume` and `--overwrite` together.
     #[error("`--resume` and `--overwrite` exclude each other: give one of them")]
     Contradiction,
@@ -127,7 +102,6 @@ pub enum RunError {
 
 impl RunError {
     /// Whether another command line would help (exit code 2), and not the disk or the program (exit code 1).
-    #[must_use]
     pub fn is_usage(&self) -> bool {
         !matches!(self, Self::File(_) | Self::Provenance(ProvenanceError::File(_)))
     }
@@ -184,67 +158,53 @@ pub struct Lock {
 
 impl RunFolder {
     /// The run folder at `path`.
-    #[must_use]
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    /// The folder itself.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The resolved config.
-    #[must_use]
     pub fn config(&self) -> PathBuf {
         self.path.join(CONFIG)
     }
 
     /// What the run was made from.
-    #[must_use]
     pub fn manifest(&self) -> PathBuf {
         self.path.join(MANIFEST)
     }
 
-    /// The log.
-    #[must_use]
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
     }
 
     /// The log's scalars for TensorBoard.
-    #[must_use]
     pub fn events(&self) -> PathBuf {
         self.path.join(EVENTS)
     }
 
     /// The checkpoint of the best epoch.
-    #[must_use]
     pub fn best(&self) -> PathBuf {
         self.path.join(BEST)
     }
 
     /// The newest checkpoint, with what a resume needs.
-    #[must_use]
     pub fn last(&self) -> PathBuf {
         self.path.join(LAST)
     }
 
     /// The predictions for a split.
-    #[must_use]
     pub fn predictions(&self, split: &str) -> PathBuf {
         self.path.join(predictions_name(split))
     }
 
     /// The report of a split.
-    #[must_use]
     pub fn report(&self, split: &str) -> PathBuf {
         self.path.join(report_name(split))
     }
 
     /// Whether a path is that of something that a run writes in its folder, or below it.
-    #[must_use]
     pub fn writes(&self, path: &Path) -> bool {
         let first = path.strip_prefix(&self.path).ok().and_then(|rest| rest.components().next());
         let name = first.map(|first| first.as_os_str().to_string_lossy());
@@ -252,7 +212,6 @@ impl RunFolder {
     }
 
     /// The same where links or dots lead there.
-    #[must_use]
     pub fn writes_real(&self, path: &Path) -> bool {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
@@ -260,13 +219,11 @@ impl RunFolder {
     }
 
     /// Whether a process is at work there; also false where the file system has no locks.
-    #[must_use]
     pub fn is_busy(&self) -> bool {
         File::open(&self.path).is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Whether the folder at hand is a run folder, and not a checkpoint folder.
-    #[must_use]
     pub fn is_run(&self) -> bool {
         self.manifest().is_file()
     }
@@ -485,13 +442,11 @@ impl RunFolder {
 }
 
 /// File name of the predictions for a split.
-#[must_use]
 pub fn predictions_name(split: &str) -> String {
     format!("predictions-{}.jsonl", plain(split))
 }
 
 /// File name of the report of a split.
-#[must_use]
 pub fn report_name(split: &str) -> String {
     format!("report-{}.json", plain(split))
 }

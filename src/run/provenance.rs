@@ -34,7 +34,6 @@ pub enum ProvenanceError {
     /// It is not a manifest of a run.
     #[error("{path} is not the manifest of a run: {problem}", path = path.display())]
     Malformed {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
@@ -48,15 +47,12 @@ pub struct Program {
     pub version: String,
     /// Git state of its sources.
     pub git: Option<String>,
-    /// The compiler.
     pub rust: Option<String>,
     /// Version of Burn.
     pub burn: String,
 }
 
 impl Program {
-    /// This program.
-    #[must_use]
     pub fn current() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -72,9 +68,7 @@ impl Program {
 pub struct HashedFile {
     /// What it is to the run: `train`, `dev`, `test`, `split`, `text weights`, `speech weights`.
     pub role: String,
-    /// Where it lay.
     pub path: PathBuf,
-    /// Its length.
     pub bytes: u64,
     /// Its SHA-256, in hexadecimal digits.
     pub sha256: String,
@@ -108,9 +102,7 @@ pub struct Session {
     pub started: String,
     /// When it ended; null where it was killed or is still at work.
     pub ended: Option<String>,
-    /// Its command line.
     pub command: Vec<String>,
-    /// The program.
     pub program: Program,
     /// The device, as it names itself.
     pub device: String,
@@ -130,7 +122,6 @@ pub struct Session {
 
 impl Session {
     /// A session that starts now, in this process.
-    #[must_use]
     pub fn start(device: &str, threads: usize) -> Self {
         Self {
             started: now(),
@@ -152,7 +143,6 @@ impl Session {
 pub struct TestUse {
     /// When, in UTC.
     pub at: String,
-    /// By which command line.
     pub command: Vec<String>,
 }
 
@@ -180,7 +170,6 @@ pub struct Provenance {
 
 impl Provenance {
     /// The manifest of a run that starts now.
-    #[must_use]
     pub fn new(seed: u64, files: Vec<HashedFile>, session: Session) -> Self {
         Self {
             format: FORMAT.to_owned(),
@@ -210,13 +199,11 @@ impl Provenance {
     }
 
     /// How long all processes together worked on the run; none where one of them was killed.
-    #[must_use]
     pub fn seconds(&self) -> Option<f64> {
         self.sessions.iter().map(|session| session.seconds).sum()
     }
 
     /// The most memory that one of its processes held on the host; none where it is not known.
-    #[must_use]
     pub fn peak_memory_bytes(&self) -> Option<u64> {
         self.sessions.iter().filter_map(|session| session.peak_memory_bytes).max()
     }
@@ -249,7 +236,6 @@ impl Provenance {
 }
 
 /// The present time in UTC, to the second, as RFC 3339 writes it.
-#[must_use]
 pub fn now() -> String {
     let seconds = match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),

@@ -25,16 +25,10 @@ const MOVED: &str = ".clasp-moved-";
 pub enum ReplaceError<E: std::error::Error + 'static> {
     /// The new folder could not be written.
     #[error("cannot save {path} (what was there before is kept)", path = path.display())]
-    Write {
-        /// The folder to replace.
-        path: PathBuf,
-        /// Why not.
-        source: E,
-    },
+    Write { path: PathBuf, source: E },
     /// It could not be put in place.
     #[error("cannot save {path} (what was there before is kept)", path = path.display())]
     Files {
-        /// The folder to replace.
         path: PathBuf,
         /// Which operation failed.
         source: FileError,
@@ -46,7 +40,6 @@ pub enum ReplaceError<E: std::error::Error + 'static> {
 pub enum Method {
     /// By exchange where the file system can, by link otherwise.
     Detect,
-    /// By link.
     Link,
 }
 

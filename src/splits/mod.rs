@@ -48,7 +48,6 @@ impl Kind {
     pub const ALL: [Self; 3] = [Self::Speaker, Self::Text, Self::Audio];
 
     /// The word in files and on the command line.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Speaker => "speaker",
@@ -61,32 +60,27 @@ impl Kind {
 /// What a protocol is known to share between two parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declaration {
-    /// What is shared.
     pub kind: Kind,
     /// The two parts, in either order.
     pub splits: [String; 2],
     /// Only what meets this; everything where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<Condition>,
-    /// Why.
     pub reason: String,
 }
 
 impl Declaration {
     /// Everything of one kind between two parts.
-    #[must_use]
     pub fn new(kind: Kind, splits: [&str; 2], reason: &str) -> Self {
         Self { kind, splits: splits.map(str::to_owned), only: None, reason: reason.to_owned() }
     }
 
     /// The same, limited to what meets a condition.
-    #[must_use]
     pub fn only(self, condition: Condition) -> Self {
         Self { only: Some(condition), ..self }
     }
 
     /// One for each pair of these parts.
-    #[must_use]
     pub fn every_pair(kind: Kind, splits: &[&str], reason: &str) -> Vec<Self> {
         let pairs =
             splits.iter().enumerate().flat_map(|(i, left)| splits[i + 1..].iter().map(move |right| [*left, *right]));
@@ -99,17 +93,9 @@ impl Declaration {
 #[serde(untagged)]
 pub enum Condition {
     /// Every row that shares it has this value of this key (of the keys that are carried along).
-    Rows {
-        /// The key.
-        key: String,
-        /// The value.
-        value: String,
-    },
+    Rows { key: String, value: String },
     /// Texts of at most so many words.
-    Words {
-        /// How many.
-        words: usize,
-    },
+    Words { words: usize },
 }
 
 /// One manifest of a split.
@@ -124,7 +110,6 @@ pub struct Part {
 /// A file that a split was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Where it lay.
     pub path: PathBuf,
     /// Its SHA-256, in hexadecimal digits.
     pub sha256: String,
@@ -133,9 +118,7 @@ pub struct Source {
 /// An utterance that was left out since its audio cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Its id.
     pub id: String,
-    /// Why.
     pub problem: String,
 }
 
@@ -147,7 +130,6 @@ pub struct SplitFile {
     pub format: String,
     /// The corpus: `iemocap`, `slurp`, `librispeech`, `mist`, `magpie` or `table`.
     pub corpus: String,
-    /// The protocol, by name.
     pub protocol: String,
     /// Which fold of how many this folder is, as `2 of 5`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,16 +177,13 @@ impl SplitFile {
 pub struct Leaks {
     /// [`LEAKS_FORMAT`].
     pub format: String,
-    /// What was allowed.
     pub allowed: Vec<Allowed>,
 }
 
 /// One leak that was found and allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowed {
-    /// What is shared.
     pub kind: Kind,
-    /// By which two parts.
     pub splits: [String; 2],
     /// How many speakers, texts or recordings it was.
     pub values: usize,
@@ -235,7 +214,6 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DataError> {
 }
 
 /// The hash of a split: `rows` are the parts by name.
-#[must_use]
 pub fn split_hash(rows: &[(&str, &[Row])]) -> String {
     let mut lines: Vec<String> =
         rows.iter().flat_map(|(name, rows)| rows.iter().map(move |row| format!("{name}\t{}\n", row.id))).collect();

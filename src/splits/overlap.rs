@@ -26,9 +26,7 @@ const TOUCH_SECONDS: f64 = 0.1;
 /// What two parts share, of one kind and one standing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
-    /// What is shared.
     pub kind: Kind,
-    /// By which two parts.
     pub splits: [String; 2],
     /// How many speakers, texts or recordings are in both.
     pub values: usize,
@@ -47,10 +45,8 @@ pub struct Overlap {
 pub enum Standing {
     /// `split.json` declares it.
     Declared {
-        /// Why it is so.
         reason: String,
     },
-    /// A user allowed it.
     Allowed,
     /// Nobody said so: a leak.
     Leak,
@@ -58,13 +54,11 @@ pub enum Standing {
 
 impl Overlap {
     /// Whether it is a leak that nobody declared or allowed.
-    #[must_use]
     pub fn is_leak(&self) -> bool {
         self.standing == Standing::Leak
     }
 
     /// What it is that is shared, as a word for so many.
-    #[must_use]
     pub fn noun(&self) -> &'static str {
         match (self.kind, self.values) {
             (Kind::Speaker, 1) => "speaker",
@@ -77,7 +71,6 @@ impl Overlap {
     }
 
     /// One sentence about it.
-    #[must_use]
     pub fn sentence(&self) -> String {
         let [left, right] = &self.splits;
         let (values, [in_left, in_right]) = (self.values, self.rows);
@@ -116,7 +109,6 @@ pub struct Piece {
 
 impl Piece {
     /// The piece that a row names, of a recording known as `content`.
-    #[must_use]
     pub fn of(row: &Row, content: String) -> Self {
         if let Some(source) = row.extra.get(SOURCE)
             && let Some(content) = source.get("sha256").and_then(Value::as_str)
@@ -135,13 +127,11 @@ impl Piece {
 }
 
 /// What is said, without regard to case, accents, punctuation and space; none where that leaves nothing.
-#[must_use]
 pub fn plain_text(row: &Row) -> Option<String> {
     plain(row.text.as_ref()?)
 }
 
 /// As [`plain_text`], of any text.
-#[must_use]
 pub fn plain(text: &str) -> Option<String> {
     // Taken apart, an accent is a sign of its own: both ways to write it come to the same.
     let words: Vec<String> = text
@@ -156,14 +146,12 @@ pub fn plain(text: &str) -> Option<String> {
 /// A part of a split.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
-    /// Its name.
     pub name: &'a str,
     /// Its rows.
     pub rows: &'a [Row],
 }
 
 /// What every pair of parts shares. `piece` gives the recording of a row; `is_allowed` says what a user allowed.
-#[must_use]
 pub fn find(
     parts: &[Part],
     declared: &[Declaration],

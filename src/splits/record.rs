@@ -25,7 +25,6 @@ pub struct SplitRecord {
     pub protocol: Option<String>,
     /// Which fold of how many.
     pub fold: Option<String>,
-    /// What the parts share.
     pub shared: Vec<Overlap>,
 }
 
@@ -34,7 +33,6 @@ pub type Used<'a> = (&'a str, &'a Path, &'a [Row]);
 
 impl SplitRecord {
     /// Of the parts that a run uses. Files of as many bytes in different parts are read, to find copies.
-    #[must_use]
     pub fn of(used: &[Used]) -> Self {
         let mut declared = Vec::new();
         // A part that has another name in its folder is known there by that.
@@ -79,7 +77,6 @@ impl SplitRecord {
 
     /// With what users allowed for these manifests (name, path, SHA-256), also since the run began, and also what only
     /// `clasp check --decode` can find.
-    #[must_use]
     pub fn with_allowances(mut self, files: &[(&str, &Path, &str)]) -> Self {
         for folder in folders(files.iter().map(|(_, path, _)| *path)) {
             for leak in Leaks::read(folder).unwrap_or_default().allowed {
@@ -113,14 +110,12 @@ impl SplitRecord {
     }
 
     /// The same, of what concerns one part.
-    #[must_use]
     pub fn about(&self, part: &str) -> Self {
         let concerns = |overlap: &&Overlap| overlap.splits.iter().any(|split| split == part);
         Self { shared: self.shared.iter().filter(concerns).cloned().collect(), ..self.clone() }
     }
 
     /// A sentence for each thing that is shared, leaks as warnings.
-    #[must_use]
     pub fn sentences(&self) -> Vec<String> {
         let sentence = |overlap: &Overlap| {
             let (word, hint) = if overlap.is_leak() { ("warning", "; see `clasp check`") } else { ("note", "") };

@@ -15,7 +15,6 @@ const SHOWN: usize = 4;
 const BAR: usize = 40;
 
 /// Counts, histograms, then what was found, the worst last: there it is seen.
-#[must_use]
 pub fn render(outcome: &Outcome) -> String {
     let manifests = &outcome.manifests;
     let mut text = overview(manifests).to_string();
@@ -142,7 +141,6 @@ fn histogram(manifests: &[Facts], what: &str, of: Of, bound: impl Fn(f64) -> Str
 }
 
 /// A finding, with the first of what it is about.
-#[must_use]
 pub fn sentence(finding: &Finding) -> String {
     let severity = match finding.severity {
         Severity::Error => "error",

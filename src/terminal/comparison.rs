@@ -13,7 +13,6 @@ const FEW: usize = 10;
 
 /// Both runs' numbers side by side, their differences with intervals and p, and `McNemar`'s test. `second` is the run
 /// that is told of, `first` the one that it is held against.
-#[must_use]
 pub fn render(split: &str, first: &str, second: &str, comparison: &Comparison) -> String {
     let mut text = format!("{split}: {} utterances\na: {second}\nb: {first}\n\n", comparison.utterances);
     let mut table = Table::new(["", "a", "b", "a - b", "p"]);
@@ -54,7 +53,6 @@ pub fn render(split: &str, first: &str, second: &str, comparison: &Comparison) -
 }
 
 /// What the bootstrap draws: `utterances`, or `12 clusters by dialogue`.
-#[must_use]
 pub fn units_words(cluster: Option<&str>, clusters: Option<usize>) -> String {
     match (cluster, clusters) {
         (Some(key), Some(clusters)) => format!("{clusters} cluster(s) by {key}"),
@@ -64,7 +62,6 @@ pub fn units_words(cluster: Option<&str>, clusters: Option<usize>) -> String {
 }
 
 /// What a reader of numbers over clusters should know.
-#[must_use]
 pub fn cluster_note(clusters: usize) -> String {
     let few = if clusters < FEW {
         format!("caution: {clusters} cluster(s) are too few for a bootstrap, its intervals and p are too small; ")
@@ -75,13 +72,11 @@ pub fn cluster_note(clusters: usize) -> String {
 }
 
 /// A difference with its sign and its interval.
-#[must_use]
 pub fn difference_words(value: f64, [low, high]: Interval) -> String {
     format!("{value:+.3} [{low:+.3} {high:+.3}]")
 }
 
 /// A p-value as it is printed: two digits that count, or that it is below 0.001.
-#[must_use]
 pub fn p_words(p_value: f64) -> String {
     if p_value < 0.001 {
         "< 0.001".to_owned()

@@ -28,7 +28,6 @@ pub enum Event<'event> {
         /// Steps done before.
         done: usize,
     },
-    /// A step was taken.
     Step {
         /// Its line in the log.
         entry: &'event StepEntry,
@@ -41,25 +40,21 @@ pub enum Event<'event> {
     Count {
         /// What is done, as `scoring dev`.
         what: &'event str,
-        /// How many are done.
         done: usize,
         /// How many there are, where it is known.
         of: Option<usize>,
     },
     /// Some of a file is here.
     Bytes {
-        /// The file.
         what: &'event str,
         /// How much of it is here.
         done: u64,
-        /// How much there is.
         of: u64,
     },
     /// An epoch is over and scored.
     Epoch(&'event EpochEntry),
     /// Something that a reader should know.
     Message(&'event str),
-    /// The work is over.
     Finished,
 }
 
@@ -85,7 +80,6 @@ enum Output {
 
 impl Progress {
     /// A bar where stderr is a terminal, plain lines otherwise, nothing where `is_quiet`.
-    #[must_use]
     pub fn stderr(is_quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
         if is_quiet {
@@ -99,13 +93,11 @@ impl Progress {
     }
 
     /// Shows nothing.
-    #[must_use]
     pub fn quiet() -> Self {
         Self::new(Output::Quiet)
     }
 
     /// Writes plain lines to `writer`.
-    #[must_use]
     pub fn lines(writer: impl Write + Send + 'static) -> Self {
         Self::new(Output::Lines(Box::new(writer)))
     }

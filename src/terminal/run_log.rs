@@ -8,7 +8,6 @@ use crate::run::log::{Entry, EpochEntry, StepEntry};
 use crate::units::bytes;
 
 /// The epochs, then the step that the run is at where that is behind the last of them.
-#[must_use]
 pub fn render(entries: &[Entry]) -> String {
     let epochs: Vec<&EpochEntry> = entries
         .iter()

@@ -19,7 +19,6 @@ pub struct Table {
 
 impl Table {
     /// A table with these heads.
-    #[must_use]
     pub fn new<Cell: Into<String>>(head: impl IntoIterator<Item = Cell>) -> Self {
         Self { rows: vec![head.into_iter().map(Into::into).collect()] }
     }
@@ -53,7 +52,6 @@ impl fmt::Display for Table {
 }
 
 /// The whole report: the classifiers side by side, then by class, the confusion, by length and by key.
-#[must_use]
 pub fn render(report: &Report) -> String {
     let mut parts = vec![head(report), headline(report).to_string() + &how(report)];
     parts.push(classes(report).to_string());
@@ -70,7 +68,6 @@ pub fn render(report: &Report) -> String {
 }
 
 /// The headline numbers of the three classifiers, each with its interval.
-#[must_use]
 pub fn headline(report: &Report) -> Table {
     let systems = report.systems();
     let head = std::iter::once(report.split.as_str()).chain(systems.iter().map(|&(name, _)| name));
@@ -88,7 +85,6 @@ pub fn headline(report: &Report) -> Table {
 }
 
 /// Precision, recall, F1 and support of each class, and the F1 of the single modalities beside.
-#[must_use]
 pub fn classes(report: &Report) -> Table {
     let single = [("text only F1", report.text_only.as_ref()), ("speech only F1", report.speech_only.as_ref())];
     let single: Vec<_> = single.into_iter().filter_map(|(name, scores)| scores.map(|scores| (name, scores))).collect();
@@ -107,7 +103,6 @@ pub fn classes(report: &Report) -> Table {
 }
 
 /// The confusion matrix of the reported prediction.
-#[must_use]
 pub fn confusion(report: &Report) -> Table {
     let mut table = Table::new(std::iter::once("").chain(report.labels.iter().map(String::as_str)));
     for (label, row) in report.labels.iter().zip(&report.fusion.confusion) {

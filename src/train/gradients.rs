@@ -20,25 +20,21 @@ pub struct AnyTensor<B: Backend>(FloatTensor<B>);
 
 impl<B: Backend> AnyTensor<B> {
     /// Forgets the number of axes.
-    #[must_use]
     pub fn new<const D: usize>(tensor: Tensor<B, D>) -> Self {
         Self(tensor.into_primitive().tensor())
     }
 
     /// Takes up the number of axes again; it must be the same.
-    #[must_use]
     pub fn into_tensor<const D: usize>(self) -> Tensor<B, D> {
         Tensor::from_primitive(TensorPrimitive::Float(self.0))
     }
 
     /// From the host, with as many axes as the data has.
-    #[must_use]
     pub fn from_data(data: TensorData, device: &B::Device) -> Self {
         Self(B::float_from_data(data, device))
     }
 
     /// All elements in a row, and the shape that they had.
-    #[must_use]
     pub fn flat(self) -> (Tensor<B, 1>, Vec<usize>) {
         let shape = self.0.shape();
         let flat = B::float_reshape(self.0, [shape.num_elements()].into());
@@ -46,13 +42,11 @@ impl<B: Backend> AnyTensor<B> {
     }
 
     /// A row of elements in this shape.
-    #[must_use]
     pub fn shaped(flat: Tensor<B, 1>, shape: &[usize]) -> Self {
         Self(B::float_reshape(flat.into_primitive().tensor(), shape.to_vec().into()))
     }
 
     /// To the host, in this shape.
-    #[must_use]
     pub fn into_data(self, shape: &[usize]) -> TensorData {
         let elements: usize = shape.iter().product();
         let flat: Tensor<B, 1> =
@@ -139,7 +133,6 @@ impl<B: Ops> GradientWindow<B> {
     }
 
     /// The squared norms of the gradients, on the device; none where there are no gradients.
-    #[must_use]
     pub fn squares(&self) -> Option<Squares<B>> {
         if self.sums.is_empty() {
             return None;
@@ -169,13 +162,11 @@ pub struct Squares<B: Backend> {
 impl<B: Ops> Squares<B> {
     /// What the gradients are multiplied by so that the norm over all of them is `limit` at most, [1]: on the device,
     /// in single precision.
-    #[must_use]
     pub fn clipping(&self, limit: f64) -> Tensor<B, 1> {
         (self.values.clone().sum().sqrt().recip() * limit).clamp_max(1.0)
     }
 
     /// The norms. Waits for the device.
-    #[must_use]
     pub fn norms(self) -> GradientNorms {
         // One transfer from the device; summed in double precision in the order of the names.
         let squares = self.values.into_data().convert::<f64>();

@@ -50,7 +50,6 @@ pub struct Group<B: Ops> {
 
 impl<B: Ops> Group<B> {
     /// For this many members.
-    #[must_use]
     pub fn new(count: usize) -> Arc<Self> {
         let state = State { sent: vec![None; count], gathered: Arc::default(), round: 0, stopped: None };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
@@ -101,7 +100,6 @@ pub struct Member<B: Ops> {
 
 impl<B: Ops> Member<B> {
     /// The only device of a run.
-    #[must_use]
     pub fn alone() -> Self {
         Self { rank: 0, count: 1, group: None }
     }
@@ -117,13 +115,11 @@ impl<B: Ops> Member<B> {
     }
 
     /// The number of this device, from 0.
-    #[must_use]
     pub fn rank(&self) -> usize {
         self.rank
     }
 
     /// How many devices there are.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }

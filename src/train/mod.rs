@@ -80,14 +80,12 @@ pub struct Diverged {
 pub struct Interrupted {
     /// Steps that were taken.
     pub step: usize,
-    /// The checkpoint.
     pub checkpoint: String,
 }
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// The best epoch.
     pub best: Option<Best>,
     /// Steps that were taken.
     pub steps: usize,
@@ -100,7 +98,6 @@ pub struct Outcome {
 pub struct Start<'a> {
     /// The config and the data.
     pub material: &'a Material,
-    /// Where everything is written.
     pub folder: &'a RunFolder,
     /// The first device, whose memory the log tells.
     pub first: Chosen,
@@ -576,7 +573,6 @@ pub enum SaveError {
     /// Weights, config or state.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The tokenizer's files.
     #[error(transparent)]
     Tokenizer(#[from] crate::data::DataError),
     /// There was no memory for what was to be written.

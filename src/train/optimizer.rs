@@ -45,7 +45,6 @@ impl OptimizerConfig {
     ///
     /// The highest layer of an encoder has `encoder_learning_rate`, every layer below `layer_decay` times the one
     /// above it, and what lies in front of the layers `layer_decay` times the lowest.
-    #[must_use]
     pub fn rate(&self, name: &str) -> f64 {
         if self.speech_norm_is_last && name.starts_with("speech_encoder.encoder.layer_norm.") {
             return self.encoder_learning_rate;
@@ -92,8 +91,6 @@ where
     A: AutodiffBackend,
     A::InnerBackend: Ops,
 {
-    /// A new optimiser.
-    #[must_use]
     pub fn new(config: OptimizerConfig) -> Self {
         Self { config, moments: BTreeMap::new() }
     }

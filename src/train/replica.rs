@@ -63,7 +63,6 @@ pub struct StepPlan {
 /// What a step depends on beside the model and the data.
 #[derive(Clone, Debug)]
 pub struct Objective {
-    /// The loss.
     pub loss: LossConfig,
     /// How many labels there are.
     pub labels: usize,
@@ -99,7 +98,6 @@ impl Objective {
     }
 
     /// Cuts the batches of a window into the parts of `count` devices.
-    #[must_use]
     pub fn parts(
         &self,
         batches: &[Batch],
@@ -171,7 +169,6 @@ impl<B: TrainOps> Replica<B> {
     }
 
     /// A copy of its own.
-    #[must_use]
     pub fn new(
         model: Model<Autodiff<B>>,
         optimizer: Optimizer<Autodiff<B>>,
@@ -190,7 +187,6 @@ impl<B: TrainOps> Replica<B> {
     }
 
     /// The cache of what the feature encoder makes of speech in a number format.
-    #[must_use]
     pub fn feature_cache(&self, store: &Arc<FeatureStore>, precision: Precision) -> Option<FeatureCache> {
         pass::feature_cache(store, self.model(), precision, &B::name(&self.device))
     }
@@ -201,7 +197,6 @@ impl<B: TrainOps> Replica<B> {
     }
 
     /// The cache of the features that it trains on.
-    #[must_use]
     pub fn cache(&self) -> Option<&FeatureCache> {
         self.cache.as_ref()
     }
@@ -211,20 +206,14 @@ impl<B: TrainOps> Replica<B> {
         self.member = member;
     }
 
-    /// The model.
-    #[must_use]
     pub fn model(&self) -> &Model<Autodiff<B>> {
         self.model.as_ref().unwrap_or_else(|| unreachable!("it is missing only while it is updated"))
     }
 
-    /// The optimiser.
-    #[must_use]
     pub fn optimizer(&self) -> &Optimizer<Autodiff<B>> {
         &self.optimizer
     }
 
-    /// What is minimised.
-    #[must_use]
     pub fn objective(&self) -> &Objective {
         &self.objective
     }

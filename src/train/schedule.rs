@@ -4,7 +4,6 @@ use crate::config::Schedule;
 
 /// The factor on every learning rate at a step (from 0) of `total` steps: it rises from 0 over `warmup` steps, then
 /// stays or falls to 0 (`get_constant|linear|cosine_schedule_with_warmup` of Hugging Face).
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "numbers of steps are far below 2^52")]
 pub fn factor(schedule: Schedule, step: usize, warmup: usize, total: usize) -> f64 {
     if step < warmup {

@@ -47,13 +47,10 @@ pub struct Material {
     pub model: ModelConfig,
     /// The tokenizer, where text is read.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// The labels.
     pub labels: Labels,
     /// Weights of the labels in the task terms; none where all are alike.
     pub label_weights: Vec<f64>,
-    /// The splits.
     pub splits: Splits,
-    /// What is trained on.
     pub train: Arc<Dataset>,
     /// What picks the best epoch.
     pub dev: Option<Arc<Dataset>>,
@@ -64,7 +61,6 @@ pub struct Material {
 /// The manifests of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Splits {
-    /// What is trained on.
     pub train: PathBuf,
     /// What picks the best epoch.
     pub dev: Option<PathBuf>,
@@ -74,7 +70,6 @@ pub struct Splits {
 
 impl Material {
     /// What a batch's texts are padded with.
-    #[must_use]
     pub fn pad_token(&self) -> u32 {
         self.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.pad_token())
     }
@@ -405,7 +400,6 @@ pub fn model<B: TrainOps>(
 }
 
 /// Stops the gradients of what the config freezes.
-#[must_use]
 pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config) -> Model<Autodiff<B>> {
     let text = |encoder: TextEncoder<Autodiff<B>>| {
         if config.text.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.text.freeze_layers) }

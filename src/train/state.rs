@@ -66,7 +66,6 @@ impl LossSums {
     }
 
     /// The means over the examples, of a method that has these terms.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples are far below 2^52")]
     pub fn mean(&self, terms: &[&'static str]) -> Losses {
         Losses::new(terms, self.sums.iter().map(|sum| sum / self.examples.max(1) as f64))

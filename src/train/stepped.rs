@@ -11,7 +11,6 @@ const STEPS_AHEAD: usize = 8;
 
 /// After how many steps of one device their losses are read. The CPU is never behind: what a step came to is there when
 /// it ends.
-#[must_use]
 pub fn read_every(device: Chosen) -> usize {
     if device == Chosen::Cpu { 1 } else { STEPS_AHEAD }
 }
@@ -22,7 +21,6 @@ pub struct Losses(pub Vec<(&'static str, f64)>);
 
 impl Losses {
     /// The sum and the terms of these names. Where numbers lack they are 0.
-    #[must_use]
     pub fn new(terms: &[&'static str], numbers: impl IntoIterator<Item = f64>) -> Self {
         let names = std::iter::once("total").chain(terms.iter().copied());
         Self(names.zip(numbers.into_iter().chain(std::iter::repeat(0.0))).collect())
@@ -34,7 +32,6 @@ impl Losses {
     }
 
     /// As the log has them.
-    #[must_use]
     pub fn values(&self) -> LossValues {
         let total = self.0.first().map_or(0.0, |&(_, total)| total);
         LossValues::new(total, self.0.iter().skip(1).copied())
@@ -52,7 +49,6 @@ pub struct Stepped {
 
 impl Stepped {
     /// What is not finite, if anything: a term of the loss, or the gradients.
-    #[must_use]
     pub fn culprit(&self) -> Option<String> {
         // The sum last: it is not finite where any of the others is not.
         let terms = self.losses.0.iter().skip(1).chain(self.losses.0.first());
@@ -77,7 +73,6 @@ pub struct Unread<B: Backend> {
 
 impl<B: Ops> Unread<B> {
     /// Waits for the device.
-    #[must_use]
     pub fn read(self) -> Stepped {
         let mut losses = Losses::new(self.terms, []);
         for (values, share) in self.parts {
@@ -102,8 +97,6 @@ pub enum Report<B: Backend> {
 }
 
 impl<B: Ops> Report<B> {
-    /// The numbers.
-    #[must_use]
     pub fn read(self) -> Stepped {
         match self {
             Self::Read(stepped) => stepped,

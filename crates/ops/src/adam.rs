@@ -26,7 +26,6 @@ pub struct AdamStep {
 /// A tensor's weight and its two moments.
 #[derive(Clone, Debug)]
 pub struct AdamState<B: Backend, const D: usize> {
-    /// The parameter.
     pub weight: Tensor<B, D>,
     /// Running mean of the gradient.
     pub first: Tensor<B, D>,
@@ -35,7 +34,6 @@ pub struct AdamState<B: Backend, const D: usize> {
 }
 
 /// See [`super::Ops::adam`].
-#[must_use]
 pub fn plain<B: Backend, const D: usize>(
     state: AdamState<B, D>,
     gradient: Tensor<B, D>,

@@ -53,7 +53,6 @@ pub struct StepRandom {
 
 impl StepRandom {
     /// The randomness of a step of a run.
-    #[must_use]
     pub fn new(run_seed: u64, step: u64) -> Self {
         Self { seed: mix(run_seed, step), drawn: Cell::new(0) }
     }

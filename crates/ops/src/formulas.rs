@@ -10,7 +10,6 @@ use burn::tensor::{
 use super::{ConvolutionGradients, Lengths, NormGradients, WeightNormGradients};
 
 /// See [`super::TrainOps::convolution_backward`].
-#[must_use]
 pub fn convolution_backward<B: Backend>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 3>,
@@ -52,7 +51,6 @@ pub fn convolution_backward<B: Backend>(
 }
 
 /// See [`super::TrainOps::masked_group_norm_backward`].
-#[must_use]
 pub fn masked_group_norm_backward<B: Backend>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 1>,
@@ -78,7 +76,6 @@ pub fn masked_group_norm_backward<B: Backend>(
 }
 
 /// See [`super::TrainOps::weight_norm_backward`].
-#[must_use]
 pub fn weight_norm_backward<B: Backend>(
     direction: Tensor<B, 3>,
     length: Tensor<B, 3>,

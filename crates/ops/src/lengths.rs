@@ -31,7 +31,6 @@ impl Eq for Lengths {}
 
 impl Lengths {
     /// `valid` positions of each example, in a batch padded to `longest`; larger values are cut to it.
-    #[must_use]
     pub fn new(valid: Vec<usize>, longest: usize) -> Self {
         let valid = valid.into_iter().map(|length| length.min(longest)).collect();
         Self {
@@ -42,26 +41,21 @@ impl Lengths {
         }
     }
 
-    /// A batch without padding.
-    #[must_use]
     pub fn full(batch: usize, longest: usize) -> Self {
         Self::new(vec![longest; batch], longest)
     }
 
     /// The same in a batch that is padded to a multiple of `unit`.
-    #[must_use]
     pub fn widened(&self, unit: usize) -> Self {
         Self::new(self.valid.clone(), self.longest.next_multiple_of(unit))
     }
 
     /// The same in a batch as long as a backend's forms want it.
-    #[must_use]
     pub fn padded_for<B: Ops>(&self) -> Self {
         self.widened(B::TIME_UNIT)
     }
 
     /// Rows of `longest` values each, padded to be as long as those of another batch of the same examples.
-    #[must_use]
     pub fn pad<T: Copy>(&self, rows: &[T], to: &Self, padding: T) -> Vec<T> {
         if self.longest == to.longest {
             return rows.to_vec();
@@ -74,26 +68,20 @@ impl Lengths {
         padded
     }
 
-    /// Number of examples.
-    #[must_use]
     pub fn batch(&self) -> usize {
         self.valid.len()
     }
 
-    /// The padded length.
-    #[must_use]
     pub fn longest(&self) -> usize {
         self.longest
     }
 
     /// The valid length of each example.
-    #[must_use]
     pub fn valid(&self) -> &[usize] {
         &self.valid
     }
 
     /// Whether no example is padded.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         self.valid.iter().all(|&length| length == self.longest)
     }
@@ -106,7 +94,6 @@ impl Lengths {
     }
 
     /// 1 on valid positions and 0 on padding, [batch, longest].
-    #[must_use]
     pub fn mask<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2> {
         let values: Vec<f32> = self
             .valid
@@ -117,7 +104,6 @@ impl Lengths {
     }
 
     /// The valid lengths as numbers, [batch].
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "lengths are far below 2^24")]
     pub fn counts<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1> {
         let values: Vec<f32> = self.valid.iter().map(|&length| length as f32).collect();

@@ -71,7 +71,6 @@ pub struct WeightNormGradients<B: Backend> {
 /// The gradients of a norm.
 #[derive(Debug)]
 pub struct NormGradients<B: Backend, const D: usize> {
-    /// As the input.
     pub x: Tensor<B, D>,
     /// [channels]
     pub weight: Tensor<B, 1>,
@@ -91,26 +90,22 @@ pub trait Ops: Backend {
     const HAS_BF16: bool = true;
 
     /// `x weight^T + bias`: x [rows, in], weight [out, in], bias [out] -> [rows, out].
-    #[must_use]
     fn linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Option<Tensor<Self, 1>>) -> Tensor<Self, 2> {
         plain::linear(x, weight, bias)
     }
 
     /// The products of the matrices of two stacks: x [stacks, rows, inner], y [stacks, inner, columns] -> [stacks, rows,
     /// columns].
-    #[must_use]
     fn stacked_product(x: Tensor<Self, 3>, y: Tensor<Self, 3>) -> Tensor<Self, 3> {
         x.matmul(y)
     }
 
     /// The exact Gaussian error linear unit, `x (1 + erf(x / sqrt 2)) / 2`.
-    #[must_use]
     fn gelu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
         plain::gelu(x)
     }
 
     /// Layer normalisation over the last axis: x [rows, width], weight and bias [width].
-    #[must_use]
     fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
         plain::layer_norm(x, weight, bias, epsilon)
     }
@@ -118,7 +113,6 @@ pub trait Ops: Backend {
     /// Scaled dot-product attention with dropout after the softmax; query, key, value [batch * time, width] with the
     /// heads side by side in a row -> [batch * time, width]. Padded keys are not attended to; what
     /// comes out at padded queries is finite and means nothing.
-    #[must_use]
     fn attention(
         query: Tensor<Self, 2>,
         key: Tensor<Self, 2>,
@@ -131,7 +125,6 @@ pub trait Ops: Backend {
 
     /// Convolution over time without padding: x [batch, time, in], weight [out, in, kernel], bias [out] ->
     /// [batch, frames, out] with `frames = (time - kernel) / stride + 1`.
-    #[must_use]
     fn convolution(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 3>,
@@ -143,7 +136,6 @@ pub trait Ops: Backend {
 
     /// Grouped convolution that keeps the length (`kernel / 2` zeros on both sides, the last frame of an even kernel
     /// dropped): x [batch, time, width], weight [width, width / groups, kernel], bias [width] -> [batch, time, width].
-    #[must_use]
     fn positional_convolution(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 3>,
@@ -155,7 +147,6 @@ pub trait Ops: Backend {
 
     /// Group normalisation with one channel a group, over the valid frames of each example alone:
     /// x [batch, frames, channels], weight and bias [channels]. Padded frames come out as some finite value.
-    #[must_use]
     fn masked_group_norm(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 1>,
@@ -169,51 +160,43 @@ pub trait Ops: Backend {
     /// The weight of a convolution from its direction and its length at each position (weight norm over the kernel's
     /// positions, `torch.nn.utils.parametrizations.weight_norm` with `dim=2`): direction [out, in, kernel], length
     /// [1, 1, kernel] -> [out, in, kernel].
-    #[must_use]
     fn weight_norm(direction: Tensor<Self, 3>, length: Tensor<Self, 3>) -> Tensor<Self, 3> {
         plain::weight_norm(direction, length)
     }
 
     /// Rows of a table [entries, width] by their indices [rows] -> [rows, width].
-    #[must_use]
     fn rows(table: Tensor<Self, 2>, indices: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
         table.select(0, indices)
     }
 
     /// Zeroes elements at random and scales the others: a product with [`Ops::dropout_mask`]. It is its own backward.
-    #[must_use]
     fn dropped<const D: usize>(x: Tensor<Self, D>, dropout: Dropout) -> Tensor<Self, D> {
         let mask = Self::dropout_mask(x.dims(), dropout, &x.device());
         x * mask
     }
 
     /// A mask that holds `1 / (1 - p)` with probability `1 - p` and 0 elsewhere: a function of the key.
-    #[must_use]
     fn dropout_mask<const D: usize>(shape: [usize; D], dropout: Dropout, device: &Self::Device) -> Tensor<Self, D> {
         plain::dropout_mask(shape, dropout, device)
     }
 
     /// The nearest number that bf16 has, ties to the even one, in f32. Its gradient is rounded in the same way, as that
     /// of two casts is.
-    #[must_use]
     fn round_to_bf16<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
         x.cast(FloatDType::BF16).cast(FloatDType::F32)
     }
 
     /// The sum of the squares of all elements, [1].
-    #[must_use]
     fn squared_norm<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, 1> {
         x.square().sum()
     }
 
     /// The same of each of several tensors, [tensors]; there is at least one.
-    #[must_use]
     fn squared_norms(tensors: Vec<Tensor<Self, 1>>) -> Tensor<Self, 1> {
         Tensor::cat(tensors.into_iter().map(Self::squared_norm).collect(), 0)
     }
 
     /// One update of Adam.
-    #[must_use]
     fn adam<const D: usize>(
         state: AdamState<Self, D>,
         gradient: Tensor<Self, D>,
@@ -227,7 +210,6 @@ pub trait Ops: Backend {
 /// node of the graph, whatever its form.
 pub trait TrainOps: Ops {
     /// The backward of [`Ops::linear`]; `needed` is for x, weight and bias.
-    #[must_use]
     fn linear_backward(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
@@ -236,11 +218,9 @@ pub trait TrainOps: Ops {
     ) -> LinearGradients<Self>;
 
     /// The backward of [`Ops::gelu`].
-    #[must_use]
     fn gelu_backward<const D: usize>(x: Tensor<Self, D>, gradient: Tensor<Self, D>) -> Tensor<Self, D>;
 
     /// The backward of [`Ops::layer_norm`].
-    #[must_use]
     fn layer_norm_backward(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 1>,
@@ -249,7 +229,6 @@ pub trait TrainOps: Ops {
     ) -> NormGradients<Self, 2>;
 
     /// The backward of [`Ops::attention`], of query, key and value.
-    #[must_use]
     fn attention_backward(
         inputs: [Tensor<Self, 2>; 3],
         shape: AttentionShape<'_>,
@@ -258,7 +237,6 @@ pub trait TrainOps: Ops {
     ) -> [Tensor<Self, 2>; 3];
 
     /// The backward of [`Ops::convolution`]; `needed` is for x, weight and bias.
-    #[must_use]
     fn convolution_backward(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 3>,
@@ -268,7 +246,6 @@ pub trait TrainOps: Ops {
     ) -> ConvolutionGradients<Self>;
 
     /// The backward of [`Ops::positional_convolution`]; `needed` is for x, weight and bias.
-    #[must_use]
     fn positional_convolution_backward(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 3>,
@@ -278,7 +255,6 @@ pub trait TrainOps: Ops {
     ) -> ConvolutionGradients<Self>;
 
     /// The backward of [`Ops::masked_group_norm`].
-    #[must_use]
     fn masked_group_norm_backward(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 1>,
@@ -288,7 +264,6 @@ pub trait TrainOps: Ops {
     ) -> NormGradients<Self, 3>;
 
     /// The backward of [`Ops::weight_norm`].
-    #[must_use]
     fn weight_norm_backward(
         direction: Tensor<Self, 3>,
         length: Tensor<Self, 3>,
@@ -296,12 +271,10 @@ pub trait TrainOps: Ops {
     ) -> WeightNormGradients<Self>;
 
     /// The backward of [`Ops::rows`]: the gradient of a table of so many entries.
-    #[must_use]
     fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2>;
 }
 
 /// Zeroes elements at random and scales the others, where a dropout is given.
-#[must_use]
 pub fn dropout<B: Ops, const D: usize>(x: Tensor<B, D>, dropout: Option<Dropout>) -> Tensor<B, D> {
     match dropout {
         Some(dropout) => <B as Ops>::dropped(x, dropout),

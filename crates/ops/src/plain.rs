@@ -10,7 +10,6 @@ use super::{AttentionShape, Dropout, Lengths, Ops};
 const MASKED_SCORE: f64 = -1e9;
 
 /// See [`Ops::linear`].
-#[must_use]
 pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
     let product = x.matmul(weight.transpose());
     match bias {
@@ -20,7 +19,6 @@ pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Te
 }
 
 /// See [`Ops::gelu`].
-#[must_use]
 pub fn gelu<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     // Composed, because the backward of Burn's own is a tanh approximation on CUDA.
     let bell = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
@@ -28,7 +26,6 @@ pub fn gelu<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
 }
 
 /// See [`Ops::layer_norm`].
-#[must_use]
 pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tensor<B, 1>, epsilon: f64) -> Tensor<B, 2> {
     let centred = x.clone() - x.mean_dim(1);
     let deviation = (centred.clone().square().mean_dim(1) + epsilon).sqrt();
@@ -36,7 +33,6 @@ pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tenso
 }
 
 /// See [`Ops::attention`]. Of bf16 inputs only the two products are computed in bf16.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "head widths are small")]
 pub fn attention<B: Ops>(
     query: Tensor<B, 2>,
@@ -62,7 +58,6 @@ pub fn attention<B: Ops>(
 }
 
 /// See [`Ops::convolution`].
-#[must_use]
 pub fn convolution<B: Backend>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 3>,
@@ -82,7 +77,6 @@ pub fn convolution<B: Backend>(
 }
 
 /// See [`Ops::positional_convolution`].
-#[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "as the other forms take theirs")]
 pub fn positional_convolution<B: Backend>(
     x: Tensor<B, 3>,
@@ -106,7 +100,6 @@ pub fn positional_convolution<B: Backend>(
 }
 
 /// See [`Ops::masked_group_norm`].
-#[must_use]
 pub fn masked_group_norm<B: Backend>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 1>,
@@ -132,14 +125,12 @@ pub fn masked_group_norm<B: Backend>(
 }
 
 /// See [`Ops::weight_norm`].
-#[must_use]
 pub fn weight_norm<B: Backend>(direction: Tensor<B, 3>, length: Tensor<B, 3>) -> Tensor<B, 3> {
     let norm = direction.clone().square().sum_dim(0).sum_dim(1).sqrt();
     direction * (length / norm)
 }
 
 /// See [`Ops::dropout_mask`].
-#[must_use]
 pub fn dropout_mask<B: Backend, const D: usize>(
     shape: [usize; D],
     dropout: Dropout,

@@ -14,7 +14,6 @@ pub struct Random {
 
 impl Random {
     /// A generator whose output is a function of `seed`.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -58,7 +57,6 @@ impl Random {
 }
 
 /// A seed for one purpose (`stream`: an epoch, a step, an utterance) out of the seed of a run.
-#[must_use]
 pub fn mix(seed: u64, stream: u64) -> u64 {
     finalise(finalise(seed.wrapping_add(GOLDEN_GAMMA)) ^ stream.wrapping_mul(GOLDEN_GAMMA).wrapping_add(1))
 }

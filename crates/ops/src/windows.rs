@@ -11,7 +11,6 @@ use super::{ConvolutionGradients, Ops};
 const MOST: usize = if cfg!(test) { 1 << 8 } else { 1 << 26 };
 
 /// See [`super::Ops::positional_convolution`].
-#[must_use]
 pub fn positional_convolution<B: Ops>(
     x: &Tensor<B, 3>,
     weight: Tensor<B, 3>,
@@ -24,7 +23,6 @@ pub fn positional_convolution<B: Ops>(
 }
 
 /// See [`super::TrainOps::positional_convolution_backward`].
-#[must_use]
 pub fn positional_convolution_backward<B: Ops>(
     x: &Tensor<B, 3>,
     weight: Tensor<B, 3>,

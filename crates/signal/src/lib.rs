@@ -13,7 +13,6 @@ pub use realfft::RealToComplex;
 pub use resample::{greatest_common_divisor, resample, resampled_length};
 
 /// The Fourier transform of `length` real numbers: `length / 2 + 1` complex ones.
-#[must_use]
 pub fn fourier_transform(length: usize) -> Arc<dyn RealToComplex<f64>> {
     RealFftPlanner::new().plan_fft_forward(length)
 }

@@ -9,7 +9,6 @@ use rubato::{Fft, FixedSync, Resampler, WindowFunction};
 const MIN_BLOCK: usize = 1024;
 
 /// How many samples `count` samples at `from_hz` become at `to_hz`: rounded to the nearest.
-#[must_use]
 pub fn resampled_length(count: usize, from_hz: u32, to_hz: u32) -> usize {
     if from_hz == 0 {
         return 0;
@@ -45,7 +44,6 @@ pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>, S
 }
 
 /// The largest number that divides both.
-#[must_use]
 pub fn greatest_common_divisor(left: u32, right: u32) -> u32 {
     if right == 0 { left } else { greatest_common_divisor(right, left % right) }
 }

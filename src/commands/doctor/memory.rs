@@ -113,7 +113,6 @@ fn most(config: &Config, longest: Shape, utterances: usize, devices: usize) -> S
 /// How a measurement ended.
 enum Trial {
     Fits(Measured),
-    /// Why not.
     Lacks(String),
     TooSlow,
 }
@@ -121,7 +120,6 @@ enum Trial {
 /// The largest batch of a device, as far as it is known.
 struct Largest {
     batch: Option<usize>,
-    /// How it was found.
     how: String,
 }
 
@@ -129,7 +127,6 @@ struct Largest {
 struct Trials<'a> {
     name: &'a str,
     folder: &'a Path,
-    /// A device's share.
     available: Option<u64>,
     begun: Instant,
 }

@@ -72,11 +72,9 @@ pub struct Plan {
 pub struct System {
     /// Its name in paths and tables.
     pub name: String,
-    /// The method.
     pub method: Method,
     /// What is left out of it.
     pub ablation: Ablation,
-    /// Its seeds.
     pub seeds: Vec<u64>,
     pub(super) set: Vec<String>,
     pub(super) place: Option<Place>,
@@ -111,7 +109,6 @@ pub struct PlannedRun {
     pub corpus: usize,
     /// From 1.
     pub fold: usize,
-    /// The seed.
     pub seed: u64,
     /// Its resolved config; `run.dir` is the run folder.
     pub config: Config,
@@ -154,7 +151,6 @@ impl Plan {
     }
 
     /// The corpus of a run.
-    #[must_use]
     pub fn corpus_of(&self, run: &PlannedRun) -> &Corpus {
         &self.corpora[run.corpus]
     }

@@ -37,7 +37,6 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Those of a config that was found: a built-in one lies in the current folder, as it were.
-    #[must_use]
     pub fn of(source: &Source) -> Self {
         let current_folder = std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("."));
         Self {
@@ -62,7 +61,6 @@ impl Surroundings {
 }
 
 /// Resolves a document. The config is only of use where no problem was found, here or before.
-#[must_use]
 pub fn resolve(
     document: &Document,
     rejected: &BTreeSet<String>,

@@ -109,7 +109,6 @@ impl FeatureStore {
     }
 
     /// The cache of one encoder, which is known by the hexadecimal digits of a SHA-256.
-    #[must_use]
     pub fn of(self: &Arc<Self>, encoder: &str) -> FeatureCache {
         let place = format!("{encoder}-{}", self.format);
         let mut state = self.state();
@@ -120,7 +119,6 @@ impl FeatureStore {
     }
 
     /// What the user should know and was not told yet: that the cache is full, or cannot be written.
-    #[must_use]
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut self.state().notes)
     }
@@ -224,7 +222,6 @@ pub struct FeatureCache {
 
 impl FeatureCache {
     /// The features of a normalised waveform, if they are there.
-    #[must_use]
     pub fn get(&self, waveform: &[f32]) -> Option<Arc<Features>> {
         let key = key(waveform);
         let bytes = read(&self.path(&key))?;
@@ -233,7 +230,6 @@ impl FeatureCache {
 
     /// Stores the features of a normalised waveform and returns them as [`FeatureCache::get`] will. What the cache's
     /// number format cannot hold is not stored, and returned as it is.
-    #[must_use]
     pub fn put(&self, waveform: &[f32], features: Features) -> Arc<Features> {
         let features = match self.store.format {
             FeaturePrecision::F32 => features,

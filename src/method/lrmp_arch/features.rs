@@ -35,7 +35,6 @@ pub struct Frames {
 }
 
 /// The frames of row-major samples [batch, samples] of these lengths; at most `limit` frames of each.
-#[must_use]
 pub fn frames(samples: &[f32], lengths: &Lengths, limit: usize) -> Frames {
     let width = lengths.longest();
     let rows: Vec<Vec<f32>> = lengths
@@ -55,7 +54,6 @@ pub fn frames(samples: &[f32], lengths: &Lengths, limit: usize) -> Frames {
 }
 
 /// Frames of so many samples.
-#[must_use]
 const fn count(samples: usize) -> usize {
     samples / HOP + 1
 }

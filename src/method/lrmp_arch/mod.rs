@@ -106,7 +106,6 @@ pub struct LrmpOutput<B: Backend> {
 }
 
 impl<B: Ops> LrmpArch<B> {
-    /// The whole forward pass.
     pub fn of(&self, inputs: &Inputs, mode: Mode<'_>, device: &B::Device) -> LrmpOutput<B> {
         let heard = features::frames(&inputs.waveforms, &inputs.speech_lengths, self.speech_positions);
         let text = (Given::Tokens(&inputs.tokens), &inputs.text_lengths);

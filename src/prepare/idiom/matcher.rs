@@ -24,7 +24,6 @@ const MISSING_ARTICLE: usize = 2;
 /// A word of the text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Token<'a> {
-    /// The word.
     pub word: &'a Word,
     /// Its number in the vocabulary, if any pattern has it.
     pub number: Option<u32>,

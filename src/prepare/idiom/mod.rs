@@ -104,19 +104,15 @@ impl Idioms {
     }
 
     /// How many idioms are looked for.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
     /// The idiom as the list writes it; empty beyond the end of the list.
-    #[must_use]
     pub fn name(&self, index: usize) -> &str {
         self.names.get(index).map(String::as_str).unwrap_or_default()
     }
@@ -124,7 +120,6 @@ impl Idioms {
     /// The idioms of a text, in its order; they do not overlap. Of two that would, the one with more words of the list
     /// wins, then the longer one, then the one that departs least from the list, then the earlier one, then the one that
     /// the list has first.
-    #[must_use]
     pub fn find(&self, text: &str, gap: usize) -> Vec<Match> {
         let words = words::words(text);
         let tokens: Vec<Token> = words

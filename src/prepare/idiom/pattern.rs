@@ -41,12 +41,9 @@ pub(super) enum Accepts {
     Word(Vec<u32>),
     /// An article, or another determiner in its place at a cost.
     Article {
-        /// The article itself.
         numbers: Vec<u32>,
-        /// What another determiner costs.
         other: usize,
     },
-    /// What fits the slot.
     Slot(Slot),
 }
 

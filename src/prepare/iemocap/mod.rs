@@ -79,7 +79,6 @@ impl Protocol {
     pub const ALL: [Self; 3] = [Self::Kang2022, Self::Strict, Self::Speaker10];
 
     /// The word in files and on the command line.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Kang2022 => "kang2022",
@@ -94,7 +93,6 @@ impl Protocol {
 pub struct IemocapOptions {
     /// `IEMOCAP_full_release`, or a folder that holds it.
     pub root: PathBuf,
-    /// The protocol.
     pub protocol: Protocol,
 }
 

@@ -17,7 +17,6 @@ use crate::prepare::reading::{self, Reading, decode, tally};
 pub(super) struct Utterance<'a> {
     /// All of it.
     pub id: &'a str,
-    /// The dialogue.
     pub dialog: &'a str,
     /// 1 to 5.
     pub session: u8,

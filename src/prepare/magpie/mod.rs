@@ -44,7 +44,6 @@ pub struct MagpieOptions {
 
 impl MagpieOptions {
     /// The defaults: every confidence; seed 1; 80% of the idioms for train, 10% for dev, 10% for test.
-    #[must_use]
     pub fn new(input: Vec<PathBuf>) -> Self {
         Self { input, min_confidence: None, seed: 1, fractions: [0.8, 0.1, 0.1] }
     }

@@ -109,7 +109,6 @@ impl Microphone {
     pub const ALL: [Self; 3] = [Self::Both, Self::Headset, Self::Far];
 
     /// The word in files and on the command line.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Both => "both",
@@ -128,7 +127,6 @@ pub struct SlurpOptions {
     pub audio: Option<PathBuf>,
     /// Whether the synthetic recordings are added to train.
     pub synthetic: bool,
-    /// Which real recordings.
     pub microphone: Microphone,
 }
 

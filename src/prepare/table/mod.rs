@@ -43,7 +43,6 @@ pub enum Column {
     None,
     /// The first of these that the table has.
     Usual(&'static [&'static str]),
-    /// This one.
     Named(String),
 }
 
@@ -56,13 +55,11 @@ pub struct TableOptions {
     pub format: Option<TableFormat>,
     /// The column of audio paths.
     pub audio: Column,
-    /// The column of texts.
     pub text: Column,
     /// The column of labels; without one the split is not stratified and the manifests have no labels.
     pub label: Column,
     /// The column of ids; without one an id is the audio file's name without its extension.
     pub id: Option<String>,
-    /// The column of speakers.
     pub speaker: Option<String>,
     /// The column that says which split a row is in: nothing is drawn then.
     pub split: Option<String>,
@@ -80,7 +77,6 @@ pub struct TableOptions {
 
 impl TableOptions {
     /// The defaults: the usual columns; 80% train, 10% dev, 10% test; seed 1; no grouping.
-    #[must_use]
     pub fn new(input: impl Into<PathBuf>) -> Self {
         Self {
             input: input.into(),

@@ -56,7 +56,6 @@ pub struct Lines {
     pub line: usize,
     /// From one number of a line to the next.
     pub step: usize,
-    /// How many there are.
     pub count: usize,
 }
 
