@@ -1,7 +1,7 @@
 //! Bytes and durations in words.
 
-/// Bytes in three digits at most: `1.25 GiB`, `310 MiB`, `2.5 MiB`, `740 KiB`.
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+/// Bytes, with two digits behind the point below a hundred: `1.25 GiB`, `310 MiB`, `2.5 MiB`, `14.77 KiB`.
+#[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
 pub fn bytes(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
     for larger in ["MiB", "GiB", "TiB"] {
@@ -9,13 +9,7 @@ pub fn bytes(bytes: u64) -> String {
             (value, unit) = (value / 1024.0, larger);
         }
     }
-    let digits = if value < 9.995 {
-        2
-    } else if value < 99.95 {
-        1
-    } else {
-        0
-    };
+    let digits = if value < 99.995 { 2 } else { 0 };
     let mut number = format!("{value:.digits$}");
     if number.contains('.') {
         number.truncate(number.trim_end_matches('0').trim_end_matches('.').len());
@@ -42,6 +36,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A time that was measured: with tenths below a minute, as in `12.3 s`.
+pub fn elapsed(seconds: f64) -> String {
+    if seconds < 59.95 { format!("{seconds:.1} s") } else { duration(seconds) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +52,7 @@ mod tests {
             (758_000, "740 KiB"),
             (1 << 20, "1 MiB"),
             (2_621_440, "2.5 MiB"),
+            (15_124, "14.77 KiB"),
             (310 << 20, "310 MiB"),
             (1023 << 20, "1 GiB"),
             (5 << 28, "1.25 GiB"),

@@ -238,7 +238,7 @@ impl Progress {
         if entry.is_best {
             text.push_str(", the best so far");
         }
-        let _ = write!(text, " ({})", units::duration(entry.seconds));
+        let _ = write!(text, " ({})", units::elapsed(entry.seconds));
         // The lines of the next epoch begin anew.
         self.tenth = 0;
         self.line(&text);
