@@ -224,7 +224,7 @@ fn check_fusion(fusion: &ClaspOptions, model_size: usize, problems: &mut Vec<Pro
     let ClaspOptions { kind, split_heads, hidden_size, attention_heads, .. } = *fusion;
     let mut complain = |key: &str, reason: String| problems.push(Problem::conflict(key, reason));
     if model_size == 0 || split_heads == 0 || !model_size.is_multiple_of(split_heads) {
-        let reason = format!("is {split_heads}, which does not divide the model's hidden_size, {}", model_size);
+        let reason = format!("is {split_heads}, which does not divide the model's hidden_size, {model_size}");
         complain("model.fusion.split_heads", reason);
     }
     if hidden_size == 0 || attention_heads == 0 || !hidden_size.is_multiple_of(attention_heads) {
@@ -238,8 +238,7 @@ fn check_fusion(fusion: &ClaspOptions, model_size: usize, problems: &mut Vec<Pro
     }
     if kind == FusionKind::Attention && hidden_size != model_size {
         let reason = format!(
-            "is {hidden_size}, but kind = \"attention\" keeps the model's hidden_size, {}: set it to that, or remove it",
-            model_size
+            "is {hidden_size}, but kind = \"attention\" keeps the model's hidden_size, {model_size}: set it to that, or remove it"
         );
         complain("model.fusion.hidden_size", reason);
     }

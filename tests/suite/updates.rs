@@ -6,11 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use burn::{
-    backend::flex::FlexDevice,
-    module::{AutodiffModule, Module as _},
-    tensor::Tensor,
-};
+use burn::{backend::flex::FlexDevice, module::AutodiffModule, tensor::Tensor};
 use clasp::{
     checkpoint::{self, parameters},
     encoder::Inputs,
@@ -129,15 +125,17 @@ fn frozen_parts_have_no_gradient_and_do_not_move() {
     for name in FIXTURES {
         let is_pre_norm = name == "layer-norm";
         let cases: [(&str, Freeze, IsFrozen<'_>); 5] = [
-            ("the text encoder", |model| model.map_encoders(|text| text.no_grad(), |speech| speech), &|name| {
-                name.starts_with("text_encoder.")
-            }),
-            ("the speech encoder", |model| model.map_encoders(|text| text, |speech| speech.no_grad()), &|name| {
+            (
+                "the text encoder",
+                |model| model.map_encoders(burn::prelude::Module::no_grad, |speech| speech),
+                &|name| name.starts_with("text_encoder."),
+            ),
+            ("the speech encoder", |model| model.map_encoders(|text| text, burn::prelude::Module::no_grad), &|name| {
                 name.starts_with("speech_encoder.")
             }),
             (
                 "the feature encoder",
-                |model| model.map_encoders(|text| text, |speech| speech.freeze_feature_encoder()),
+                |model| model.map_encoders(|text| text, clasp::encoder::SpeechEncoder::freeze_feature_encoder),
                 &|name| name.starts_with("speech_encoder.feature_extractor."),
             ),
             ("a layer of text", |model| model.map_encoders(|text| text.freeze_layers(1), |speech| speech), &|name| {

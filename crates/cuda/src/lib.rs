@@ -5,6 +5,8 @@
 //! [`Cuda`] has the same tensors and passes every operation on. Left out are the operations on images and on quantised
 //! tensors, which no model here has: they panic with their name.
 
+#![expect(clippy::min_ident_chars, reason = "the names of parameters that are only passed on")]
+
 use std::pin::Pin;
 
 use burn::{
@@ -278,6 +280,7 @@ impl TransactionOps<Self> for Cuda {
 }
 
 impl QTensorOps<Self> for Cuda {
+    #[expect(clippy::unimplemented, reason = "left out, as those below")]
     fn q_into_data(_: Gpu) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
         boxed(async { unimplemented!("q_into_data on CUDA: see clasp_cuda") })
     }

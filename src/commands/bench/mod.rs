@@ -329,7 +329,7 @@ impl<B: TrainOps> Trainee<B> {
     fn new(model: Model<B>, work: &Work<'_>, device: &B::Device) -> Self {
         let config = &work.model;
         let model = trainable::<Autodiff<B>, Model<Autodiff<B>>>(model);
-        let model = model.map_encoders(|text| text, |speech| speech.freeze_feature_encoder());
+        let model = model.map_encoders(|text| text, clasp::encoder::SpeechEncoder::freeze_feature_encoder);
         let optimizer = Optimizer::new(OptimizerConfig {
             decoupled: false,
             weight_decay: 0.0,

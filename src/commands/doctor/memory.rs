@@ -27,7 +27,7 @@ const WHAT: &str = "memory of a step";
 /// Utterances of the demo that stand for all of it.
 const SAMPLE: usize = 96;
 /// All measurements together end by then.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 /// Batches that are tried where the config's own does not fit: a single utterance, and halves of what is left.
 const TRIES: usize = 4;
 /// The largest batch that is spoken of.
@@ -77,8 +77,8 @@ fn measure(name: &str, config: &Config) -> anyhow::Result<Finding> {
             WHAT,
             format!("not measured: {} did not end within {} s (--no-measure skips it)", place.batch(), LIMIT.as_secs()),
         ),
-        Trial::Fits(measured) => place.fits(&measured, has_dev, trials.extrapolate(shape, &measured)?),
-        Trial::Lacks(reason) => place.lacks(config, &reason, trials.bisect(shape.batch)?),
+        Trial::Fits(measured) => place.fits(&measured, has_dev, trials.extrapolate(shape, &measured)?.as_ref()),
+        Trial::Lacks(reason) => place.lacks(config, &reason, &trials.bisect(shape.batch)?),
     })
 }
 
@@ -241,7 +241,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn fits(&self, measured: &Measured, has_dev: bool, largest: Option<Largest>) -> Finding {
+    fn fits(&self, measured: &Measured, has_dev: bool, largest: Option<&Largest>) -> Finding {
         let rest =
             measured.step.map(|step| step.saturating_sub(measured.weights + measured.gradients + measured.moments));
         let bytes = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), shown);
@@ -258,16 +258,16 @@ impl Place<'_> {
             let _ = write!(text, ", {} with the scoring of dev", bytes(measured.scoring));
         }
         let _ = write!(text, ", {} with a checkpoint", bytes(measured.checkpoint));
-        text.push_str(&self.surroundings(largest.as_ref()));
-        let numbers = self.numbers(Some(measured), rest, largest.as_ref());
+        text.push_str(&self.surroundings(largest));
+        let numbers = self.numbers(Some(measured), rest, largest);
         Finding { what: WHAT, text, code: None, numbers }
     }
 
-    fn lacks(&self, config: &Config, reason: &str, largest: Largest) -> Finding {
+    fn lacks(&self, config: &Config, reason: &str, largest: &Largest) -> Finding {
         let mut text = format!("{} do not fit: {reason}", self.batch());
-        text.push_str(&self.surroundings(Some(&largest)));
-        text.push_str(&self.remedies(config, self.in_all(&largest).unwrap_or(0)));
-        let numbers = self.numbers(None, None, Some(&largest));
+        text.push_str(&self.surroundings(Some(largest)));
+        text.push_str(&self.remedies(config, self.in_all(largest).unwrap_or(0)));
+        let numbers = self.numbers(None, None, Some(largest));
         Finding { what: WHAT, text, code: Some(error::FAILED), numbers }
     }
 
