@@ -10,13 +10,13 @@ use crate::{
 
 /// A device that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chosen {
+pub enum ResolvedDevice {
     Cpu,
     /// The CUDA device of this number.
     Cuda(usize),
 }
 
-impl std::fmt::Display for Chosen {
+impl std::fmt::Display for ResolvedDevice {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cpu => formatter.write_str("cpu"),
@@ -53,14 +53,16 @@ pub fn cuda_memory(number: usize) -> Option<(u64, u64)> {
 ///
 /// # Errors
 /// A CUDA device was asked for by name and is not there.
-pub fn choose(device: Device) -> Result<Chosen, DeviceError> {
+pub fn choose(device: Device) -> Result<ResolvedDevice, DeviceError> {
     match device {
-        Device::Cpu => Ok(Chosen::Cpu),
-        Device::Auto => Ok(if cuda_devices().is_ok_and(|count| count > 0) { Chosen::Cuda(0) } else { Chosen::Cpu }),
+        Device::Cpu => Ok(ResolvedDevice::Cpu),
+        Device::Auto => {
+            Ok(if cuda_devices().is_ok_and(|count| count > 0) { ResolvedDevice::Cuda(0) } else { ResolvedDevice::Cpu })
+        }
         Device::Cuda(number) => match cuda_devices() {
             Err(reason) => Err(DeviceError::NoCuda { reason }),
             Ok(count) if number >= count => Err(DeviceError::NoSuchDevice { number, count }),
-            Ok(_) => Ok(Chosen::Cuda(number)),
+            Ok(_) => Ok(ResolvedDevice::Cuda(number)),
         },
     }
 }
@@ -69,13 +71,13 @@ pub fn choose(device: Device) -> Result<Chosen, DeviceError> {
 ///
 /// # Errors
 /// A CUDA device was asked for by name and is not there.
-pub fn choose_all(devices: &Devices) -> Result<Vec<Chosen>, DeviceError> {
+pub fn choose_all(devices: &Devices) -> Result<Vec<ResolvedDevice>, DeviceError> {
     devices.all().iter().map(|&device| choose(device)).collect()
 }
 
 /// Several devices in words.
-pub fn names(chosen: &[Chosen]) -> String {
-    chosen.iter().map(Chosen::to_string).collect::<Vec<_>>().join(" and ")
+pub fn names(chosen: &[ResolvedDevice]) -> String {
+    chosen.iter().map(ResolvedDevice::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 /// Work that runs on whichever backend was chosen.
@@ -97,10 +99,10 @@ pub trait SharedTask {
 }
 
 /// Runs a shared task on devices of one kind, as [`choose_all`] gives them.
-pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
+pub fn dispatch_all<T: SharedTask>(chosen: &[ResolvedDevice], task: T) -> T::Output {
     #[cfg(feature = "cuda")]
-    if let Some(Chosen::Cuda(_)) = chosen.first() {
-        let number = |chosen: &Chosen| if let Chosen::Cuda(number) = chosen { *number } else { 0 };
+    if let Some(ResolvedDevice::Cuda(_)) = chosen.first() {
+        let number = |chosen: &ResolvedDevice| if let ResolvedDevice::Cuda(number) = chosen { *number } else { 0 };
         let numbers: Vec<usize> = chosen.iter().map(number).collect();
         cuda::settle(&numbers);
         let devices: Vec<_> = numbers.into_iter().map(burn::backend::cuda::CudaDevice::new).collect();
@@ -110,16 +112,16 @@ pub fn dispatch_all<T: SharedTask>(chosen: &[Chosen], task: T) -> T::Output {
 }
 
 /// Runs a task on a device that is there.
-pub fn dispatch<T: Task>(chosen: Chosen, task: T) -> T::Output {
+pub fn dispatch<T: Task>(chosen: ResolvedDevice, task: T) -> T::Output {
     match chosen {
         #[cfg(feature = "cuda")]
-        Chosen::Cuda(number) => {
+        ResolvedDevice::Cuda(number) => {
             cuda::settle(&[number]);
             task.run::<clasp_cuda::Cuda>(&burn::backend::cuda::CudaDevice::new(number))
         }
         #[cfg(not(feature = "cuda"))]
-        Chosen::Cuda(_) => task.run::<Flex>(&burn::backend::flex::FlexDevice),
-        Chosen::Cpu => task.run::<Flex>(&burn::backend::flex::FlexDevice),
+        ResolvedDevice::Cuda(_) => task.run::<Flex>(&burn::backend::flex::FlexDevice),
+        ResolvedDevice::Cpu => task.run::<Flex>(&burn::backend::flex::FlexDevice),
     }
 }
 

@@ -11,7 +11,7 @@ use clasp::{
     cli::{EvalArguments, Split},
     config,
     data::{DataError, batch::BatchOptions, manifest},
-    device::{self, Chosen, Task},
+    device::{self, ResolvedDevice, Task},
     error,
     eval::{
         Report, ReportOptions,
@@ -229,7 +229,7 @@ pub struct Scoring<'a> {
 ///
 /// # Errors
 /// See [`run`].
-pub fn score(scoring: &Scoring<'_>, chosen: Chosen) -> anyhow::Result<Report> {
+pub fn score(scoring: &Scoring<'_>, chosen: ResolvedDevice) -> anyhow::Result<Report> {
     device::dispatch(chosen, Work(scoring))
 }
 

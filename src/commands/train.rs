@@ -143,7 +143,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 struct Work<'a> {
     material: &'a Material,
     folder: &'a RunFolder,
-    first: device::Chosen,
+    first: device::ResolvedDevice,
     is_resumed: bool,
     features: Option<&'a Arc<FeatureStore>>,
     is_stopped: &'a AtomicBool,
@@ -208,7 +208,7 @@ fn check_share(config: &Config, devices: usize) -> Result<(), ConfigError> {
 fn tell_start(
     progress: &mut Progress,
     material: &Material,
-    chosen: &[device::Chosen],
+    chosen: &[device::ResolvedDevice],
     folder: &RunFolder,
     is_resumed: bool,
 ) {
@@ -238,7 +238,7 @@ fn tell_start(
         };
         say(&format!("note: each batch is shared by {} devices{contrastive}", chosen.len()));
     }
-    if material.config.run.precision == Precision::Bf16 && chosen[0] == device::Chosen::Cpu {
+    if material.config.run.precision == Precision::Bf16 && chosen[0] == device::ResolvedDevice::Cpu {
         say("note: the CPU emulates bf16: the numbers are those of bf16, but it is slower than f32");
     }
     if material.config.train.accumulation_steps > 1 && contrasts {
@@ -341,7 +341,7 @@ fn values(toml: &str) -> std::collections::BTreeMap<String, String> {
 fn test_at_end(
     material: &Material,
     folder: &RunFolder,
-    chosen: device::Chosen,
+    chosen: device::ResolvedDevice,
     manifest: &mut Provenance,
     is_quiet: bool,
 ) -> anyhow::Result<Option<Report>> {

@@ -131,7 +131,7 @@ fn split(manifest: &Provenance) -> Option<Finding> {
 fn test_score(
     folder: &RunFolder,
     manifest: &Provenance,
-    chosen: device::Chosen,
+    chosen: device::ResolvedDevice,
     batch_size: u32,
 ) -> anyhow::Result<Finding> {
     let what = "test score".to_owned();

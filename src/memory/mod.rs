@@ -4,7 +4,7 @@ pub mod allocator;
 mod note;
 mod system;
 
-use crate::device::{self, Chosen};
+use crate::device::{self, ResolvedDevice};
 
 pub use crate::units::bytes as shown;
 pub use note::{Doing, idle, now};
@@ -42,10 +42,10 @@ pub fn available() -> Option<u64> {
 }
 
 /// The memory of a device: none on the CPU, whose memory is the system's, and where it cannot be asked.
-pub fn device(chosen: Chosen) -> Option<DeviceMemory> {
+pub fn device(chosen: ResolvedDevice) -> Option<DeviceMemory> {
     match chosen {
-        Chosen::Cpu => None,
-        Chosen::Cuda(number) => {
+        ResolvedDevice::Cpu => None,
+        ResolvedDevice::Cuda(number) => {
             let (free, total) = device::cuda_memory(number)?;
             Some(DeviceMemory { free, total })
         }

@@ -33,7 +33,7 @@ use crate::{
         features::{FeatureCache, FeatureStore},
         loader::Loader,
     },
-    device::Chosen,
+    device::ResolvedDevice,
     eval::metrics::{Confusion, Headline},
     files::FileError,
     inference::pass::{self, Pass, Probabilities},
@@ -100,7 +100,7 @@ pub struct Start<'a> {
     pub material: &'a Material,
     pub folder: &'a RunFolder,
     /// The first device, whose memory the log tells.
-    pub first: Chosen,
+    pub first: ResolvedDevice,
     /// Whether to go on from `last/`.
     pub is_resumed: bool,
     /// Where the features of speech are kept.
@@ -226,7 +226,7 @@ struct Trainer<'a, B: TrainOps> {
     material: &'a Material,
     folder: &'a RunFolder,
     device: &'a B::Device,
-    first: Chosen,
+    first: ResolvedDevice,
     read_every: usize,
     is_stopped: &'a AtomicBool,
     tell: &'a mut dyn FnMut(&Event),

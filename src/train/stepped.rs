@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::gradients::{GradientNorms, Squares};
-use crate::{device::Chosen, ops::Ops, panics, run::log::LossValues};
+use crate::{device::ResolvedDevice, ops::Ops, panics, run::log::LossValues};
 
 /// How many steps a device that works beside the host takes before their losses are read. Reading waits for the device,
 /// and then the device waits for the host's next step.
@@ -11,8 +11,8 @@ const STEPS_AHEAD: usize = 8;
 
 /// After how many steps of one device their losses are read. The CPU is never behind: what a step came to is there when
 /// it ends.
-pub fn read_every(device: Chosen) -> usize {
-    if device == Chosen::Cpu { 1 } else { STEPS_AHEAD }
+pub fn read_every(device: ResolvedDevice) -> usize {
+    if device == ResolvedDevice::Cpu { 1 } else { STEPS_AHEAD }
 }
 
 /// The weighted sum of the terms, named `total`, and the terms in the order of the method.

@@ -10,7 +10,7 @@ use std::{
 use burn::backend::flex::FlexDevice;
 use clasp::{
     config,
-    device::Chosen,
+    device::ResolvedDevice,
     run::RunFolder,
     terminal::Event,
     train::{
@@ -45,7 +45,7 @@ fn run(
     let start = Start {
         material: &material,
         folder: &folder,
-        first: Chosen::Cpu,
+        first: ResolvedDevice::Cpu,
         is_resumed: false,
         features: None,
         read_every,

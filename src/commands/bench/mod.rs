@@ -20,7 +20,7 @@ use clasp::{
     cli::{BenchArguments, Job, Size},
     config::LossConfig,
     data::{SAMPLE_RATE, audio::normalise, batch::Batch},
-    device::{self, Chosen, Task},
+    device::{self, ResolvedDevice, Task},
     encoder::{RobertaConfig, Wav2Vec2Config},
     error,
     inference::pass::{inputs, rows},
@@ -195,7 +195,7 @@ struct Work<'a> {
     arguments: &'a BenchArguments,
     model: ModelConfig,
     shapes: Vec<Vec<(usize, usize)>>,
-    chosen: Chosen,
+    chosen: ResolvedDevice,
     /// Bytes of a device of its own that were held before, by whichever process.
     held: Option<u64>,
 }

@@ -19,7 +19,7 @@ use clasp::{
         features::FeatureStore,
         loader::Loader,
     },
-    device::{self, Chosen, Task},
+    device::{self, ResolvedDevice, Task},
     error,
     inference::pass::{self, Pass},
     memory::{self, DeviceMemory},
@@ -85,7 +85,7 @@ struct Work<'a> {
     folder: &'a Path,
     /// Utterances a device.
     batch: usize,
-    chosen: &'a [Chosen],
+    chosen: &'a [ResolvedDevice],
 }
 
 impl Task for Work<'_> {

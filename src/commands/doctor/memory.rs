@@ -17,7 +17,7 @@ use clasp::{
     config::{Config, DataSource},
     data::{SAMPLE_RATE, audio, dataset::Dataset},
     demo::{self, DemoOptions},
-    device::{self, Chosen},
+    device::{self, ResolvedDevice},
     error,
     memory::{self, shown},
     train::setup::{self, Material},
@@ -66,8 +66,8 @@ fn measure(name: &str, config: &Config) -> anyhow::Result<Finding> {
     };
     // Of a device: several CUDA devices have memory of their own, several copies on the CPU share the system's.
     let available = match all[0] {
-        Chosen::Cpu => memory::available().map(|bytes| bytes / all.len() as u64),
-        Chosen::Cuda(_) => all.iter().filter_map(|&each| Some(memory::device(each)?.free)).min(),
+        ResolvedDevice::Cpu => memory::available().map(|bytes| bytes / all.len() as u64),
+        ResolvedDevice::Cuda(_) => all.iter().filter_map(|&each| Some(memory::device(each)?.free)).min(),
     };
     let trials = Trials { name, folder: folder.path(), available, begun: Instant::now() };
     let trial = trials.take(shape.batch)?;
@@ -237,7 +237,7 @@ impl Trials<'_> {
 struct Place<'a> {
     shape: Shape,
     available: Option<u64>,
-    devices: &'a [Chosen],
+    devices: &'a [ResolvedDevice],
 }
 
 impl Place<'_> {
@@ -309,7 +309,7 @@ impl Place<'_> {
         ways.push("a lower data.max_seconds".to_owned());
         let freezes = [("text.freeze", config.text.freeze), ("speech.freeze", config.speech.freeze)];
         ways.extend(freezes.iter().filter(|(_, is_set)| !is_set).map(|(key, _)| format!("{key} = true")));
-        if self.devices[0] != Chosen::Cpu {
+        if self.devices[0] != ResolvedDevice::Cpu {
             ways.push("run.precision = \"bf16\"".to_owned());
         }
         format!("; set {}", ways.join(", or "))
