@@ -10,8 +10,8 @@ use super::{
     contiguous,
     elementwise::kept,
     kernels::{cubes_of_elements, cubes_of_rows, number, planes, row_of_plane, units},
+    new_empty,
     product::{product, transposed},
-    room_of,
 };
 use crate::{AttentionShape, Dropout, Lengths, dropout::MaskConstants};
 
@@ -101,7 +101,7 @@ fn moved<R: CubeRuntime, const N: usize>(
 ) -> [CubeTensor<R>; N] {
     let from = from.map(contiguous);
     let to = from.each_ref().map(|from| {
-        if are_stacked { room_of(from, size.rows(), from.dtype) } else { room_of(from, size.stacked(), from.dtype) }
+        if are_stacked { new_empty(from, size.rows(), from.dtype) } else { new_empty(from, size.stacked(), from.dtype) }
     });
     let (Some(first), elements) = (to.first(), size.elements()) else { return to };
     let cubes = cubes_of_elements(elements);
@@ -252,7 +252,7 @@ pub fn forward<R: CubeRuntime>(
     let size = Size::new(inputs[0].meta.shape()[1], shape);
     let [query, key, value] = moved(inputs, size, false);
     let (dtype, scores) = (value.dtype, scores(query, key, size));
-    let weights = room_of(&scores, size.scores(), dtype);
+    let weights = new_empty(&scores, size.scores(), dtype);
     let rows = size.batch * size.heads * size.time;
     let lengths = lengths_on_device(shape.lengths, &scores);
     let sizes = [rows, size.heads * size.time, size.time].map(number);
@@ -290,7 +290,7 @@ pub fn backward<R: CubeRuntime>(
     let [query, key, value, gradient] = moved([query, key, value, gradient], size, false);
     let (dtype, scores) = (value.dtype, scores(query.clone(), key.clone(), size));
     let weights_gradient = product(gradient.clone(), transposed(value), size.scores(), DType::F32);
-    let [weights, scores_gradient] = [(); 2].map(|()| room_of(&scores, size.scores(), dtype));
+    let [weights, scores_gradient] = [(); 2].map(|()| new_empty(&scores, size.scores(), dtype));
     let rows = size.batch * size.heads * size.time;
     let lengths = lengths_on_device(shape.lengths, &scores);
     let sizes = [rows, size.heads * size.time, size.time].map(number);

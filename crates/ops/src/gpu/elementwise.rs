@@ -4,9 +4,9 @@ use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    contiguous,
+    contiguous, empty_like,
     kernels::{cubes_of_elements, number, units},
-    room_like, writable,
+    writable,
 };
 use crate::{AdamStep, Dropout, adam::AdamFactors, dropout::MaskConstants};
 
@@ -48,7 +48,7 @@ fn gelu_kernel(x: &Array<f32>, y: &mut Array<f32>, elements: u32) {
 /// See [`crate::Ops::gelu`].
 pub fn gelu<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     let x = contiguous(x);
-    let y = room_like(&x);
+    let y = empty_like(&x);
     let elements = x.meta.num_elements();
     // SAFETY: both have as many elements.
     unsafe {
@@ -80,7 +80,7 @@ fn gelu_backward_kernel(x: &Array<f32>, gradient: &Array<f32>, y: &mut Array<f32
 /// See [`crate::TrainOps::gelu_backward`].
 pub fn gelu_backward<R: CubeRuntime>(x: CubeTensor<R>, gradient: CubeTensor<R>) -> CubeTensor<R> {
     let (x, gradient) = (contiguous(x), contiguous(gradient));
-    let y = room_like(&x);
+    let y = empty_like(&x);
     let elements = x.meta.num_elements();
     // SAFETY: all have as many elements.
     unsafe {
@@ -120,7 +120,7 @@ fn dropped_kernel(x: &Array<f32>, y: &mut Array<f32>, elements: u32, low: u32, h
 /// See [`crate::Ops::dropped`].
 pub fn dropped<R: CubeRuntime>(x: CubeTensor<R>, dropout: Dropout) -> CubeTensor<R> {
     let x = contiguous(x);
-    let y = room_like(&x);
+    let y = empty_like(&x);
     let elements = x.meta.num_elements();
     let MaskConstants { low, high, threshold, scale } = dropout.constants();
     // SAFETY: both have as many elements.

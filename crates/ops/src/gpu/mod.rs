@@ -63,7 +63,7 @@ pub fn stacked_product<R: CubeRuntime>(x: CubeTensor<R>, y: CubeTensor<R>) -> Cu
 
 /// See [`crate::Ops::dropout_mask`].
 pub fn dropout_mask<R: CubeRuntime>(shape: Shape, dropout: Dropout, device: &R::Device) -> CubeTensor<R> {
-    let mask = room_on(R::client(device), device.clone(), shape, DType::F32);
+    let mask = empty(R::client(device), device.clone(), shape, DType::F32);
     elementwise::fill_mask(&mask, dropout);
     mask
 }
@@ -261,24 +261,24 @@ fn writable<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     if x.can_mut() { x } else { x.copy() }
 }
 
-/// Room for so many numbers of a type, one behind the other.
-fn room_on<R: CubeRuntime>(client: ComputeClient<R>, device: R::Device, shape: Shape, dtype: DType) -> CubeTensor<R> {
+/// An uninitialised contiguous tensor.
+fn empty<R: CubeRuntime>(client: ComputeClient<R>, device: R::Device, shape: Shape, dtype: DType) -> CubeTensor<R> {
     let handle = client.empty(shape.num_elements() * dtype.size());
     CubeTensor::new_contiguous(client, device, shape, handle, dtype)
 }
 
-/// The same where another tensor is.
-fn room_of<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D], dtype: DType) -> CubeTensor<R> {
-    room_on(other.client.clone(), other.device.clone(), shape.into(), dtype)
+/// An uninitialised contiguous tensor on the device of another.
+fn new_empty<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D], dtype: DType) -> CubeTensor<R> {
+    empty(other.client.clone(), other.device.clone(), shape.into(), dtype)
 }
 
-fn room<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D]) -> CubeTensor<R> {
-    room_of(other, shape, DType::F32)
+fn new_empty_f32<R: CubeRuntime, const D: usize>(other: &CubeTensor<R>, shape: [usize; D]) -> CubeTensor<R> {
+    new_empty(other, shape, DType::F32)
 }
 
-/// Room for as many numbers as another tensor has.
-fn room_like<R: CubeRuntime>(other: &CubeTensor<R>) -> CubeTensor<R> {
-    room_on(other.client.clone(), other.device.clone(), other.meta.shape().clone(), DType::F32)
+/// An uninitialised tensor of f32 with the shape and the device of another.
+fn empty_like<R: CubeRuntime>(other: &CubeTensor<R>) -> CubeTensor<R> {
+    empty(other.client.clone(), other.device.clone(), other.meta.shape().clone(), DType::F32)
 }
 
 fn zeros<R: CubeRuntime>(other: &CubeTensor<R>, elements: usize) -> CubeTensor<R> {

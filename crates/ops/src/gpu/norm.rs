@@ -4,9 +4,9 @@ use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    contiguous,
+    contiguous, empty_like,
     kernels::{UNITS, cubes, cubes_of_rows, number, planes, row_of_plane, units},
-    room, room_like,
+    new_empty_f32,
     sums::{COLUMNS, column_sums, rows_at_once, shares, sum_of_column},
 };
 
@@ -58,7 +58,7 @@ pub fn layer_norm<R: CubeRuntime>(
 ) -> CubeTensor<R> {
     let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
     let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
-    let (y, planes) = (room_like(&x), planes(&x.client));
+    let (y, planes) = (empty_like(&x), planes(&x.client));
     // SAFETY: both matrices have so many rows, and weight and bias one.
     unsafe {
         layer_norm_kernel::launch_unchecked::<R>(
@@ -156,10 +156,11 @@ pub fn layer_norm_backward<R: CubeRuntime>(
 ) -> [CubeTensor<R>; 3] {
     let (x, weight, gradient) = (contiguous(x), contiguous(weight), contiguous(gradient));
     let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
-    let (y, planes) = (room_like(&x), planes(&x.client));
-    let statistics = room(&x, [rows, 2]);
+    let (y, planes) = (empty_like(&x), planes(&x.client));
+    let statistics = new_empty_f32(&x, [rows, 2]);
     let (blocks, parts) = shares(rows, width);
-    let [weights, biases] = [(); 2].map(|()| if parts == 1 { room(&x, [width]) } else { room(&x, [parts, width]) });
+    let [weights, biases] =
+        [(); 2].map(|()| if parts == 1 { new_empty_f32(&x, [width]) } else { new_empty_f32(&x, [parts, width]) });
     // SAFETY: all matrices have so many rows; there are two statistics for each, and room for a row of each part.
     unsafe {
         x_gradient_kernel::launch_unchecked::<R>(

@@ -20,7 +20,7 @@ use cubek::{
     std::InputBinding,
 };
 
-use super::room_of;
+use super::new_empty;
 
 /// A multiple of two turns of every kernel.
 const TWO_TURNS: usize = 128;
@@ -32,17 +32,17 @@ pub fn product<R: CubeRuntime, const D: usize>(
     shape: [usize; D],
     dtype: DType,
 ) -> CubeTensor<R> {
-    let room = room_of(&x, shape, dtype);
+    let out = new_empty(&x, shape, dtype);
     let inner = x.meta.shape()[D - 1];
     let is_of_vectors = inner == 1 || shape[D - 1] == 1 || shape[D - 2] == 1;
     if is_of_vectors || inner.is_multiple_of(TWO_TURNS) {
-        return match matmul(x, y, Some(room), MatmulStrategy::default(), dtype) {
+        return match matmul(x, y, Some(out), MatmulStrategy::default(), dtype) {
             Ok(product) => product,
             Err(refused) => unreachable!("the shapes are those of matrices that can be multiplied: {refused:?}"),
         };
     }
-    in_single_turns(x, y, room.clone());
-    room
+    in_single_turns(x, y, out.clone());
+    out
 }
 
 /// A matrix, or the matrices of a stack, the other way round; nothing moves.
@@ -54,11 +54,11 @@ pub fn transposed<R: CubeRuntime>(mut x: CubeTensor<R>) -> CubeTensor<R> {
 
 type Inputs<R> = (CubeTensor<R>, CubeTensor<R>, CubeTensor<R>);
 
-fn in_single_turns<R: CubeRuntime>(x: CubeTensor<R>, y: CubeTensor<R>, room: CubeTensor<R>) {
+fn in_single_turns<R: CubeRuntime>(x: CubeTensor<R>, y: CubeTensor<R>, out: CubeTensor<R>) {
     static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
     let set = TUNER.init(candidates::<R>);
     let client = x.client.clone();
-    TUNER.execute(&CubeTuneId::new(&client, &x.device), &client, set, (x, y, room));
+    TUNER.execute(&CubeTuneId::new(&client, &x.device), &client, set, (x, y, out));
 }
 
 /// Burn's candidates without those that work in two turns, in Burn's order of importance.
@@ -81,16 +81,15 @@ fn candidates<R: CubeRuntime>() -> TunableSet<MatmulAutotuneKey, Inputs<R>, ()> 
             Strategy::SimpleCyclicMma(simple(multi_rows, TileMatmulKind::Mma)),
         ]);
     }
-    let mut set = TunableSet::new(key::<R>, |_: &MatmulAutotuneKey, (x, y, room): &Inputs<R>| {
-        (x.clone(), y.clone(), room.copy())
-    });
+    let mut set =
+        TunableSet::new(key::<R>, |_: &MatmulAutotuneKey, (x, y, out): &Inputs<R>| (x.clone(), y.clone(), out.copy()));
     // The first one always works; it is tried where nothing else does.
     let naive = (Strategy::Naive, &unit, 0);
     let rest = sizes.map(of_units).into_iter().map(|strategy| (strategy, &unit, 1));
     let rest = rest.chain(accelerated_ones.into_iter().map(|strategy| (strategy, &accelerated, 1)));
     for (strategy, group, priority) in std::iter::once(naive).chain(rest) {
         let name = strategy.to_string();
-        let run = move |(x, y, room): Inputs<R>| launch(&strategy, x, y, room);
+        let run = move |(x, y, out): Inputs<R>| launch(&strategy, x, y, out);
         set = set.with(Tunable::new(&name, run).group(group, move |_| priority));
     }
     set
@@ -100,16 +99,16 @@ fn launch<R: CubeRuntime>(
     strategy: &Strategy,
     x: CubeTensor<R>,
     y: CubeTensor<R>,
-    room: CubeTensor<R>,
+    out: CubeTensor<R>,
 ) -> Result<(), String> {
-    let (client, left, right) = (room.client.clone(), x.dtype, y.dtype);
-    let types = MatmulGlobalElems { lhs: left.into(), rhs: right.into(), out: room.dtype.into() };
+    let (client, left, right) = (out.client.clone(), x.dtype, y.dtype);
+    let types = MatmulGlobalElems { lhs: left.into(), rhs: right.into(), out: out.dtype.into() };
     let (x, y) = (InputBinding::new(x.binding(), left.into()), InputBinding::new(y.binding(), right.into()));
-    launch_ref(strategy, &client, x, y, room.binding(), &mut MatmulElems::from_globals(&types))
+    launch_ref(strategy, &client, x, y, out.binding(), &mut MatmulElems::from_globals(&types))
         .map_err(|refused| format!("{refused:?}"))
 }
 
-fn key<R: CubeRuntime>((x, y, room): &Inputs<R>) -> MatmulAutotuneKey {
+fn key<R: CubeRuntime>((x, y, out): &Inputs<R>) -> MatmulAutotuneKey {
     MatmulAutotuneKey::generate(
         &x.client,
         x.meta.shape(),
@@ -118,7 +117,7 @@ fn key<R: CubeRuntime>((x, y, room): &Inputs<R>) -> MatmulAutotuneKey {
         y.meta.strides(),
         x.dtype.into(),
         y.dtype.into(),
-        room.dtype.into(),
+        out.dtype.into(),
         None,
         None,
     )

@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use super::{
     contiguous,
     kernels::{UNITS, cubes, number, sum_of_cube, units},
-    room, zeros,
+    new_empty_f32, zeros,
 };
 
 /// Columns that a cube adds up; its other units share the rows.
@@ -69,7 +69,7 @@ pub fn column_sums<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     loop {
         let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
         let (blocks, parts) = shares(rows, width);
-        let y = if parts == 1 { room(&x, [width]) } else { room(&x, [parts, width]) };
+        let y = if parts == 1 { new_empty_f32(&x, [width]) } else { new_empty_f32(&x, [parts, width]) };
         // SAFETY: there is room for a row of each part.
         unsafe {
             column_sums_kernel::launch_unchecked::<R>(
@@ -129,7 +129,7 @@ fn row_sums_kernel(x: &Array<f32>, y: &mut Array<f32>, rows: u32, width: u32) {
 pub fn squared_norms<R: CubeRuntime>(tensors: Vec<CubeTensor<R>>) -> CubeTensor<R> {
     let count = tensors.len();
     // What is not written stays zero.
-    let (parts, y) = (zeros(&tensors[0], count * SHARES), room(&tensors[0], [count]));
+    let (parts, y) = (zeros(&tensors[0], count * SHARES), new_empty_f32(&tensors[0], [count]));
     for (place, tensor) in tensors.into_iter().enumerate() {
         let x = contiguous(tensor);
         let elements = x.meta.num_elements();
