@@ -10,7 +10,7 @@ use std::path::Path;
 use clasp_signal::resample;
 
 use super::container::{self, Container};
-use super::decode::{Decoded, MAX_FRAMES, audio_track, decode_until, open_format, seconds, shielded};
+use super::decode::{Decoded, MAX_FRAMES, audio_track, catch_panic, decode_until, open_format, seconds};
 use super::{DataError, FileProblem, MIN_SAMPLES, SAMPLE_RATE, wave};
 
 /// How far `end` may lie behind the end of the audio, in seconds: manifests round.
@@ -161,7 +161,7 @@ pub fn probe(path: &Path) -> Result<f64, DataError> {
     }
     file.seek(SeekFrom::Start(0)).map_err(io_failed)?;
     if matches!(kind, Container::Flac | Container::Aiff | Container::Ogg) {
-        let stated = shielded(|| {
+        let stated = catch_panic(|| {
             let reader = open_format(Box::new(file))?;
             let (track, rate, _) = audio_track(reader.as_ref())?;
             Ok(track.num_frames.filter(|frames| *frames > 0).map(|frames| seconds(frames, rate)))

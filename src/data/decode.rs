@@ -11,7 +11,7 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
 use super::container::{self, Container};
-use super::{AudioProblem, SAMPLE_RATE, shield, wave};
+use super::{AudioProblem, SAMPLE_RATE, wave};
 
 /// Rates in Hz outside this range are a header that lies.
 const RATES: std::ops::RangeInclusive<u32> = 2_000..=768_000;
@@ -83,7 +83,7 @@ pub(super) fn decode_until(
         Container::Flac | Container::Aiff => {}
     }
     let has_length_tag = kind != Container::Mpeg || container::has_mpeg_length(&bytes);
-    shielded(move || decode_stream(bytes, kind, claimed, has_length_tag, limit))
+    catch_panic(move || decode_stream(bytes, kind, claimed, has_length_tag, limit))
 }
 
 fn put(bytes: &mut [u8], at: u64, value: u32) {
@@ -218,8 +218,8 @@ fn check_length(kind: Container, claimed: Option<u64>, found: u64) -> Result<(),
 }
 
 /// Runs the decoder, which may panic on damaged input: a panic becomes a problem.
-pub(super) fn shielded<T>(work: impl FnOnce() -> Result<T, AudioProblem>) -> Result<T, AudioProblem> {
-    shield::shielded(work).unwrap_or_else(|| {
+pub(super) fn catch_panic<T>(work: impl FnOnce() -> Result<T, AudioProblem>) -> Result<T, AudioProblem> {
+    super::catch_panic::catch_panic(work).unwrap_or_else(|| {
         Err(AudioProblem::Unreadable { reason: "the decoder gave up on damaged content".to_owned() })
     })
 }

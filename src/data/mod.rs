@@ -12,7 +12,7 @@ pub mod features;
 pub mod labels;
 pub mod loader;
 pub mod manifest;
-mod shield;
+mod catch_panic;
 pub mod text;
 mod wave;
 

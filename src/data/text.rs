@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
-use super::{DataError, FileProblem, shield};
+use super::{DataError, FileProblem, catch_panic};
 
 /// The file that holds everything.
 const WHOLE_FILE: &str = "tokenizer.json";
@@ -193,7 +193,7 @@ impl Tokenizer {
 
 /// Reads a `tokenizer.json`. The reader panics on some that are damaged.
 fn inner_of(whole: impl AsRef<[u8]>, source: &Path) -> Result<Inner, DataError> {
-    match shield::shielded(|| Inner::from_bytes(whole)) {
+    match catch_panic::catch_panic(|| Inner::from_bytes(whole)) {
         Some(inner) => inner.map_err(|error| failed(source, &error)),
         None => Err(failed(source, "it is damaged")),
     }
