@@ -71,9 +71,9 @@ pub fn training<B: TrainOps>(has_layer_norms: bool, device: &B::Device) -> Outco
         let parts = replica.objective().parts(std::slice::from_ref(&batch), 1, |_| Some((0, step)));
         let plan = StepPlan { parts: parts.into_iter().flatten().collect(), schedule: 1.0 };
         // As on a device that is not waited for.
-        let stepped = replica.step_ahead(&plan).expect("it trains alone").read();
-        totals.extend(stepped.losses.0.first().map(|&(_, total)| total as f32));
-        norms.push(stepped.norms.total as f32);
+        let result = replica.step_ahead(&plan).expect("it trains alone").read();
+        totals.extend(result.losses.0.first().map(|&(_, total)| total as f32));
+        norms.push(result.norms.total as f32);
     }
     let output = replica.model().valid().forward(&inputs(&batch), Mode::evaluation(), device);
     let logits = output.logits().main.into_data().to_vec().unwrap_or_default();

@@ -138,7 +138,7 @@ struct Part {
 pub fn check(
     inputs: &[PathBuf],
     options: &CheckOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Outcome, DataError> {
     let parts = read(inputs)?;
     let folders: BTreeSet<&Path> = parts.iter().map(|part| part.folder.as_path()).collect();
@@ -151,7 +151,7 @@ pub fn check(
             Err(problem) => findings.push(Finding::about_all(Severity::Warning, "split", problem.to_string())),
         }
     }
-    let sounds = Sounds::read(parts.iter().flat_map(|part| &part.rows), options.decode, tell);
+    let sounds = Sounds::read(parts.iter().flat_map(|part| &part.rows), options.decode, progress);
     for part in &parts {
         findings.extend(labels(part, &parts));
         findings.extend(texts(part));
@@ -441,7 +441,7 @@ fn ids_in_two(parts: &[Part], states: &BTreeMap<PathBuf, SplitFile>, options: &C
 /// Writes allowed leaks beside the manifests, for the reports of later runs.
 fn write_allowed(parts: &[Part], shared: &[Overlap]) -> Result<Vec<PathBuf>, DataError> {
     let mut by_folder: BTreeMap<&Path, Vec<Allowed>> = BTreeMap::new();
-    for overlap in shared.iter().filter(|overlap| overlap.standing == overlap::Standing::Allowed) {
+    for overlap in shared.iter().filter(|overlap| overlap.status == overlap::OverlapStatus::Allowed) {
         let named: Vec<&Part> =
             overlap.splits.iter().filter_map(|name| parts.iter().find(|part| part.name == *name)).collect();
         let &[left, right] = named.as_slice() else { continue };

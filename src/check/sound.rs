@@ -52,14 +52,18 @@ fn key(row: &Row) -> Option<Key> {
 
 impl Sounds {
     /// Looks at every file and piece once.
-    pub fn read<'a>(rows: impl Iterator<Item = &'a Row>, decode: bool, tell: &(dyn Fn(usize, usize) + Sync)) -> Self {
+    pub fn read<'a>(
+        rows: impl Iterator<Item = &'a Row>,
+        decode: bool,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Self {
         let rows: HashMap<Key, &Row> = rows.filter_map(|row| Some((key(row)?, row))).collect();
         let (done, of) = (AtomicUsize::new(0), rows.len());
         let looked: HashMap<Key, (Result<Sound, String>, Option<String>)> = rows
             .into_par_iter()
             .map(|(key, row)| {
                 let found = if decode { decoded(row) } else { probed(row).map(|sound| (sound, None)) };
-                tell(done.fetch_add(1, Ordering::Relaxed) + 1, of);
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, of);
                 match found {
                     Ok((sound, content)) => (key, (Ok(sound), content)),
                     Err(problem) => (key, (Err(problem.to_string()), None)),

@@ -31,7 +31,7 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<u8> {
         allowed: arguments.allow_leak.iter().map(kind).collect(),
         max_seconds: arguments.max_seconds,
     };
-    let outcome = counting("reading audio", |tell| check::check(&arguments.manifests, &options, tell))?;
+    let outcome = counting("reading audio", |progress| check::check(&arguments.manifests, &options, progress))?;
     if arguments.json {
         write_output(&format!("{:#}\n", serde_json::to_value(&outcome)?))?;
     } else {

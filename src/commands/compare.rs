@@ -15,10 +15,10 @@ use clasp::{
     cli::CompareArguments,
     compare::{
         CompareError, Plan,
-        guess::Work,
+        estimate::Work,
         result::Results,
         run::{self, Means, Summary},
-        standing::{self, Estimates, Hashes, Standing, standing},
+        status::{self, Estimates, Hashes, RunStatus, status},
         table,
         watch::Watch,
     },
@@ -46,12 +46,12 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
         plan.jobs = plan.jobs.max(plan.devices.len());
     }
     plan.jobs = arguments.jobs.map_or(plan.jobs, count);
-    let standings = standings(&plan)?;
+    let statuses = statuses(&plan)?;
     let mut estimates = Estimates::of(&plan);
-    let left: Vec<usize> = (0..plan.runs.len()).filter(|&place| standings[place] != Standing::Done).collect();
+    let left: Vec<usize> = (0..plan.runs.len()).filter(|&place| statuses[place] != RunStatus::Done).collect();
     if arguments.dry_run {
-        guess(&plan, &left, &mut estimates);
-        write_output(&dry_run(&plan, &standings, &estimates, arguments.json))?;
+        estimate(&plan, &left, &mut estimates);
+        write_output(&dry_run(&plan, &statuses, &estimates, arguments.json))?;
         check(&plan, &left)?;
         check_clusters(&plan)?;
         return Ok(error::SUCCESS);
@@ -66,8 +66,8 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
     }
     // Of what was made up just now too.
     check_clusters(&plan)?;
-    let mut watch = Watch::new(&plan, &standings, plan.jobs, arguments.quiet);
-    watch.say(&format!("plan {}: {}; tables go to {}", plan.name, begins(&plan, &standings), plan.dir.display()));
+    let mut watch = Watch::new(&plan, &statuses, plan.jobs, arguments.quiet);
+    watch.say(&format!("plan {}: {}; tables go to {}", plan.name, begins(&plan, &statuses), plan.dir.display()));
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let stops = stops()?;
     let means = Means { program: &program, jobs: plan.jobs, devices: &plan.devices, stops: &stops };
@@ -98,19 +98,19 @@ fn conclude(summary: Summary, results: &Results) -> anyhow::Result<u8> {
 }
 
 /// Where all runs stand; folders that hold something else are refused together.
-fn standings(plan: &Plan) -> anyhow::Result<Vec<Standing>> {
+fn statuses(plan: &Plan) -> anyhow::Result<Vec<RunStatus>> {
     let differences = |stored: &str, config: &Config| train::differences(stored, config, false);
     let mut hashes = Hashes::default();
-    let standing = |run| standing(run, &differences, &mut hashes, plan.corpus_of(run).made_up.is_some());
-    let standings = plan.runs.iter().map(standing).collect::<Result<Vec<_>, _>>()?;
-    let others: Vec<String> = standings
+    let status = |run| status(run, &differences, &mut hashes, plan.corpus_of(run).made_up.is_some());
+    let statuses = plan.runs.iter().map(status).collect::<Result<Vec<_>, _>>()?;
+    let others: Vec<String> = statuses
         .iter()
-        .filter_map(|standing| match standing {
-            Standing::Other(what) => Some(what.clone()),
+        .filter_map(|status| match status {
+            RunStatus::Other(what) => Some(what.clone()),
             _ => None,
         })
         .collect();
-    if others.is_empty() { Ok(standings) } else { Err(CompareError::OtherRuns(Problems(others)).into()) }
+    if others.is_empty() { Ok(statuses) } else { Err(CompareError::OtherRuns(Problems(others)).into()) }
 }
 
 /// A key that test data, where they are there, do not have would be missed only when all runs are done; and of a single
@@ -218,35 +218,35 @@ fn stops() -> anyhow::Result<Arc<AtomicUsize>> {
 }
 
 /// `9 runs, 3 done, 1 to go on with, 5 to begin, 2 at a time`
-fn begins(plan: &Plan, standings: &[Standing]) -> String {
-    let number = |wanted: &Standing| standings.iter().filter(|standing| *standing == wanted).count();
+fn begins(plan: &Plan, statuses: &[RunStatus]) -> String {
+    let number = |wanted: &RunStatus| statuses.iter().filter(|status| *status == wanted).count();
     format!(
         "{} runs, {} done, {} to go on with, {} to begin, {} at a time",
         plan.runs.len(),
-        number(&Standing::Done),
-        number(&Standing::Begun),
-        number(&Standing::Left),
+        number(&RunStatus::Done),
+        number(&RunStatus::Started),
+        number(&RunStatus::Missing),
         plan.jobs
     )
 }
 
-fn state(standing: &Standing) -> &'static str {
-    match standing {
-        Standing::Done => "done",
-        Standing::Begun => "begun",
-        Standing::Left => "to begin",
-        Standing::Other(_) => "other",
+fn state(status: &RunStatus) -> &'static str {
+    match status {
+        RunStatus::Done => "done",
+        RunStatus::Started => "begun",
+        RunStatus::Missing => "to begin",
+        RunStatus::Other(_) => "other",
     }
 }
 
-/// Guesses how long runs take of which none like it was timed. What cannot be guessed (data or encoders that are missing
+/// Estimates how long runs take where none like them was timed. What cannot be estimated (data or encoders are missing
 /// are told of by the checks) stays unknown.
-fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
+fn estimate(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
     let mut rates: BTreeMap<String, Option<f64>> = BTreeMap::new();
     // Copies of those that are made up: a dry run writes nothing where the plan's runs are.
     let mut corpora: BTreeMap<usize, Option<(DemoCorpus, TempDir)>> = BTreeMap::new();
     for run in left.iter().map(|&place| &plan.runs[place]) {
-        if estimates.measured(run).is_some() || estimates.guessed(run).is_some() {
+        if estimates.measured(run).is_some() || estimates.estimated(run).is_some() {
             continue;
         }
         let device = plan.devices.first().copied().unwrap_or(run.config.run.device.all()[0]);
@@ -263,7 +263,7 @@ fn guess(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
         });
         let made_up = made_up.as_ref().map(|(corpus, _)| corpus);
         if let (Some(rate), Ok(work)) = (*rate, Work::of(&run.config, made_up)) {
-            estimates.guess(run, work.seconds(rate));
+            estimates.estimate(run, work.seconds(rate));
         }
     }
 }
@@ -280,60 +280,61 @@ impl Task for Rate {
 }
 
 /// The runs, where they stand, and how long those that are left may take.
-fn dry_run(plan: &Plan, standings: &[Standing], estimates: &Estimates, is_json: bool) -> String {
-    let is_left = |standing: &Standing| *standing != Standing::Done;
+fn dry_run(plan: &Plan, statuses: &[RunStatus], estimates: &Estimates, is_json: bool) -> String {
+    let is_left = |status: &RunStatus| *status != RunStatus::Done;
     let time = |run| {
         estimates
             .measured(run)
             .map(|seconds| (seconds, "runs"))
-            .or_else(|| Some((estimates.guessed(run)?, "arithmetic")))
+            .or_else(|| Some((estimates.estimated(run)?, "arithmetic")))
     };
-    let rows: Vec<_> = plan.runs.iter().zip(standings).map(|(run, standing)| (run, standing, time(run))).collect();
+    let rows: Vec<_> = plan.runs.iter().zip(statuses).map(|(run, status)| (run, status, time(run))).collect();
     let left: Vec<Option<(f64, &str)>> =
-        rows.iter().filter(|(_, standing, _)| is_left(standing)).map(|(_, _, time)| *time).collect();
+        rows.iter().filter(|(_, status, _)| is_left(status)).map(|(_, _, time)| *time).collect();
     let unknown = left.iter().filter(|time| time.is_none()).count();
-    let guessed = left.iter().flatten().filter(|(_, from)| *from == "arithmetic").count();
+    let estimated = left.iter().flatten().filter(|(_, from)| *from == "arithmetic").count();
     let each: Vec<f64> = left.iter().flatten().map(|(seconds, _)| *seconds).collect();
-    let seconds = standing::side_by_side(&each, plan.jobs);
+    let seconds = status::side_by_side(&each, plan.jobs);
     if is_json {
         let runs: Vec<_> = rows
             .iter()
-            .map(|(run, standing, time)| {
+            .map(|(run, status, time)| {
                 json!({
                     "name": run.name,
-                    "folder": standing::folder(run).path(),
-                    "state": state(standing),
+                    "folder": status::folder(run).path(),
+                    "state": state(status),
                     "seconds": time.map(|(seconds, _)| seconds),
                     "estimated_from": time.map(|(_, from)| from),
                 })
             })
             .collect();
-        let left = json!({ "seconds_left": seconds, "runs_of_guessed_time": guessed, "runs_of_unknown_time": unknown });
+        let left =
+            json!({ "seconds_left": seconds, "runs_of_guessed_time": estimated, "runs_of_unknown_time": unknown });
         return format!(
             "{:#}\n",
             json!({ "plan": plan.name, "folder": plan.dir, "jobs": plan.jobs, "runs": runs, "estimate": left })
         );
     }
     let mut table = Table::new(["run", "state", "time"]);
-    for (run, standing, time) in &rows {
+    for (run, status, time) in &rows {
         let time = match time {
             Some((seconds, "runs")) => format!("about {}", duration(*seconds)),
             Some((seconds, _)) => format!("roughly {}", duration(*seconds)),
             None => "unknown until the first run ends".to_owned(),
         };
-        table.row([run.name.as_str(), state(standing), if is_left(standing) { &time } else { "" }]);
+        table.row([run.name.as_str(), state(status), if is_left(status) { &time } else { "" }]);
     }
     let mut time = match (unknown, left.len()) {
         (_, 0) => "nothing is left to do".to_owned(),
-        (0, _) if guessed == 0 => format!("about {} left", duration(seconds)),
+        (0, _) if estimated == 0 => format!("about {} left", duration(seconds)),
         (0, _) => format!("roughly {} left", duration(seconds)),
         (unknown, left) if unknown == left => "time unknown until the first run of a system ends".to_owned(),
         (unknown, _) => {
             format!("about {} left, and {unknown} run(s) of systems of which none has ended yet", duration(seconds))
         }
     };
-    if guessed > 0 {
+    if estimated > 0 {
         time.push_str("; rough times are of the arithmetic alone, until a run of the system tells");
     }
-    format!("{table}\nplan {}: {}; {time}\n", plan.name, begins(plan, standings))
+    format!("{table}\nplan {}: {}; {time}\n", plan.name, begins(plan, statuses))
 }

@@ -64,13 +64,13 @@ pub fn write_output(text: &str) -> Result<(), OutputError> {
 /// Runs work that many threads do, and shows how much of it is done.
 fn counting<T>(what: &str, work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
     let progress = Mutex::new(Progress::stderr(false));
-    let tell = |event: &Event| {
+    let notify = |event: &Event| {
         if let Ok(mut progress) = progress.lock() {
             progress.handle(event);
         }
     };
-    let result = work(&|done, of| tell(&Event::Count { what, done, of: Some(of) }));
-    tell(&Event::Finished);
+    let result = work(&|done, of| notify(&Event::Count { what, done, of: Some(of) }));
+    notify(&Event::Finished);
     result
 }
 

@@ -39,7 +39,7 @@ pub fn run(arguments: PrepareArguments) -> anyhow::Result<u8> {
     match arguments.corpus {
         PrepareCorpus::Table(arguments) => {
             let options = table_options(&arguments)?;
-            make(&arguments.to, |audio, tell| table::prepare(&options, audio, tell))
+            make(&arguments.to, |audio, progress| table::prepare(&options, audio, progress))
         }
         PrepareCorpus::Iemocap(arguments) => {
             let protocol = match arguments.protocol {
@@ -48,7 +48,7 @@ pub fn run(arguments: PrepareArguments) -> anyhow::Result<u8> {
                 IemocapProtocol::Speaker10 => iemocap::Protocol::Speaker10,
             };
             let options = IemocapOptions { root: arguments.root, protocol };
-            make(&arguments.to, |audio, tell| iemocap::prepare(&options, audio, tell))
+            make(&arguments.to, |audio, progress| iemocap::prepare(&options, audio, progress))
         }
         PrepareCorpus::Slurp(arguments) => {
             let microphone = match arguments.microphone {
@@ -58,12 +58,12 @@ pub fn run(arguments: PrepareArguments) -> anyhow::Result<u8> {
             };
             let (root, audio) = (arguments.root, arguments.audio);
             let options = SlurpOptions { root, audio, synthetic: arguments.synthetic, microphone };
-            make(&arguments.to, |audio, tell| slurp::prepare(&options, audio, tell))
+            make(&arguments.to, |audio, progress| slurp::prepare(&options, audio, progress))
         }
         PrepareCorpus::Librispeech(arguments) => {
             let (root, subsets) = (arguments.root, arguments.subsets);
             let options = LibriSpeechOptions { root, subsets, lowercase: arguments.lowercase };
-            make(&arguments.to, |audio, tell| librispeech::prepare(&options, audio, tell))
+            make(&arguments.to, |audio, progress| librispeech::prepare(&options, audio, progress))
         }
         PrepareCorpus::Mist(arguments) => {
             let options = MistOptions {
@@ -79,7 +79,7 @@ pub fn run(arguments: PrepareArguments) -> anyhow::Result<u8> {
                 },
                 seed: arguments.seed,
             };
-            make(&arguments.to, |audio, tell| mist::prepare(&options, audio, tell))
+            make(&arguments.to, |audio, progress| mist::prepare(&options, audio, progress))
         }
         PrepareCorpus::Magpie(arguments) => {
             let (input, min_confidence) = (arguments.input, arguments.min_confidence);
@@ -88,7 +88,7 @@ pub fn run(arguments: PrepareArguments) -> anyhow::Result<u8> {
                 return Err(ConfigError::invalid("command line", vec![problem]).into());
             }
             let options = MagpieOptions { min_confidence, seed: arguments.seed, ..MagpieOptions::new(input) };
-            make(&arguments.to, |audio, tell| magpie::prepare(&options, audio, tell))
+            make(&arguments.to, |audio, progress| magpie::prepare(&options, audio, progress))
         }
     }
 }
@@ -101,7 +101,7 @@ fn make(
     // Before hours of converting, not after them.
     folder::check(&to.output)?;
     let audio = AudioOptions { convert: to.convert.then(|| to.output.join("audio")), skip_bad: to.skip_bad };
-    let corpus = counting("converting audio", |tell| prepare(&audio, tell))?;
+    let corpus = counting("converting audio", |progress| prepare(&audio, progress))?;
     let written = folder::write(&to.output, corpus)?;
     if to.json {
         write_output(&format!("{:#}\n", serde_json::to_value(&written)?))?;

@@ -31,7 +31,7 @@ use clasp::{
     train::{
         Outcome, Start,
         setup::{self, Material},
-        stepped::read_every,
+        step_result::read_every,
         train,
     },
 };

@@ -1,16 +1,16 @@
-//! Comparisons of systems: a plan of runs (`plan`), where each stands and how long it takes (`standing`), doing what is
+//! Comparisons of systems: a plan of runs (`plan`), where each stands and how long it takes (`status`), doing what is
 //! left as child processes (`run`), and the table of what came of it (`result`, `table`).
 //!
 //! A run of a comparison is an ordinary run folder, `<plan's folder>/<corpus>/<system>/fold<k>/seed<s>`.
 
 mod csv;
-pub mod guess;
+pub mod estimate;
 mod parse;
 pub mod plan;
 mod reader;
 pub mod result;
 pub mod run;
-pub mod standing;
+pub mod status;
 pub mod table;
 pub mod watch;
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::{Corpus, Plan, PlannedRun, System};
-use super::standing::{folder, scores};
+use super::status::{folder, scores};
 use crate::config::DataSource;
 use crate::eval::comparison::{Answers, Comparison, Pairs};
 use crate::eval::metrics::Headline;

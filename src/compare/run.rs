@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::plan::{Plan, PlannedRun};
-use super::standing::{Estimates, folder, is_scored};
+use super::status::{Estimates, folder, is_scored};
 use super::watch::Watch;
 use crate::config::Device;
 use crate::error;
@@ -44,7 +44,7 @@ pub const TICK: Duration = Duration::from_millis(200);
 
 /// How one run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum JobResult {
     /// Trained and scored.
     Done,
     /// The first line of the error at the end of its log, and the exit code.
@@ -80,7 +80,7 @@ pub struct Means<'a> {
 pub fn run(plan: &Plan, places: &[usize], means: Means, estimates: &mut Estimates, watch: &mut Watch) -> Summary {
     let queue: Mutex<VecDeque<usize>> = Mutex::new(places.iter().copied().collect());
     let jobs = means.jobs.clamp(1, places.len().max(1));
-    // As the standings found them: what is finished by another plan meanwhile is held against this one by `train`.
+    // As the statuses found them: what is finished by another plan meanwhile is held against this one by `train`.
     let is_trained = |place: &&usize| {
         let manifest = plan.runs.get(**place).map(|run| folder(run).load_manifest());
         manifest.is_some_and(|manifest| manifest.is_ok_and(|manifest| manifest.finished))
@@ -100,23 +100,23 @@ pub fn run(plan: &Plan, places: &[usize], means: Means, estimates: &mut Estimate
                     && let Some(run) = plan.runs.get(place)
                 {
                     // Nobody receives any more only where the whole process ends.
-                    let _ = sender.send(Told::Begun(place));
+                    let _ = sender.send(JobEvent::Started(place));
                     let began = Instant::now();
                     let cluster = plan.corpus_of(run).cluster.as_deref();
-                    let ended = Worker { means, device, jobs, slot }.work(run, cluster, trained.contains(&place));
-                    let _ = sender.send(Told::Ended(place, ended, began.elapsed()));
+                    let result = Worker { means, device, jobs, slot }.work(run, cluster, trained.contains(&place));
+                    let _ = sender.send(JobEvent::Finished(place, result, began.elapsed()));
                 }
             });
         }
         drop(sender);
         loop {
             match receiver.recv_timeout(TICK) {
-                Ok(Told::Begun(place)) => watch.begun(place),
-                Ok(Told::Ended(place, ended, took)) => {
+                Ok(JobEvent::Started(place)) => watch.started(place),
+                Ok(JobEvent::Finished(place, result, took)) => {
                     if let Some(run) = plan.runs.get(place) {
-                        note(run, &ended, took, estimates, &mut summary);
+                        note(run, &result, took, estimates, &mut summary);
                     }
-                    watch.ended(place, &ended, took, estimates);
+                    watch.finished(place, &result, took, estimates);
                 }
                 Err(RecvTimeoutError::Timeout) => watch.tick(estimates),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -133,20 +133,20 @@ pub fn run(plan: &Plan, places: &[usize], means: Means, estimates: &mut Estimate
     summary
 }
 
-enum Told {
-    Begun(usize),
-    Ended(usize, Ended, Duration),
+enum JobEvent {
+    Started(usize),
+    Finished(usize, JobResult, Duration),
 }
 
-fn note(run: &PlannedRun, ended: &Ended, took: Duration, estimates: &mut Estimates, summary: &mut Summary) {
-    match ended {
-        Ended::Done => {
+fn note(run: &PlannedRun, result: &JobResult, took: Duration, estimates: &mut Estimates, summary: &mut Summary) {
+    match result {
+        JobResult::Done => {
             // A run that only went on took less than a whole one.
             let whole = folder(run).load_manifest().ok().and_then(|manifest| manifest.seconds());
             estimates.add(run, whole.unwrap_or(took.as_secs_f64()).max(took.as_secs_f64()));
         }
-        Ended::Failed(line) => summary.failed.push(format!("{}: {line}", run.name)),
-        Ended::Interrupted => {}
+        JobResult::Failed(line) => summary.failed.push(format!("{}: {line}", run.name)),
+        JobResult::Interrupted => {}
     }
 }
 
@@ -203,11 +203,11 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     /// Trains a run, unless it `is_trained`, and scores it.
-    fn work(&self, run: &PlannedRun, cluster: Option<&str>, is_trained: bool) -> Ended {
+    fn work(&self, run: &PlannedRun, cluster: Option<&str>, is_trained: bool) -> JobResult {
         let folder = folder(run);
         while folder.is_busy() {
             if self.is_stopped() {
-                return Ended::Interrupted;
+                return JobResult::Interrupted;
             }
             thread::sleep(PAUSE);
         }
@@ -216,7 +216,7 @@ impl Worker<'_> {
             .map_err(|error| format!("cannot create {}: {error}", folder.path().display()))
             .and_then(|()| replace_file(&config, run.config.to_toml().as_bytes()).map_err(|error| error.to_string()));
         if let Err(problem) = prepared {
-            return Ended::Failed(problem);
+            return JobResult::Failed(problem);
         }
         let was_finished = folder.load_manifest().is_ok_and(|manifest| manifest.finished);
         // One that was trained already may want to be scored alone; what it saved may be damaged, and is not to be shown.
@@ -226,17 +226,17 @@ impl Worker<'_> {
             if let Some(device) = self.device {
                 train.args(["--device", &device.to_string()]);
             }
-            let ended = self.finish(&mut train, &folder);
-            if ended != Ended::Done {
-                return ended;
+            let result = self.finish(&mut train, &folder);
+            if result != JobResult::Done {
+                return result;
             }
         }
         // By another process, on the same weights: no scores outlive a training that goes on.
         if was_finished && is_scored(&folder) {
-            return Ended::Done;
+            return JobResult::Done;
         }
         if self.is_stopped() {
-            return Ended::Interrupted;
+            return JobResult::Interrupted;
         }
         let mut eval = self.command(&folder, &["eval", "--split", "test", "--checkpoint"]);
         // One of several that train together scores alone.
@@ -246,8 +246,8 @@ impl Worker<'_> {
             eval.args(["--cluster", cluster]);
         }
         match self.finish(&mut eval, &folder) {
-            Ended::Done if !is_scored(&folder) => {
-                Ended::Failed(format!("it was scored, but {} is not whole", folder.report("test").display()))
+            JobResult::Done if !is_scored(&folder) => {
+                JobResult::Failed(format!("it was scored, but {} is not whole", folder.report("test").display()))
             }
             ended => ended,
         }
@@ -271,18 +271,18 @@ impl Worker<'_> {
         command
     }
 
-    fn finish(&self, command: &mut Command, folder: &RunFolder) -> Ended {
+    fn finish(&self, command: &mut Command, folder: &RunFolder) -> JobResult {
         match self.slot.wait_for(command) {
-            Ok(status) if status.success() => Ended::Done,
-            Ok(_) if self.is_stopped() => Ended::Interrupted,
+            Ok(status) if status.success() => JobResult::Done,
+            Ok(_) if self.is_stopped() => JobResult::Interrupted,
             Ok(status) => {
                 let code = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
                 // One that was killed has said nothing; what stands in its log is of an earlier process.
                 let has_said = status.code().is_some_and(|code| code != i32::from(error::INTERRUPTED));
                 let said = if has_said { reason(folder) } else { None };
-                Ended::Failed(said.map_or_else(|| code.clone(), |line| format!("{line} ({code})")))
+                JobResult::Failed(said.map_or_else(|| code.clone(), |line| format!("{line} ({code})")))
             }
-            Err(error) => Ended::Failed(format!("cannot start {}: {error}", self.means.program.display())),
+            Err(error) => JobResult::Failed(format!("cannot start {}: {error}", self.means.program.display())),
         }
     }
 }

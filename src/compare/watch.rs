@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plan::{Plan, PlannedRun};
-use super::run::Ended;
-use super::standing::{Estimates, Standing, folder, side_by_side};
+use super::run::JobResult;
+use super::status::{Estimates, RunStatus, folder, side_by_side};
 use crate::eval::Report;
 use crate::files::tail;
 use crate::run::log::Entry;
@@ -50,19 +50,19 @@ struct Table {
 
 impl<'a> Watch<'a> {
     /// Of a plan whose runs stand so.
-    pub fn new(plan: &'a Plan, standings: &[Standing], jobs: usize, is_quiet: bool) -> Self {
+    pub fn new(plan: &'a Plan, statuses: &[RunStatus], jobs: usize, is_quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
         let output = if !is_quiet && io::stderr().is_terminal() && !is_dumb {
-            Output::Table(Box::new(Table::new(plan, standings, ProgressDrawTarget::stderr())))
+            Output::Table(Box::new(Table::new(plan, statuses, ProgressDrawTarget::stderr())))
         } else {
             Output::Lines(Progress::stderr(is_quiet))
         };
-        let is_done = |standing: &Standing| *standing == Standing::Done;
-        let left = standings.iter().enumerate().filter(|(_, standing)| !is_done(standing)).map(|(place, _)| place);
+        let is_done = |status: &RunStatus| *status == RunStatus::Done;
+        let left = statuses.iter().enumerate().filter(|(_, status)| !is_done(status)).map(|(place, _)| place);
         Self {
             plan,
             jobs,
-            done: standings.iter().filter(|standing| is_done(standing)).count(),
+            done: statuses.iter().filter(|status| is_done(status)).count(),
             failed: 0,
             left: left.collect(),
             running: BTreeMap::new(),
@@ -79,19 +79,19 @@ impl<'a> Watch<'a> {
         }
     }
 
-    pub fn begun(&mut self, place: usize) {
+    pub fn started(&mut self, place: usize) {
         self.running.insert(place, Instant::now());
         if let (Output::Lines(_), Some(run)) = (&self.output, self.plan.runs.get(place)) {
             self.say(&format!("begins: {}", run.name));
         }
     }
 
-    pub fn ended(&mut self, place: usize, ended: &Ended, took: Duration, estimates: &Estimates) {
+    pub fn finished(&mut self, place: usize, result: &JobResult, took: Duration, estimates: &Estimates) {
         self.running.remove(&place);
         self.left.retain(|left| *left != place);
         let Some(run) = self.plan.runs.get(place) else { return };
-        match ended {
-            Ended::Done => {
+        match result {
+            JobResult::Done => {
                 self.done += 1;
                 let score = Report::load(&folder(run).report("test")).map(|report| report.fusion.headline);
                 let score = score.map_or_else(
@@ -108,11 +108,11 @@ impl<'a> Watch<'a> {
                 let counts = self.counts(estimates);
                 self.say(&format!("done: {}{score} ({}); {counts}", run.name, duration(took.as_secs_f64())));
             }
-            Ended::Failed(line) => {
+            JobResult::Failed(line) => {
                 self.failed += 1;
                 self.say(&format!("failed: {}: {line}", run.name));
             }
-            Ended::Interrupted => self.say(&format!("stopped: {}", run.name)),
+            JobResult::Interrupted => self.say(&format!("stopped: {}", run.name)),
         }
         self.tick(estimates);
     }
@@ -164,12 +164,12 @@ impl<'a> Watch<'a> {
 }
 
 impl Table {
-    fn new(plan: &Plan, standings: &[Standing], target: ProgressDrawTarget) -> Self {
+    fn new(plan: &Plan, statuses: &[RunStatus], target: ProgressDrawTarget) -> Self {
         let shown = MultiProgress::with_draw_target(target);
         let mut counts: BTreeMap<(usize, usize), (u64, u64)> = BTreeMap::new();
-        for (run, standing) in plan.runs.iter().zip(standings) {
+        for (run, status) in plan.runs.iter().zip(statuses) {
             let (done, all) = counts.entry((run.corpus, run.system)).or_default();
-            *done += u64::from(*standing == Standing::Done);
+            *done += u64::from(*status == RunStatus::Done);
             *all += 1;
         }
         let name = |(corpus, system): &(usize, usize)| {
@@ -190,7 +190,7 @@ impl Table {
                 (*key, line(all, done, prefix, "{prefix} {bar:16} {pos:>3}/{len:<3} {wide_msg}"))
             })
             .collect();
-        let done = standings.iter().filter(|standing| **standing == Standing::Done).count() as u64;
+        let done = statuses.iter().filter(|status| **status == RunStatus::Done).count() as u64;
         let all = line(plan.runs.len() as u64, done, " ".repeat(width), "{prefix} {bar:16} {wide_msg}");
         Self { lines, all, shown }
     }

@@ -188,7 +188,7 @@ pub fn run<B: Ops, E: From<DataError>>(
     Ok(())
 }
 
-/// The probabilities of every utterance of a data set, in its order; none where `tell`, which hears how many are done,
+/// The probabilities of every utterance of a data set, in its order; none where `notify`, which hears how many are done,
 /// breaks off.
 ///
 /// # Errors
@@ -198,7 +198,7 @@ pub fn probabilities<B: Ops>(
     device: &B::Device,
     dataset: &Arc<Dataset>,
     pass: Pass<'_>,
-    mut tell: impl FnMut(usize) -> ControlFlow<()>,
+    mut notify: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Vec<Probabilities>>, DataError> {
     let mut all = vec![Probabilities::default(); dataset.len()];
     let mut done = 0;
@@ -207,7 +207,7 @@ pub fn probabilities<B: Ops>(
             all[index] = probabilities;
         }
         done += batch.len();
-        match tell(done) {
+        match notify(done) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Stop::Asked),
         }

@@ -41,11 +41,11 @@ pub struct AudioOptions {
 pub fn settle(
     rows: Vec<Row>,
     options: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<(Vec<Row>, Vec<Skipped>), DataError> {
     let found = match &options.convert {
         None => rows.into_par_iter().map(|row| check(&row).map(|()| row).map_err(Bad)).collect(),
-        Some(folder) => convert(rows, folder, tell)?,
+        Some(folder) => convert(rows, folder, progress)?,
     };
     let total = found.len();
     let mut good = Vec::with_capacity(total);
@@ -91,7 +91,7 @@ fn check(row: &Row) -> Result<(), DataError> {
 fn convert(
     rows: Vec<Row>,
     folder: &Path,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<Result<Row, Bad>>, DataError> {
     // Only files: opening a pipe would wait for its writer.
     let paths: BTreeSet<&Path> =
@@ -116,7 +116,7 @@ fn convert(
         .into_par_iter()
         .map(|(target, row)| {
             let result = piece(row, &target);
-            tell(done.fetch_add(1, Ordering::Relaxed) + 1, of);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, of);
             match result {
                 Err(DataError::Write { path, problem }) => Err(DataError::Write { path, problem }),
                 result => Ok((target, result)),
@@ -216,11 +216,11 @@ mod tests {
         let piece = Row { start: Some(0.25), end: Some(0.75), ..row("piece", &at("b.wav")) };
         let rows = vec![row("a", &at("a.wav")), row("same", &at("same.wav")), row("b", &at("b.wav")), piece];
         let told = AtomicUsize::new(0);
-        let tell = |done: usize, of: usize| {
+        let progress = |done: usize, of: usize| {
             assert!(done <= of && of == 3);
             told.fetch_add(1, Ordering::Relaxed);
         };
-        let (settled, skipped) = settle(rows.clone(), &options, &tell).unwrap();
+        let (settled, skipped) = settle(rows.clone(), &options, &progress).unwrap();
         assert_eq!((told.into_inner(), skipped.len()), (3, 0));
         assert_eq!(settled[0].audio, settled[1].audio);
         assert_ne!(settled[2].audio, settled[3].audio);

@@ -45,10 +45,10 @@ pub struct LibriSpeechOptions {
 pub fn prepare(
     options: &LibriSpeechOptions,
     audio: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
     let reading = read(&options.root, &options.subsets, options.lowercase)?;
-    let (rows, skipped) = settle(reading.rows, audio, tell)?;
+    let (rows, skipped) = settle(reading.rows, audio, progress)?;
     let mut parts: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     for row in rows {
         let subset = row.extra.get("subset").and_then(Value::as_str).unwrap_or_default().to_owned();

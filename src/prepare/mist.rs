@@ -67,14 +67,14 @@ pub struct MistOptions {
 pub fn prepare(
     options: &MistOptions,
     audio: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
     let idioms = Idioms::read(&options.idioms)?;
     let labels = options.labels.as_deref().map(read_labels).transpose()?;
     let reading = librispeech::read(&options.librispeech, &options.subsets, true)?;
     let utterances = reading.rows.len();
     let found = keep(reading.rows, &idioms, options.gap);
-    let (rows, skipped) = settle(found.rows, audio, tell)?;
+    let (rows, skipped) = settle(found.rows, audio, progress)?;
     if rows.is_empty() {
         return Err(DataError::Table {
             path: options.idioms.clone(),

@@ -23,7 +23,7 @@ pub const SOURCE: &str = "source";
 /// Two pieces of a recording that overlap by no more than this, in seconds, only touch: manifests round.
 const TOUCH_SECONDS: f64 = 0.1;
 
-/// What two parts share, of one kind and one standing.
+/// What two parts share, of one kind and one status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
     pub kind: Kind,
@@ -36,13 +36,13 @@ pub struct Overlap {
     pub examples: Vec<String>,
     /// Whether that was to be expected.
     #[serde(flatten)]
-    pub standing: Standing,
+    pub status: OverlapStatus,
 }
 
 /// Whether what is shared was to be expected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "standing", rename_all = "lowercase")]
-pub enum Standing {
+pub enum OverlapStatus {
     /// `split.json` declares it.
     Declared {
         reason: String,
@@ -55,7 +55,7 @@ pub enum Standing {
 impl Overlap {
     /// Whether it is a leak that nobody declared or allowed.
     pub fn is_leak(&self) -> bool {
-        self.standing == Standing::Leak
+        self.status == OverlapStatus::Leak
     }
 
     /// What it is that is shared, as a word for so many.
@@ -76,13 +76,13 @@ impl Overlap {
         let (values, [in_left, in_right]) = (self.values, self.rows);
         let shown: Vec<String> = self.examples.iter().take(SHOWN).map(|value| format!("`{}`", short(value))).collect();
         let more = if self.values > shown.len() { ", ..." } else { "" };
-        let standing = match &self.standing {
-            Standing::Declared { reason } => format!("declared: {reason}"),
-            Standing::Allowed => format!("allowed by --allow-leak {}", self.kind.word()),
-            Standing::Leak => "not declared".to_owned(),
+        let status = match &self.status {
+            OverlapStatus::Declared { reason } => format!("declared: {reason}"),
+            OverlapStatus::Allowed => format!("allowed by --allow-leak {}", self.kind.word()),
+            OverlapStatus::Leak => "not declared".to_owned(),
         };
         format!(
-            "{left} and {right} share {values} {} ({in_left} and {in_right} utterances; {}{more}): {standing}",
+            "{left} and {right} share {values} {} ({in_left} and {in_right} utterances; {}{more}): {status}",
             self.noun(),
             shown.join(", ")
         )
@@ -209,23 +209,23 @@ impl Pair<'_> {
             declaration.kind == self.kind && (names == [left, right] || names == [right, left])
         };
         let declared: Vec<&Declaration> = declared.iter().filter(is_this).collect();
-        let mut overlaps: BTreeMap<Standing, Overlap> = BTreeMap::new();
+        let mut overlaps: BTreeMap<OverlapStatus, Overlap> = BTreeMap::new();
         for (value, left) in self.values[0] {
             let Some(right) = self.values[1].get(value) else { continue };
             let Some(rows) = self.rows_of(left, right) else { continue };
             let reason = declared.iter().find(|declaration| self.meets(declaration, value, &rows));
-            let standing = match reason {
-                Some(declaration) => Standing::Declared { reason: declaration.reason.clone() },
-                None if is_allowed(self.kind, names) => Standing::Allowed,
-                None => Standing::Leak,
+            let status = match reason {
+                Some(declaration) => OverlapStatus::Declared { reason: declaration.reason.clone() },
+                None if is_allowed(self.kind, names) => OverlapStatus::Allowed,
+                None => OverlapStatus::Leak,
             };
-            let overlap = overlaps.entry(standing.clone()).or_insert_with(|| Overlap {
+            let overlap = overlaps.entry(status.clone()).or_insert_with(|| Overlap {
                 kind: self.kind,
                 splits: names.map(str::to_owned),
                 values: 0,
                 rows: [0, 0],
                 examples: Vec::new(),
-                standing,
+                status,
             });
             overlap.values += 1;
             for (count, rows) in overlap.rows.iter_mut().zip(&rows) {
@@ -295,10 +295,10 @@ mod tests {
         parts: &[Part],
         declared: &[Declaration],
         allowed: &[Kind],
-    ) -> Vec<(Kind, String, usize, [usize; 2], Standing)> {
+    ) -> Vec<(Kind, String, usize, [usize; 2], OverlapStatus)> {
         find(parts, declared, &by_name, &|kind, _| allowed.contains(&kind))
             .into_iter()
-            .map(|overlap| (overlap.kind, overlap.splits.join("-"), overlap.values, overlap.rows, overlap.standing))
+            .map(|overlap| (overlap.kind, overlap.splits.join("-"), overlap.values, overlap.rows, overlap.status))
             .collect()
     }
 
@@ -313,7 +313,7 @@ mod tests {
         let test = [row("f", "anna", "ITS LATE  you-know", "f.wav", ""), row("g", "eva", "", "b.wav", "")];
         let part = |name, rows| Part { name, rows };
         let parts = [part("train", &train[..]), part("dev", &dev[..]), part("test", &test[..])];
-        let leak = Standing::Leak;
+        let leak = OverlapStatus::Leak;
         let expected = [
             (Kind::Speaker, "train-test".to_owned(), 1, [2, 1], leak.clone()),
             (Kind::Speaker, "dev-test".to_owned(), 1, [1, 1], leak.clone()),
@@ -322,10 +322,10 @@ mod tests {
         ];
         assert_eq!(found(&parts, &[], &[]), expected);
         let allowed = found(&parts, &[], &[Kind::Text, Kind::Audio]);
-        assert_eq!(allowed.iter().filter(|overlap| overlap.4 == Standing::Allowed).count(), 2);
+        assert_eq!(allowed.iter().filter(|overlap| overlap.4 == OverlapStatus::Allowed).count(), 2);
         let declared = [Declaration::new(Kind::Speaker, ["test", "train"], "so it is")];
-        let standing = &found(&parts, &declared, &[])[0].4;
-        assert_eq!(*standing, Standing::Declared { reason: "so it is".into() });
+        let status = &found(&parts, &declared, &[])[0].4;
+        assert_eq!(*status, OverlapStatus::Declared { reason: "so it is".into() });
     }
 
     #[test]
@@ -354,9 +354,9 @@ mod tests {
             Declaration::new(Kind::Text, ["train", "test"], "reply").only(Condition::Words { words: 5 }),
         ];
         let parts = [Part { name: "train", rows: &train }, Part { name: "test", rows: &test }];
-        let standings: Vec<Standing> = found(&parts, &declared, &[]).into_iter().map(|overlap| overlap.4).collect();
-        let told = |reason: &str| Standing::Declared { reason: reason.into() };
-        assert_eq!(standings, [told("reply"), told("script"), Standing::Leak]);
+        let statuses: Vec<OverlapStatus> = found(&parts, &declared, &[]).into_iter().map(|overlap| overlap.4).collect();
+        let told = |reason: &str| OverlapStatus::Declared { reason: reason.into() };
+        assert_eq!(statuses, [told("reply"), told("script"), OverlapStatus::Leak]);
     }
 
     #[test]
@@ -369,7 +369,7 @@ mod tests {
         let clicks = [piece("f", Some(20.0), Some(20.05))];
         let parts = |rows| [Part { name: "train", rows: &train }, Part { name: "test", rows }];
         assert_eq!(found(&parts(&apart), &[], &[]), []);
-        let expected = [(Kind::Audio, "train-test".to_owned(), 1, [1, 1], Standing::Leak)];
+        let expected = [(Kind::Audio, "train-test".to_owned(), 1, [1, 1], OverlapStatus::Leak)];
         assert_eq!(found(&parts(&across), &[], &[]), expected);
         let twice = [Part { name: "train", rows: &clicks }, Part { name: "test", rows: &clicks }];
         assert_eq!(found(&twice, &[], &[]), expected);

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::content;
-use super::overlap::{self, Overlap, Piece, Standing};
+use super::overlap::{self, Overlap, OverlapStatus, Piece};
 use super::{Declaration, Leaks, SplitFile, split_hash};
 use crate::data::manifest::Row;
 use crate::hash;
@@ -88,9 +88,9 @@ impl SplitRecord {
                 };
                 let mut is_known = false;
                 for overlap in self.shared.iter_mut().filter(|overlap| is_it(overlap)) {
-                    is_known |= overlap.standing == Standing::Allowed;
+                    is_known |= overlap.status == OverlapStatus::Allowed;
                     if overlap.is_leak() {
-                        overlap.standing = Standing::Allowed;
+                        overlap.status = OverlapStatus::Allowed;
                         is_known = true;
                     }
                 }
@@ -101,7 +101,7 @@ impl SplitRecord {
                         values: leak.values,
                         rows: [leak.values; 2],
                         examples: Vec::new(),
-                        standing: Standing::Allowed,
+                        status: OverlapStatus::Allowed,
                     });
                 }
             }
@@ -177,11 +177,12 @@ mod tests {
         std::fs::write(at("leaks.json"), serde_json::to_string(&leaks).unwrap()).unwrap();
         let proof = || SplitRecord::of(&[("train", &train_path, &train), ("test", &dev_path, &dev)]);
         let found = proof();
-        let standings: Vec<(Kind, &Standing)> =
-            found.shared.iter().map(|overlap| (overlap.kind, &overlap.standing)).collect();
-        let declared = Standing::Declared { reason: "by label".into() };
-        let expected = [(Kind::Speaker, &declared), (Kind::Text, &Standing::Allowed), (Kind::Audio, &Standing::Leak)];
-        assert_eq!(standings, expected);
+        let statuses: Vec<(Kind, &OverlapStatus)> =
+            found.shared.iter().map(|overlap| (overlap.kind, &overlap.status)).collect();
+        let declared = OverlapStatus::Declared { reason: "by label".into() };
+        let expected =
+            [(Kind::Speaker, &declared), (Kind::Text, &OverlapStatus::Allowed), (Kind::Audio, &OverlapStatus::Leak)];
+        assert_eq!(statuses, expected);
         assert_eq!((found.protocol.as_deref(), found.sha256.as_str()), (Some("stratified"), "stated"));
         assert_eq!(found.used_sha256, split_hash(&[("train", &train[..]), ("test", &dev[..])]));
         assert!(found.sentences()[2].starts_with("warning: train and test share 1 recording"));
@@ -191,7 +192,7 @@ mod tests {
         std::fs::write(at("leaks.json"), serde_json::to_string(&leaks).unwrap()).unwrap();
         let hashes = [sha256(&train_path), sha256(&dev_path)];
         let later = found.with_allowances(&[("train", &train_path, &hashes[0]), ("test", &dev_path, &hashes[1])]);
-        assert_eq!((later.shared.len(), &later.shared[2].standing), (3, &Standing::Allowed));
+        assert_eq!((later.shared.len(), &later.shared[2].status), (3, &OverlapStatus::Allowed));
         // It was allowed for these manifests, and for no others.
         manifest::write(&dev_path, &[dev[0].clone(), Row { id: "c".into(), ..dev[0].clone() }]).unwrap();
         assert!(proof().shared[1..].iter().all(Overlap::is_leak));

@@ -8,7 +8,7 @@ pub mod replica;
 pub mod schedule;
 pub mod setup;
 pub mod state;
-pub mod stepped;
+pub mod step_result;
 
 use std::{
     ops::ControlFlow,
@@ -52,7 +52,7 @@ use group::{Group, Member};
 use replica::{Replica, StepPlan};
 use setup::Material;
 use state::{Best, OPTIMIZER, STATE, State};
-use stepped::Report;
+use step_result::StepOutcome;
 
 /// Training met a number that is not finite (exit code 4).
 #[derive(Debug, thiserror::Error)]
@@ -122,14 +122,14 @@ pub fn train<B: TrainOps>(
     start: Start<'_>,
     devices: &[B::Device],
     begin: impl FnOnce() -> anyhow::Result<()>,
-    tell: &mut dyn FnMut(&Event),
+    notify: &mut dyn FnMut(&Event),
 ) -> anyhow::Result<Outcome> {
     let [first, others @ ..] = devices else { anyhow::bail!("there is no device to train on") };
     if others.is_empty() {
         let (replica, notes) =
             Replica::<B>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
         begin()?;
-        return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, tell)?.run();
+        return Trainer::new(start, Team { replica, others: Vec::new() }, first, &notes, notify)?.run();
     }
     let group = Group::new(devices.len());
     std::thread::scope(|scope| {
@@ -145,7 +145,7 @@ pub fn train<B: TrainOps>(
                 Replica::<B>::open(start.material, start.folder, start.is_resumed, first, start.features)?;
             begin()?;
             replica.join(Member::join(0, devices.len(), Arc::clone(&group))?);
-            Trainer::new(start, Team { replica, others }, first, &notes, tell)?.run()
+            Trainer::new(start, Team { replica, others }, first, &notes, notify)?.run()
         });
         // Whoever still waits for this device does so in vain.
         group.stop("the run is over");
@@ -189,24 +189,24 @@ impl<B: TrainOps> Team<B> {
     }
 
     /// One step of all devices: a plan for each. A device alone need not be waited for.
-    fn step(&mut self, plans: Vec<StepPlan>, is_ahead: bool) -> anyhow::Result<Report<B>> {
+    fn step(&mut self, plans: Vec<StepPlan>, is_ahead: bool) -> anyhow::Result<StepOutcome<B>> {
         let mut plans = plans.into_iter();
         let own = plans.next().context("a step without a plan")?;
         if is_ahead {
-            return Ok(Report::Unread(self.replica.step_ahead(&own)?));
+            return Ok(StepOutcome::Pending(self.replica.step_ahead(&own)?));
         }
         for (other, plan) in self.others.iter().zip(plans) {
             // One that is gone has said why; the step below hears it.
             let _ = other.send(plan);
         }
-        Ok(Report::Read(self.replica.step(&own)?))
+        Ok(StepOutcome::Read(self.replica.step(&own)?))
     }
 }
 
 /// A step that was taken, and what the log tells of it beside what it came to.
 #[derive(Debug)]
-struct Taken<B: TrainOps> {
-    report: Report<B>,
+struct UnreportedStep<B: TrainOps> {
+    report: StepOutcome<B>,
     place: Place,
     ids: Vec<String>,
 }
@@ -229,7 +229,7 @@ struct Trainer<'a, B: TrainOps> {
     first: ResolvedDevice,
     read_every: usize,
     is_stopped: &'a AtomicBool,
-    tell: &'a mut dyn FnMut(&Event),
+    notify: &'a mut dyn FnMut(&Event),
     team: Team<B>,
     features: Option<&'a Arc<FeatureStore>>,
     /// What keeps the features for scoring, which is in f32 whatever the run trains in.
@@ -239,7 +239,7 @@ struct Trainer<'a, B: TrainOps> {
     events: Events,
     total_steps: usize,
     /// Steps whose losses are not read yet; the state counts them already, their losses not.
-    taken: Vec<Taken<B>>,
+    taken: Vec<UnreportedStep<B>>,
     /// When the first of them began.
     taken_since: Instant,
 }
@@ -251,11 +251,11 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
         team: Team<B>,
         device: &'a B::Device,
         notes: &[String],
-        tell: &'a mut dyn FnMut(&Event),
+        notify: &'a mut dyn FnMut(&Event),
     ) -> anyhow::Result<Self> {
         let Start { material, folder, first, is_resumed, features, read_every, is_stopped } = start;
         for note in notes {
-            tell(&Event::Message(note));
+            notify(&Event::Message(note));
         }
         let state = if is_resumed {
             State::load(&folder.last()).with_context(|| not_resumable(folder))?
@@ -281,7 +281,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
             first,
             read_every,
             is_stopped,
-            tell,
+            notify,
             team,
             features,
             scoring_cache,
@@ -299,11 +299,11 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
     /// Trains to the end.
     fn run(mut self) -> anyhow::Result<Outcome> {
         let epochs = self.material.config.train.epochs;
-        (self.tell)(&Event::Training { epochs, steps: self.total_steps, done: self.state.step });
+        (self.notify)(&Event::Training { epochs, steps: self.total_steps, done: self.state.step });
         while self.state.epochs < epochs && !self.is_out_of_patience() {
             self.epoch()?;
         }
-        (self.tell)(&Event::Finished);
+        (self.notify)(&Event::Finished);
         Ok(Outcome { best: self.state.best, steps: self.state.step, epochs: self.state.epochs })
     }
 
@@ -371,7 +371,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
     /// Tells what the user should know of the feature cache.
     fn tell_of_features(&mut self) {
         for note in self.features.iter().flat_map(|store| store.take_notes()) {
-            (self.tell)(&Event::Message(&note));
+            (self.notify)(&Event::Message(&note));
         }
     }
 
@@ -401,7 +401,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
             learning_rate: train.learning_rate * schedule,
         };
         let ids = batches.iter().flat_map(|batch| batch.ids.clone()).collect();
-        self.taken.push(Taken { report, place, ids });
+        self.taken.push(UnreportedStep { report, place, ids });
         Ok(())
     }
 
@@ -410,23 +410,24 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
     fn read_steps(&mut self, of: usize) -> anyhow::Result<()> {
         let taken = std::mem::take(&mut self.taken);
         let examples: usize = taken.iter().map(|taken| taken.ids.len()).sum();
-        let read: Vec<_> = taken.into_iter().map(|Taken { report, place, ids }| (report.read(), place, ids)).collect();
+        let read: Vec<_> =
+            taken.into_iter().map(|UnreportedStep { report, place, ids }| (report.read(), place, ids)).collect();
         let seconds = self.taken_since.elapsed().as_secs_f64().max(1e-9);
-        for (stepped, place, ids) in read {
-            if let Some(what) = stepped.culprit() {
+        for (result, place, ids) in read {
+            if let Some(what) = result.first_non_finite() {
                 return Err(self.diverged(what, place.step, ids).into());
             }
-            self.state.sums.add(&stepped.losses, ids.len());
+            self.state.sums.add(&result.losses, ids.len());
             let entry = StepEntry {
                 epoch: self.state.epochs + 1,
                 step: place.step,
-                loss: stepped.losses.values(),
+                loss: result.losses.values(),
                 learning_rate: place.learning_rate,
-                gradient_norm: stepped.norms.total,
-                gradient_norms: stepped.norms.groups,
+                gradient_norm: result.norms.total,
+                gradient_norms: result.norms.groups,
                 examples_per_second: examples as f64 / seconds,
             };
-            (self.tell)(&Event::Step { entry: &entry, done: place.done, of });
+            (self.notify)(&Event::Step { entry: &entry, done: place.done, of });
             if entry.step.is_multiple_of(self.material.config.train.log_every_steps) {
                 self.write(&Entry::Step(entry))?;
             }
@@ -494,7 +495,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
         let entry = Entry::Epoch(Box::new(entry));
         self.write(&entry)?;
         if let Entry::Epoch(entry) = &entry {
-            (self.tell)(&Event::Epoch(entry));
+            (self.notify)(&Event::Epoch(entry));
         }
         self.save_last()
     }
@@ -516,15 +517,15 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
             pad_token: self.material.pad_token(),
             cache: self.scoring_cache.as_ref(),
         };
-        let (tell, is_stopped) = (&mut *self.tell, self.is_stopped);
+        let (notify, is_stopped) = (&mut *self.notify, self.is_stopped);
         let of = Some(dataset.len());
         let probabilities = pass::probabilities(&model, self.device, dataset, pass, |done| {
-            tell(&Event::Count { what: "scoring dev", done, of });
+            notify(&Event::Count { what: "scoring dev", done, of });
             if is_stopped.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let Some(probabilities) = probabilities else { return Ok(None) };
         if let Some(label) = only_label(&probabilities).and_then(|label| self.material.labels.name(label)) {
-            (self.tell)(&Event::Message(&format!(
+            (self.notify)(&Event::Message(&format!(
                 "warning: every dev prediction is `{label}`: the model does not tell the classes apart yet; if that \
                  stays so, a lower train.learning_rate, train.warmup_steps or loss.class_weights may help"
             )));

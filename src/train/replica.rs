@@ -16,7 +16,7 @@ use super::{
     optimizer::{Optimizer, OptimizerConfig},
     setup::{self, Material},
     state::OPTIMIZER,
-    stepped::{Losses, Stepped, Unread},
+    step_result::{Losses, PendingStep, StepResult},
 };
 use crate::{
     checkpoint::{self, parameters},
@@ -222,27 +222,27 @@ impl<B: TrainOps> Replica<B> {
     ///
     /// # Errors
     /// Another device stopped.
-    pub fn step(&mut self, plan: &StepPlan) -> Result<Stepped, GroupError> {
-        let (window, squares, stepped) = self.gradients(&plan.parts)?;
-        if stepped.culprit().is_none() {
+    pub fn step(&mut self, plan: &StepPlan) -> Result<StepResult, GroupError> {
+        let (window, squares, result) = self.gradients(&plan.parts)?;
+        if result.first_non_finite().is_none() {
             let factor = self.clipping(squares.as_ref()).map_or(1.0, |factor| factor.into_scalar().elem());
             self.update(window, plan.schedule, factor);
         }
-        Ok(stepped)
+        Ok(result)
     }
 
     /// One optimiser step of a device that trains alone and is not waited for: the update is made whatever comes out.
     ///
     /// # Errors
     /// Another device stopped.
-    pub fn step_ahead(&mut self, plan: &StepPlan) -> Result<Unread<B>, GroupError> {
-        let (mut window, mut unread) = self.own_gradients(&plan.parts)?;
-        unread.squares = self.squares(&window);
-        if let Some(factor) = self.clipping(unread.squares.as_ref()) {
+    pub fn step_ahead(&mut self, plan: &StepPlan) -> Result<PendingStep<B>, GroupError> {
+        let (mut window, mut pending) = self.own_gradients(&plan.parts)?;
+        pending.squares = self.squares(&window);
+        if let Some(factor) = self.clipping(pending.squares.as_ref()) {
             window.scale(&factor);
         }
         self.update(window, plan.schedule, 1.0);
-        Ok(unread)
+        Ok(pending)
     }
 
     fn squares(&self, window: &GradientWindow<B>) -> Option<Squares<B>> {
@@ -265,16 +265,16 @@ impl<B: TrainOps> Replica<B> {
     ///
     /// # Errors
     /// Another device stopped.
-    pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Option<Squares<B>>, Stepped), GroupError> {
-        let (mut window, unread) = self.own_gradients(parts)?;
+    pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Option<Squares<B>>, StepResult), GroupError> {
+        let (mut window, pending) = self.own_gradients(parts)?;
         if self.member.count() == 1 {
             let squares = self.squares(&window);
-            let stepped = Unread { squares: squares.clone(), ..unread }.read();
-            return Ok((window, squares, stepped));
+            let result = PendingStep { squares: squares.clone(), ..pending }.read();
+            return Ok((window, squares, result));
         }
         window.sum_over(&self.member, &parameters::shapes(self.model()), &self.device)?;
         let mut squares = self.squares(&window);
-        let numbers = unread.read().losses.0.iter().map(|&(_, loss)| loss).collect();
+        let numbers = pending.read().losses.0.iter().map(|&(_, loss)| loss).collect();
         let tensor = squares.as_ref().map(|squares| squares.values.clone());
         let messages = self.member.all_gather(Message { names: Vec::new(), numbers, tensor })?;
         let mut losses = Losses::new(self.model().terms(), []);
@@ -286,17 +286,17 @@ impl<B: TrainOps> Replica<B> {
             squares.values = first.clone().to_device(&self.device);
         }
         let norms = squares.clone().map(Squares::norms).unwrap_or_default();
-        Ok((window, squares, Stepped { losses, norms }))
+        Ok((window, squares, StepResult { losses, norms }))
     }
 
     /// The gradients of this device's part of a window, and its losses.
-    fn own_gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Unread<B>), GroupError> {
+    fn own_gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, PendingStep<B>), GroupError> {
         let mut window = GradientWindow::default();
-        let mut unread = Unread { terms: self.model().terms(), parts: Vec::new(), squares: None };
+        let mut pending = PendingStep { terms: self.model().terms(), parts: Vec::new(), squares: None };
         for part in parts {
-            unread.parts.extend(self.add(part, &mut window)?);
+            pending.parts.extend(self.add(part, &mut window)?);
         }
-        Ok((window, unread))
+        Ok((window, pending))
     }
 
     /// Adds the gradients of a part of a batch. Returns its terms, with the sum of them in front, and its share of the

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::stepped::Losses;
+use super::step_result::Losses;
 use crate::checkpoint::CheckpointError;
 
 /// The file's name in a checkpoint folder.

@@ -13,7 +13,7 @@ use clasp::{
         group::{Group, Member},
         optimizer::{Optimizer, OptimizerConfig},
         replica::{Objective, Part, Replica, StepPlan},
-        stepped::Stepped,
+        step_result::StepResult,
     },
 };
 
@@ -81,7 +81,7 @@ fn plain(replica: &Replica<Cpu>, mut window: GradientWindow<Cpu>) -> Gradients {
 }
 
 /// What one device makes of a window of batches, without dropout.
-fn alone(name: &str, objective: &Objective, batches: &[Batch]) -> (Gradients, Stepped) {
+fn alone(name: &str, objective: &Objective, batches: &[Batch]) -> (Gradients, StepResult) {
     let replica = replica(name, objective.clone());
     let parts = objective.parts(batches, 1, |_| None).remove(0);
     let (window, _, stepped) = replica.gradients(&parts).unwrap();
@@ -110,7 +110,7 @@ fn together<T: Send>(
     })
 }
 
-fn assert_near(what: &str, (found, stepped): &(Gradients, Stepped), (expected, whole): &(Gradients, Stepped)) {
+fn assert_near(what: &str, (found, stepped): &(Gradients, StepResult), (expected, whole): &(Gradients, StepResult)) {
     assert!(found.keys().eq(expected.keys()), "{what}");
     for (parameter, expected) in expected {
         // Small gradients are sums that cancel: they are held against a hundredth of the whole.
@@ -157,7 +157,7 @@ fn several_devices_are_one() {
             (plain(replica, window), stepped)
         });
         assert_near(&format!("{name}, own negatives"), &found[0], &expected);
-        let semantic = |stepped: &Stepped| stepped.losses.0[4].1;
+        let semantic = |stepped: &StepResult| stepped.losses.0[4].1;
         let of_all = alone(name, &gathered, &window[..1]);
         assert!((semantic(&found[0].1) - semantic(&of_all.1)).abs() > 1e-2, "{name}: both see the same negatives");
     }

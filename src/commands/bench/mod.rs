@@ -35,7 +35,7 @@ use clasp::{
     train::{
         optimizer::{Optimizer, OptimizerConfig},
         replica::{Objective, Replica, StepPlan},
-        stepped::{Unread, read_every},
+        step_result::{PendingStep, read_every},
     },
 };
 
@@ -322,7 +322,7 @@ struct Trainee<B: TrainOps> {
     read_every: usize,
     steps: u64,
     /// Steps whose losses are not read yet.
-    unread: Vec<Unread<B>>,
+    pending: Vec<PendingStep<B>>,
 }
 
 impl<B: TrainOps> Trainee<B> {
@@ -350,7 +350,7 @@ impl<B: TrainOps> Trainee<B> {
             precision: work.arguments.precision,
         };
         let replica = Replica::new(model, optimizer, objective, device);
-        Self { replica, read_every: read_every(work.chosen), steps: 0, unread: Vec::new() }
+        Self { replica, read_every: read_every(work.chosen), steps: 0, pending: Vec::new() }
     }
 
     /// One optimiser step.
@@ -362,9 +362,9 @@ impl<B: TrainOps> Trainee<B> {
             self.replica.step(&plan)?;
             return Ok(());
         }
-        self.unread.push(self.replica.step_ahead(&plan)?);
-        if self.unread.len() == self.read_every {
-            self.unread.drain(..).for_each(|unread| drop(unread.read()));
+        self.pending.push(self.replica.step_ahead(&plan)?);
+        if self.pending.len() == self.read_every {
+            self.pending.drain(..).for_each(|pending| drop(pending.read()));
         }
         Ok(())
     }

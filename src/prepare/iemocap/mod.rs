@@ -104,10 +104,10 @@ pub struct IemocapOptions {
 pub fn prepare(
     options: &IemocapOptions,
     audio: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
     let mut reading = read(&options.root)?;
-    let (rows, skipped) = settle(reading.rows, audio, tell)?;
+    let (rows, skipped) = settle(reading.rows, audio, progress)?;
     if options.protocol == Protocol::Speaker10 {
         reading.notes.push(
             "dev and test are the two sides of the same dialogues: what the one says the other answers".to_owned(),

@@ -57,12 +57,12 @@ impl MagpieOptions {
 pub fn prepare(
     options: &MagpieOptions,
     audio: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
     check(options)?;
     let first = options.input.first().cloned().unwrap_or_default();
     let (mut reading, given) = read::read(options)?;
-    let (rows, skipped) = settle(reading.rows, audio, tell)?;
+    let (rows, skipped) = settle(reading.rows, audio, progress)?;
     let (protocol, part_of) = if given.is_empty() {
         ("idiom-types", by_idiom(&rows, options))
     } else if let Some(row) = rows.iter().find(|row| !given.contains_key(&row.id)) {

@@ -138,10 +138,10 @@ pub struct SlurpOptions {
 pub fn prepare(
     options: &SlurpOptions,
     audio: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
     let (reading, part_of) = read::read(options)?;
-    let (rows, skipped) = settle(reading.rows, audio, tell)?;
+    let (rows, skipped) = settle(reading.rows, audio, progress)?;
     let members = |name: &str| -> Vec<Row> {
         rows.iter().filter(|row| part_of.get(&row.id).is_some_and(|part| *part == name)).cloned().collect()
     };

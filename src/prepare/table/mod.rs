@@ -109,7 +109,7 @@ impl TableOptions {
 pub fn prepare(
     options: &TableOptions,
     audio: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
     check_options(options)?;
     let tables = read_tables(&options.input, options.format)?;
@@ -121,7 +121,7 @@ pub fn prepare(
                       give one table without splits";
         return Err(options.wrong(reason));
     }
-    let (items, skipped) = settle_items(items, audio, tell)?;
+    let (items, skipped) = settle_items(items, audio, progress)?;
     let groups = groups(options, &items);
     let folds = if is_preset { vec![preset(items.clone())] } else { drawn(options, &items, &groups)? };
     let mut counts = Map::new();
@@ -190,11 +190,11 @@ fn check_options(options: &TableOptions) -> Result<(), DataError> {
 fn settle_items(
     items: Vec<Item>,
     audio: &AudioOptions,
-    tell: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<(Vec<Item>, Vec<Skipped>), DataError> {
     let (rows, rest): (Vec<Row>, Vec<_>) = items.into_iter().map(|item| (item.row, (item.groups, item.part))).unzip();
     let mut rest: HashMap<String, _> = rows.iter().map(|row| row.id.clone()).zip(rest).collect();
-    let (rows, skipped) = settle(rows, audio, tell)?;
+    let (rows, skipped) = settle(rows, audio, progress)?;
     let items = rows.into_iter().filter_map(|row| {
         let (groups, part) = rest.remove(&row.id)?;
         Some(Item { row, groups, part })

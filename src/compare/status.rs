@@ -15,13 +15,13 @@ use crate::run::{Decision, Existing, RunError, RunFolder};
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RunStatus {
     /// Trained, and scored on test.
     Done,
     /// There is something to go on from.
-    Begun,
+    Started,
     /// Nothing is there yet.
-    Left,
+    Missing,
     /// The folder holds something else, which is left alone: what it is.
     Other(String),
 }
@@ -31,24 +31,24 @@ pub enum Standing {
 ///
 /// # Errors
 /// When the run's folder cannot be read.
-pub fn standing(
+pub fn status(
     run: &PlannedRun,
     differences: &dyn Fn(&str, &Config) -> Vec<String>,
     hashes: &mut Hashes,
     is_made_up: bool,
-) -> Result<Standing, RunError> {
+) -> Result<RunStatus, RunError> {
     let folder = folder(run);
     let resume = Existing { resume: true, overwrite: false };
     Ok(match folder.decide(resume, |stored| differences(stored, &run.config)) {
-        Ok(Decision::Start) => Standing::Left,
+        Ok(Decision::Start) => RunStatus::Missing,
         Ok(Decision::Show(_)) => match hashes.changed(run, &folder, is_made_up)? {
-            changed if changed.is_empty() && is_scored(&folder) => Standing::Done,
-            changed if changed.is_empty() => Standing::Begun,
-            changed => Standing::Other(format!("{}: {}", run.name, changed.join("; "))),
+            changed if changed.is_empty() && is_scored(&folder) => RunStatus::Done,
+            changed if changed.is_empty() => RunStatus::Started,
+            changed => RunStatus::Other(format!("{}: {}", run.name, changed.join("; "))),
         },
-        Ok(_) => Standing::Begun,
-        Err(RunError::OtherConfig { differences, .. }) => Standing::Other(format!("{}: {differences}", run.name)),
-        Err(error @ RunError::Foreign { .. }) => Standing::Other(error.to_string()),
+        Ok(_) => RunStatus::Started,
+        Err(RunError::OtherConfig { differences, .. }) => RunStatus::Other(format!("{}: {differences}", run.name)),
+        Err(error @ RunError::Foreign { .. }) => RunStatus::Other(error.to_string()),
         Err(error) => return Err(error),
     })
 }
@@ -110,7 +110,7 @@ pub struct Estimates {
     /// Seconds of whole runs as their epochs so far promise.
     promised: BTreeMap<(usize, usize), Vec<f64>>,
     /// Seconds of whole runs by their arithmetic alone.
-    guessed: BTreeMap<(usize, usize), f64>,
+    estimated: BTreeMap<(usize, usize), f64>,
 }
 
 impl Estimates {
@@ -137,13 +137,13 @@ impl Estimates {
     }
 
     /// Takes in how long a run of which none like it was timed may take.
-    pub fn guess(&mut self, run: &PlannedRun, seconds: f64) {
-        self.guessed.insert((run.corpus, run.system), seconds);
+    pub fn estimate(&mut self, run: &PlannedRun, seconds: f64) {
+        self.estimated.insert((run.corpus, run.system), seconds);
     }
 
-    /// What [`Estimates::guess`] took in for a run like this one.
-    pub fn guessed(&self, run: &PlannedRun) -> Option<f64> {
-        self.guessed.get(&(run.corpus, run.system)).copied()
+    /// What [`Estimates::estimate`] took in for a run like this one.
+    pub fn estimated(&self, run: &PlannedRun) -> Option<f64> {
+        self.estimated.get(&(run.corpus, run.system)).copied()
     }
 
     /// The seconds of a whole run, from runs of its system on its corpus; none where there is none yet.

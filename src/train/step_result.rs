@@ -40,16 +40,16 @@ impl Losses {
 
 /// What a step came to; the same on every device.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stepped {
+pub struct StepResult {
     /// Means over the step's examples.
     pub losses: Losses,
     /// Norms of the gradients, before any clipping.
     pub norms: GradientNorms,
 }
 
-impl Stepped {
+impl StepResult {
     /// What is not finite, if anything: a term of the loss, or the gradients.
-    pub fn culprit(&self) -> Option<String> {
+    pub fn first_non_finite(&self) -> Option<String> {
         // The sum last: it is not finite where any of the others is not.
         let terms = self.losses.0.iter().skip(1).chain(self.losses.0.first());
         let term = terms.into_iter().find(|(_, loss)| !loss.is_finite());
@@ -62,7 +62,7 @@ impl Stepped {
 
 /// What a step came to, still on the device.
 #[derive(Debug)]
-pub struct Unread<B: Backend> {
+pub struct PendingStep<B: Backend> {
     /// The names of the terms, without their sum.
     pub terms: &'static [&'static str],
     /// The sum and the terms of each part, [1 + terms], and its share of the step's examples.
@@ -71,9 +71,9 @@ pub struct Unread<B: Backend> {
     pub squares: Option<Squares<B>>,
 }
 
-impl<B: Ops> Unread<B> {
+impl<B: Ops> PendingStep<B> {
     /// Waits for the device.
-    pub fn read(self) -> Stepped {
+    pub fn read(self) -> StepResult {
         let mut losses = Losses::new(self.terms, []);
         for (values, share) in self.parts {
             let values = values.into_data().convert::<f64>();
@@ -83,24 +83,24 @@ impl<B: Ops> Unread<B> {
         }
         let norms = self.squares.map(Squares::norms).unwrap_or_default();
         panics::stop_if_out_of_memory();
-        Stepped { losses, norms }
+        StepResult { losses, norms }
     }
 }
 
 /// A step that was taken.
 #[derive(Debug)]
-pub enum Report<B: Backend> {
+pub enum StepOutcome<B: Backend> {
     /// With its numbers; no update was made where one of them is not finite.
-    Read(Stepped),
+    Read(StepResult),
     /// With its numbers on the device; the update was made, whatever they are.
-    Unread(Unread<B>),
+    Pending(PendingStep<B>),
 }
 
-impl<B: Ops> Report<B> {
-    pub fn read(self) -> Stepped {
+impl<B: Ops> StepOutcome<B> {
+    pub fn read(self) -> StepResult {
         match self {
-            Self::Read(stepped) => stepped,
-            Self::Unread(unread) => unread.read(),
+            Self::Read(result) => result,
+            Self::Pending(pending) => pending.read(),
         }
     }
 }
