@@ -13,7 +13,7 @@ use burn::tensor::backend::Backend;
 
 /// The parts of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Stage {
     /// Inputs to the device.
     Data,
     /// The convolutions that turn samples into frames.
@@ -31,7 +31,7 @@ pub enum Part {
     Optimizer,
 }
 
-impl Part {
+impl Stage {
     /// All of them, in the order of a step.
     pub const ALL: [Self; 8] = [
         Self::Data,
@@ -62,7 +62,7 @@ impl Part {
 /// What one part took.
 #[derive(Clone, Copy, Debug)]
 pub struct Spent {
-    pub part: Part,
+    pub part: Stage,
     /// Seconds by the clock.
     pub seconds: f64,
     /// Floating-point operations of its matrix products and convolutions, a multiplication and an addition being two.
@@ -70,7 +70,7 @@ pub struct Spent {
     pub operations: f64,
 }
 
-const COUNT: usize = Part::ALL.len();
+const COUNT: usize = Stage::ALL.len();
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static NANOSECONDS: [AtomicU64; COUNT] = [const { AtomicU64::new(0) }; COUNT];
@@ -98,7 +98,7 @@ pub fn stop() -> Result<[Spent; COUNT], String> {
     if let Some(problem) = FAILURE.lock().ok().and_then(|mut failure| failure.take()) {
         return Err(problem);
     }
-    Ok(Part::ALL.map(|part| Spent {
+    Ok(Stage::ALL.map(|part| Spent {
         part,
         seconds: NANOSECONDS[part as usize].load(Ordering::Relaxed) as f64 / 1e9,
         operations: OPERATIONS[part as usize].load(Ordering::Relaxed) as f64,
@@ -113,7 +113,7 @@ fn wait<B: Backend>(device: &B::Device) {
 }
 
 /// Does a part's work, and measures it where that is asked for. Parts do not lie within each other.
-pub fn time<B: Backend, T>(part: Part, device: &B::Device, work: impl FnOnce() -> T) -> T {
+pub fn time<B: Backend, T>(part: Stage, device: &B::Device, work: impl FnOnce() -> T) -> T {
     if !IS_ON.load(Ordering::Relaxed) {
         return work();
     }

@@ -14,11 +14,11 @@ use super::{CheckpointError, names::checkpoint_name, source::TensorSource};
 
 /// Follows the fields of a module and names the parameter at hand.
 #[derive(Debug, Default)]
-pub struct Path {
+pub struct ParameterPath {
     fields: Vec<String>,
 }
 
-impl Path {
+impl ParameterPath {
     /// Enters a field.
     pub fn enter(&mut self, field: &str) {
         self.fields.push(field.to_owned());
@@ -36,7 +36,7 @@ impl Path {
 }
 
 struct Shapes {
-    path: Path,
+    path: ParameterPath,
     /// Leaves out what does not train.
     only_trained: bool,
     found: BTreeMap<String, Vec<usize>>,
@@ -69,13 +69,13 @@ pub fn trained<A: AutodiffBackend, M: Module<A>>(module: &M) -> BTreeMap<String,
 }
 
 fn visited<B: Backend, M: Module<B>>(module: &M, only_trained: bool) -> BTreeMap<String, Vec<usize>> {
-    let mut visitor = Shapes { path: Path::default(), only_trained, found: BTreeMap::new() };
+    let mut visitor = Shapes { path: ParameterPath::default(), only_trained, found: BTreeMap::new() };
     module.visit(&mut visitor);
     visitor.found
 }
 
 struct Fill<F> {
-    path: Path,
+    path: ParameterPath,
     read: F,
 }
 
@@ -102,7 +102,7 @@ impl<B: Backend, F: FnMut(&str) -> Option<TensorData>> ModuleMapper<B> for Fill<
 
 /// Replaces every parameter for which `read` gives data; its shape must fit.
 pub fn fill<B: Backend, M: Module<B>>(module: M, read: impl FnMut(&str) -> Option<TensorData>) -> M {
-    module.map(&mut Fill { path: Path::default(), read })
+    module.map(&mut Fill { path: ParameterPath::default(), read })
 }
 
 /// Fills a module from a file; `name_of` says how the file calls a parameter, if it holds it.

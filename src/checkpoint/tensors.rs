@@ -44,7 +44,7 @@ impl View for &LazyTensor<'_> {
 }
 
 struct Collect<'a> {
-    path: parameters::Path,
+    path: parameters::ParameterPath,
     found: Vec<(String, LazyTensor<'a>)>,
 }
 
@@ -69,7 +69,7 @@ impl<B: Backend> ModuleVisitor<B> for Collect<'_> {
 /// # Errors
 /// The file cannot be written.
 pub fn save_module<B: Backend, M: Module<B>>(module: &M, path: &Path) -> Result<(), CheckpointError> {
-    let mut visitor = Collect { path: parameters::Path::default(), found: Vec::new() };
+    let mut visitor = Collect { path: parameters::ParameterPath::default(), found: Vec::new() };
     module.visit(&mut visitor);
     write_tensors(&visitor.found, &[], path)
 }

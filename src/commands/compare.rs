@@ -15,7 +15,7 @@ use clasp::{
     cli::CompareArguments,
     compare::{
         CompareError, Plan,
-        estimate::Work,
+        estimate::Workload,
         result::Results,
         run::{self, Means, Summary},
         status::{self, Estimates, Hashes, RunStatus, status},
@@ -262,7 +262,7 @@ fn estimate(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
             Some((corpus, folder))
         });
         let made_up = made_up.as_ref().map(|(corpus, _)| corpus);
-        if let (Some(rate), Ok(work)) = (*rate, Work::of(&run.config, made_up)) {
+        if let (Some(rate), Ok(work)) = (*rate, Workload::of(&run.config, made_up)) {
             estimates.estimate(run, work.seconds(rate));
         }
     }

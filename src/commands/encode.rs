@@ -32,12 +32,12 @@ const WORKERS: usize = 2;
 /// A checkpoint, manifest or utterance that cannot be read; a file that cannot be written.
 pub fn run(arguments: &EncodeArguments) -> anyhow::Result<u8> {
     let chosen = device::choose(arguments.device)?;
-    device::dispatch(chosen, Work(arguments))
+    device::dispatch(chosen, EncodeTask(arguments))
 }
 
-struct Work<'a>(&'a EncodeArguments);
+struct EncodeTask<'a>(&'a EncodeArguments);
 
-impl Task for Work<'_> {
+impl Task for EncodeTask<'_> {
     type Output = anyhow::Result<u8>;
 
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {

@@ -230,12 +230,12 @@ pub struct Scoring<'a> {
 /// # Errors
 /// See [`run`].
 pub fn score(scoring: &Scoring<'_>, chosen: ResolvedDevice) -> anyhow::Result<Report> {
-    device::dispatch(chosen, Work(scoring))
+    device::dispatch(chosen, EvalTask(scoring))
 }
 
-struct Work<'a>(&'a Scoring<'a>);
+struct EvalTask<'a>(&'a Scoring<'a>);
 
-impl Task for Work<'_> {
+impl Task for EvalTask<'_> {
     type Output = anyhow::Result<Report>;
 
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {

@@ -39,12 +39,12 @@ const ONLY: &str = "utterance";
 /// A checkpoint that cannot be used; a manifest or an output that cannot be opened.
 pub fn run(arguments: &PredictArguments) -> anyhow::Result<u8> {
     let chosen = device::choose(arguments.device)?;
-    device::dispatch(chosen, Work(arguments))
+    device::dispatch(chosen, PredictTask(arguments))
 }
 
-struct Work<'a>(&'a PredictArguments);
+struct PredictTask<'a>(&'a PredictArguments);
 
-impl Task for Work<'_> {
+impl Task for PredictTask<'_> {
     type Output = anyhow::Result<u8>;
 
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {

@@ -91,7 +91,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<u8> {
         Ok(())
     };
     let is_stopped = stop_flag()?;
-    let work = Work {
+    let work = TrainTask {
         material: &material,
         folder: &folder,
         first: chosen[0],
@@ -140,7 +140,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-struct Work<'a> {
+struct TrainTask<'a> {
     material: &'a Material,
     folder: &'a RunFolder,
     first: device::ResolvedDevice,
@@ -152,7 +152,7 @@ struct Work<'a> {
     progress: &'a mut Progress,
 }
 
-impl SharedTask for Work<'_> {
+impl SharedTask for TrainTask<'_> {
     type Output = anyhow::Result<Outcome>;
 
     fn run<B: TrainOps>(self, devices: &[B::Device]) -> Self::Output {

@@ -25,7 +25,7 @@ const SLOTS: f64 = 8.0;
 
 /// What a run asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Work {
+pub struct Workload {
     /// Floating-point operations, a multiplication and an addition being two.
     pub operations: f64,
     /// Batches that are trained on or scored.
@@ -34,7 +34,7 @@ pub struct Work {
     pub epochs: f64,
 }
 
-impl Work {
+impl Workload {
     /// Of a whole run; `made_up` is the corpus that stands for the one that is made before it.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ mod tests {
     /// A run of 10^12 operations at 10^10 a second, 0.6 of which is reached, with a hundred batches in two epochs.
     #[test]
     fn seconds_are_those_of_the_arithmetic_and_of_the_steps() {
-        let work = Work { operations: 1e12, batches: 100.0, epochs: 2.0 };
+        let work = Workload { operations: 1e12, batches: 100.0, epochs: 2.0 };
         assert!((work.seconds(1e10) - (1e12 / 6e9 + 0.8 + 0.2)).abs() < 1e-9);
     }
 }

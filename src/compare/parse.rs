@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::plan::{Corpus, MADE_UP, Plan, System};
 use super::reader::{At, Reader, Section};
-use crate::config::{Ablation, Fault, Method, Place, Problem};
+use crate::config::{Ablation, Fault, KeyOrigin, Method, Problem};
 
 const KEYS: &[&str] = &[
     "dir",
@@ -77,7 +77,7 @@ impl<'a> Parser<'a> {
         self.reader.allow(top, KEYS);
         for assignment in self.overrides {
             if let Err(reason) = check_assignment(assignment, &[]) {
-                let place = Some(Place::Flag(assignment.clone()));
+                let place = Some(KeyOrigin::Flag(assignment.clone()));
                 self.reader.problems.push(Problem { place, key: key_of(assignment), fault: reason });
             }
         }
@@ -155,7 +155,7 @@ impl<'a> Parser<'a> {
         }
         if corpora.is_empty() {
             let place = config.as_ref().map(|config| config.place.clone());
-            let config = self.config(config, &Place::Line(1), "config");
+            let config = self.config(config, &KeyOrigin::Line(1), "config");
             let name = stem(&config);
             corpora.push(Corpus { name, folds: 1, cluster, made_up: None, config, data: Vec::new(), set, place });
         }
@@ -164,7 +164,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A config's path or name: relative to the plan where there is such a file.
-    fn config(&mut self, found: Option<At<String>>, place: &Place, key: &str) -> String {
+    fn config(&mut self, found: Option<At<String>>, place: &KeyOrigin, key: &str) -> String {
         let Some(found) = found else {
             let hint = "the config that the runs are made from: a file, or the name of a built-in one".to_owned();
             self.reader.complain(place.clone(), key, Fault::Missing { hint });
@@ -175,7 +175,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The folder of each fold.
-    fn folders(&mut self, data: Option<At<Vec<String>>>, folds: Option<At<usize>>, corpus: &Place) -> Vec<PathBuf> {
+    fn folders(&mut self, data: Option<At<Vec<String>>>, folds: Option<At<usize>>, corpus: &KeyOrigin) -> Vec<PathBuf> {
         let key = "corpus.folds";
         let Some(data) = data else {
             if let Some(folds) = folds {
@@ -231,7 +231,7 @@ impl<'a> Parser<'a> {
         found.value
     }
 
-    fn check_name(&mut self, name: &str, place: &Place, key: &str, refused: &[&str]) {
+    fn check_name(&mut self, name: &str, place: &KeyOrigin, key: &str, refused: &[&str]) {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.+".contains(letter);
         if !name.chars().all(is_plain) || name.starts_with(['.', '-']) {
             let reason = format!("is {name:?}: it names a folder, so that only letters, digits, - _ . + may be in it");
@@ -241,11 +241,11 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn check_different<'s>(&mut self, named: impl Iterator<Item = (&'s String, Option<&'s Place>)>, key: &str) {
+    fn check_different<'s>(&mut self, named: impl Iterator<Item = (&'s String, Option<&'s KeyOrigin>)>, key: &str) {
         let mut known = BTreeSet::new();
         for (name, place) in named {
             if !known.insert(name) {
-                let place = place.cloned().unwrap_or(Place::Line(1));
+                let place = place.cloned().unwrap_or(KeyOrigin::Line(1));
                 self.reader.conflict(place, key, format!("{name:?} is there twice: give one of them another `name`"));
             }
         }

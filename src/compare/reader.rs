@@ -8,14 +8,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::document::position;
-use crate::config::{Fault, Place, Problem};
+use crate::config::{Fault, KeyOrigin, Problem};
 use crate::keys::nearest_word;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(super) struct At<T> {
     pub value: T,
-    pub place: Place,
+    pub place: KeyOrigin,
 }
 
 /// The file's text, and what was found to be wrong with it.
@@ -48,19 +48,19 @@ impl<'a> Reader<'a> {
         Self { text, problems: Vec::new() }
     }
 
-    pub fn place(&self, byte: usize) -> Place {
-        Place::Line(position(self.text, byte).0)
+    pub fn place(&self, byte: usize) -> KeyOrigin {
+        KeyOrigin::Line(position(self.text, byte).0)
     }
 
-    pub fn place_of(&self, section: Section) -> Place {
+    pub fn place_of(&self, section: Section) -> KeyOrigin {
         self.place(section.start)
     }
 
-    pub fn complain(&mut self, place: Place, key: &str, fault: Fault) {
+    pub fn complain(&mut self, place: KeyOrigin, key: &str, fault: Fault) {
         self.problems.push(Problem { place: Some(place), key: key.to_owned(), fault });
     }
 
-    pub fn conflict(&mut self, place: Place, key: &str, reason: impl Into<String>) {
+    pub fn conflict(&mut self, place: KeyOrigin, key: &str, reason: impl Into<String>) {
         self.complain(place, key, Fault::Conflict { reason: reason.into() });
     }
 
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
     fn chosen(
         &mut self,
         word: &str,
-        place: &Place,
+        place: &KeyOrigin,
         path: &str,
         words: &'static [&'static str],
     ) -> Option<&'static str> {

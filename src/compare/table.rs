@@ -24,14 +24,14 @@ const WIDTH: usize = 100;
 const NONE: &str = "-";
 
 /// A table with its heading.
-struct Part {
+struct Section {
     heading: String,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
     notes: Vec<String>,
 }
 
-impl Part {
+impl Section {
     fn new(heading: String, head: &[&str]) -> Self {
         Self { heading, head: head.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new(), notes: Vec::new() }
     }
@@ -80,14 +80,14 @@ fn wrapped(note: &str) -> String {
 
 /// The tables as plain text.
 pub fn text(results: &Results) -> String {
-    let parts: Vec<String> = parts(results).iter().map(Part::text).collect();
+    let parts: Vec<String> = parts(results).iter().map(Section::text).collect();
     let notes: Vec<String> = notes(results).iter().map(|note| wrapped(note)).collect();
     format!("{}\n{}", parts.join("\n"), lines(&notes, "", "\n"))
 }
 
 /// The tables as Markdown, with every run that they come from.
 pub fn markdown(results: &Results) -> String {
-    let mut parts: Vec<String> = parts(results).iter().map(Part::markdown).collect();
+    let mut parts: Vec<String> = parts(results).iter().map(Section::markdown).collect();
     parts.push(lines(&notes(results), "- ", "\n"));
     parts.push(runs(results).markdown());
     format!("# {}\n\n{}", results.plan, parts.join("\n"))
@@ -106,7 +106,7 @@ pub fn write(results: &Results, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parts(results: &Results) -> Vec<Part> {
+fn parts(results: &Results) -> Vec<Section> {
     let mut parts = vec![paper(results)];
     for corpus in &results.corpora {
         parts.push(pooled(corpus));
@@ -122,8 +122,8 @@ fn parts(results: &Results) -> Vec<Part> {
 }
 
 /// Means and deviations, as in the paper.
-fn paper(results: &Results) -> Part {
-    let mut part = Part::new(format!("{}: mean ± standard deviation over runs, on test", results.plan), &["system"]);
+fn paper(results: &Results) -> Section {
+    let mut part = Section::new(format!("{}: mean ± standard deviation over runs, on test", results.plan), &["system"]);
     for corpus in &results.corpora {
         part.head.extend([format!("{} accuracy", corpus.name), format!("{} F1", corpus.name)]);
     }
@@ -153,10 +153,10 @@ fn paper(results: &Results) -> Part {
     part
 }
 
-fn pooled(corpus: &CorpusResult) -> Part {
+fn pooled(corpus: &CorpusResult) -> Section {
     let over = units_words(corpus.cluster.as_deref(), corpus.clusters);
     let heading = format!("{}: pooled over folds, with 95% intervals over {over}", corpus.name);
-    let mut part = Part::new(heading, &["system", "runs", "accuracy", "weighted F1"]);
+    let mut part = Section::new(heading, &["system", "runs", "accuracy", "weighted F1"]);
     for cell in &corpus.systems {
         let shown = |estimate: Estimate| {
             let [low, high] = estimate.interval;
@@ -170,11 +170,11 @@ fn pooled(corpus: &CorpusResult) -> Part {
     part
 }
 
-fn differences(corpus: &CorpusResult, results: &Results) -> Part {
+fn differences(corpus: &CorpusResult, results: &Results) -> Section {
     let reference = results.reference.as_deref().unwrap_or(NONE);
     let heading = format!("{}: difference to {reference}, pooled over folds", corpus.name);
     let head = ["system", "pairs", "accuracy", "p", "McNemar p", "weighted F1", "p"];
-    let mut part = Part::new(heading, &head);
+    let mut part = Section::new(heading, &head);
     for cell in &corpus.systems {
         let Some(against) = &cell.against else { continue };
         let difference = &against.comparison.difference;
@@ -191,8 +191,9 @@ fn differences(corpus: &CorpusResult, results: &Results) -> Part {
     part
 }
 
-fn folds(corpus: &CorpusResult) -> Part {
-    let mut part = Part::new(format!("{}: accuracy / weighted F1 by fold, mean over seeds", corpus.name), &["system"]);
+fn folds(corpus: &CorpusResult) -> Section {
+    let mut part =
+        Section::new(format!("{}: accuracy / weighted F1 by fold, mean over seeds", corpus.name), &["system"]);
     part.head.extend((1..=corpus.folds).map(|fold| format!("fold {fold}")));
     for cell in &corpus.systems {
         let score = |fold| cell.by_fold.iter().find(|score| score.fold == fold);
@@ -207,9 +208,9 @@ fn folds(corpus: &CorpusResult) -> Part {
     part
 }
 
-fn costs(corpus: &CorpusResult) -> Part {
+fn costs(corpus: &CorpusResult) -> Section {
     let head = ["system", "parameters", "training time a run", "memory", "on the device", "uses of test a run"];
-    let mut part = Part::new(format!("{}: what it takes", corpus.name), &head);
+    let mut part = Section::new(format!("{}: what it takes", corpus.name), &head);
     for cell in &corpus.systems {
         let shown = |value: Option<String>| value.unwrap_or_else(|| NONE.to_owned());
         part.rows.push(vec![
@@ -231,9 +232,9 @@ fn uses(cell: &Cell) -> String {
     if least == most { most.to_string() } else { format!("{least} to {most}") }
 }
 
-fn runs(results: &Results) -> Part {
+fn runs(results: &Results) -> Section {
     let head = ["run", "accuracy", "weighted F1", "best epoch", "uses of test", "folder"];
-    let mut part = Part::new("Runs".to_owned(), &head);
+    let mut part = Section::new("Runs".to_owned(), &head);
     for run in results.cells().flat_map(|cell| &cell.runs) {
         part.rows.push(vec![
             run.name.clone(),

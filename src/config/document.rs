@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Value};
 
-use super::problem::{ConfigError, Fault, Place, Problem};
+use super::problem::{ConfigError, Fault, KeyOrigin, Problem};
 use super::table;
 
 /// A value and where it was written.
@@ -15,7 +15,7 @@ use super::table;
 pub struct Entry {
     /// The value; never a table.
     pub value: Value,
-    pub place: Place,
+    pub place: KeyOrigin,
 }
 
 /// The keys of a config with their values and places, and the tables that were opened.
@@ -24,7 +24,7 @@ pub struct Document {
     /// By full path, as `train.epochs`.
     pub entries: BTreeMap<String, Entry>,
     /// The tables, also empty ones, by full path.
-    pub sections: BTreeMap<String, Place>,
+    pub sections: BTreeMap<String, KeyOrigin>,
 }
 
 impl Document {
@@ -40,7 +40,7 @@ impl Document {
             ConfigError::Syntax { name: name.to_owned(), line, column, message }
         })?;
         let mut document = Self::default();
-        document.flatten("", table.get_ref(), &|start| Place::Line(position(text, start).0));
+        document.flatten("", table.get_ref(), &|start| KeyOrigin::Line(position(text, start).0));
         Ok(document)
     }
 
@@ -51,7 +51,7 @@ impl Document {
     /// # Errors
     /// A problem where there is no `=` or no key before it.
     pub fn set(&mut self, assignment: &str) -> Result<(), Problem> {
-        let place = Place::Flag(assignment.to_owned());
+        let place = KeyOrigin::Flag(assignment.to_owned());
         let parts = assignment.split_once('=').map(|(path, value)| (path.trim(), value.trim()));
         let Some((path, typed)) = parts.filter(|(path, _)| !path.is_empty()) else {
             return Err(Problem { place: Some(place), key: assignment.to_owned(), fault: Fault::Assignment });
@@ -73,7 +73,7 @@ impl Document {
     }
 
     /// Where a key was written; for a section, where it or the first of its keys was.
-    pub fn place(&self, path: &str) -> Option<Place> {
+    pub fn place(&self, path: &str) -> Option<KeyOrigin> {
         let within = |entry: &&String| entry.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         let first_inside =
             || self.entries.iter().filter(|(entry, _)| within(entry)).map(|(_, entry)| &entry.place).min();
@@ -86,14 +86,14 @@ impl Document {
         self.place(path).is_some()
     }
 
-    fn insert(&mut self, path: &str, value: Value, place: Place) {
+    fn insert(&mut self, path: &str, value: Value, place: KeyOrigin) {
         // A value for what the file has as a table replaces the table, so that only the flag is judged.
         self.sections.remove(path);
         self.entries.retain(|key, _| key.strip_prefix(path).is_none_or(|rest| !rest.starts_with('.')));
         self.entries.insert(path.to_owned(), Entry { value, place });
     }
 
-    fn flatten(&mut self, prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> Place) {
+    fn flatten(&mut self, prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> KeyOrigin) {
         for (key, value) in table {
             let path =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
@@ -152,12 +152,12 @@ mod tests {
         assert_eq!(
             lines,
             [
-                ("model.fusion.kind", Place::Line(6)),
-                ("model.fusion.layers", Place::Line(5)),
-                ("train.epochs", Place::Line(3)),
+                ("model.fusion.kind", KeyOrigin::Line(6)),
+                ("model.fusion.layers", KeyOrigin::Line(5)),
+                ("train.epochs", KeyOrigin::Line(3)),
             ]
         );
-        assert_eq!(document.place("train"), Some(Place::Line(2)));
+        assert_eq!(document.place("train"), Some(KeyOrigin::Line(2)));
         assert!(document.has_section("model.fusion") && !document.has_section("loss"));
     }
 
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(value("train.init"), Value::String(String::new()));
         assert_eq!(value("text.pooling"), Value::String("mean".into()));
         assert_eq!(value("model.fusion.layers"), Value::Integer(2));
-        assert_eq!(document.place("train.epochs"), Some(Place::Flag("train.epochs=5".into())));
+        assert_eq!(document.place("train.epochs"), Some(KeyOrigin::Flag("train.epochs=5".into())));
     }
 
     #[test]

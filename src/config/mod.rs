@@ -24,7 +24,7 @@ pub use crate::choices::{
     Ablation, ClassWeights, Device, Devices, FeaturePrecision, FusionKind, FusionVectors, KlDirection, Negatives,
     OptimizerKind, Precision, Schedule, Similarity, SpeechPooling, TextPooling,
 };
-pub use problem::{ConfigError, Fault, Place, Problem};
+pub use problem::{ConfigError, Fault, KeyOrigin, Problem};
 
 pub use crate::{loss::LossConfig, method::Method, model::Architecture};
 
@@ -42,7 +42,7 @@ pub type EncoderMap = Map<String, Value>;
 
 /// A resolved config: every path absolute, every default filled in.
 ///
-/// What is an `Option` in [`ModelConfig`] and the poolings is what a checkpoint decides where the file says nothing;
+/// What is an `Option` in [`ModelKeys`] and the poolings is what a checkpoint decides where the file says nothing;
 /// [`Config::settle`] fills it in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -53,7 +53,7 @@ pub struct Config {
     /// `[speech]`
     pub speech: SpeechConfig,
     /// `[model]`
-    pub model: ModelConfig,
+    pub model: ModelKeys,
     /// `[loss]`
     pub loss: LossConfig,
     /// `[train]`
@@ -234,7 +234,7 @@ impl FeatureCacheConfig {
 section! {
     /// `[model]`: what the config says about the architecture. [`Architecture`] is what comes of it.
     #[derive(Clone, Debug, PartialEq)]
-    pub struct ModelConfig("model") {
+    pub struct ModelKeys("model") {
         by_hand {} into {
             /// `[model.fusion]`
             fusion: FusionConfig;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum KeyOrigin {
     /// A line of the config file, counted from 1.
     Line(usize),
     /// A `--set` flag, as typed.
@@ -51,7 +51,7 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where it stands; none where a key is missing.
-    pub place: Option<Place>,
+    pub place: Option<KeyOrigin>,
     /// The full key, as in `train.epochs`.
     pub key: String,
     /// What is wrong with it.
@@ -65,10 +65,10 @@ impl Problem {
     }
 
     /// The order in which problems are shown: by line, then by flag, then what is missing.
-    pub(super) fn order(&self) -> (u8, Option<&Place>, &str) {
+    pub(super) fn order(&self) -> (u8, Option<&KeyOrigin>, &str) {
         let rank = match self.place {
-            Some(Place::Line(_)) => 0,
-            Some(Place::Flag(_)) => 1,
+            Some(KeyOrigin::Line(_)) => 0,
+            Some(KeyOrigin::Flag(_)) => 1,
             None => 2,
         };
         (rank, self.place.as_ref(), &self.key)
@@ -100,7 +100,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Place::Flag(flag)) = &self.place {
+        if let Some(KeyOrigin::Flag(flag)) = &self.place {
             write!(formatter, "--set {flag}: ")?;
         }
         self.sentence(formatter)
@@ -114,8 +114,8 @@ impl fmt::Display for Placed<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(name, problem) = self;
         match problem.place {
-            Some(Place::Line(line)) => write!(formatter, "{name}:{line}: {problem}"),
-            Some(Place::Flag(_)) => write!(formatter, "{problem}"),
+            Some(KeyOrigin::Line(line)) => write!(formatter, "{name}:{line}: {problem}"),
+            Some(KeyOrigin::Flag(_)) => write!(formatter, "{problem}"),
             None => write!(formatter, "{name}: {problem}"),
         }
     }

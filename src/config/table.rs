@@ -4,7 +4,7 @@
 //! it.
 
 use super::{
-    DEMO, DataConfig, FeatureCacheConfig, FusionConfig, LossConfig, ModelConfig, RunConfig, SpeechConfig, TextConfig,
+    DEMO, DataConfig, FeatureCacheConfig, FusionConfig, LossConfig, ModelKeys, RunConfig, SpeechConfig, TextConfig,
     TrainConfig,
 };
 use crate::encoder::{RobertaConfig, Wav2Vec2Config};
@@ -21,7 +21,7 @@ const SECTIONS: [&[Key]; 13] = [
     SpeechConfig::BY_HAND,
     SpeechConfig::KEYS,
     FeatureCacheConfig::KEYS,
-    ModelConfig::KEYS,
+    ModelKeys::KEYS,
     FusionConfig::KEYS,
     LossConfig::KEYS,
     TrainConfig::KEYS,

@@ -134,7 +134,7 @@ pub fn show(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::problem::Place;
+    use crate::config::problem::KeyOrigin;
 
     fn problems(text: &str) -> Vec<String> {
         let mut problems = validate(&Document::parse("x", text).unwrap()).problems;
@@ -219,7 +219,7 @@ mod tests {
     fn rejected_keys_are_handed_on_and_long_values_cut() {
         let findings = validate(&Document::parse("x", "[train]\nepochs = 0\n").unwrap());
         assert!(findings.rejected.contains("train.epochs"));
-        assert_eq!(findings.problems.first().unwrap().place, Some(Place::Line(2)));
+        assert_eq!(findings.problems.first().unwrap().place, Some(KeyOrigin::Line(2)));
         assert_eq!(show(&Value::String("x".repeat(200))).chars().count(), 61);
         assert_eq!(show(&Value::String("a\nb".into())), "\"a\\nb\"");
     }

@@ -17,7 +17,7 @@ use crate::{
     },
     nn::{Embedding, Init, LayerNorm},
     ops::{self, Lengths, Mode, Ops},
-    profile::{self, Part},
+    profile::{self, Stage},
 };
 
 const ENCODER: &str = "text encoder";
@@ -222,7 +222,7 @@ pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(layers: Vec<M>, count: usi
 impl<B: Ops> TextEncoder<B> {
     /// `tokens` row-major [batch, tokens], padded on the right.
     pub fn forward(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
-        profile::time::<B, _>(Part::TextLayers, device, || self.encode(tokens, lengths, mode, device))
+        profile::time::<B, _>(Stage::TextLayers, device, || self.encode(tokens, lengths, mode, device))
     }
 
     #[expect(clippy::cast_possible_wrap, reason = "token numbers are small")]

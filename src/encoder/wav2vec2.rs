@@ -21,7 +21,7 @@ use crate::{
     hash,
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
-    profile::{self, Part},
+    profile::{self, Stage},
 };
 
 /// Added to the variance in the feature encoder's norms (the default of `torch.nn.GroupNorm` and `LayerNorm`).
@@ -251,14 +251,14 @@ impl<B: Ops> SpeechEncoder<B> {
     ) -> (Tensor<B, 3>, Lengths) {
         let device = waveforms.device();
         let convolve = || self.feature_encoder.forward(waveforms, lengths, precision);
-        profile::time::<B, _>(Part::FeatureEncoder, &device, convolve)
+        profile::time::<B, _>(Stage::FeatureEncoder, &device, convolve)
     }
 
     /// Features [batch, frames, channels], as [`SpeechEncoder::features`] gives them, to hidden states. What lies behind
     /// the valid frames may be any finite number.
     pub fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
         let device = features.device();
-        profile::time::<B, _>(Part::SpeechLayers, &device, || self.hidden(features, lengths, mode))
+        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, mode))
     }
 
     /// What the features of a waveform depend on beside it, as the digits of a SHA-256: names, shapes and values of the

@@ -14,7 +14,7 @@ use crate::{
     method::{Adapter, Encoded, Head, Output, Sequence},
     nn::Init,
     ops::{Lengths, Mode, Ops},
-    profile::{self, Part},
+    profile::{self, Stage},
 };
 
 pub use config::{Architecture, ModelConfig};
@@ -89,7 +89,7 @@ impl<B: Ops> Model<B> {
         let speech = self.encode_speech(inputs.speech(), mode, device);
         let inputs = (!self.has_encoders).then(|| inputs.clone());
         let encoded = Encoded { text, speech, inputs };
-        profile::time::<B, _>(Part::Fusion, device, || self.head.forward(&encoded, mode))
+        profile::time::<B, _>(Stage::Fusion, device, || self.head.forward(&encoded, mode))
     }
 
     /// Logits [batch, labels] of row-major tokens [batch, tokens] alone; none where the method has no classifier for it.
@@ -148,12 +148,12 @@ fn speech_states<B: Ops>(
         Speech::Samples(samples, lengths) => {
             let shape = [lengths.batch(), lengths.longest()];
             let waveforms = || Tensor::from_data(TensorData::new(samples.to_vec(), shape), device);
-            encoder.forward(profile::time::<B, _>(Part::Data, device, waveforms), lengths, mode)
+            encoder.forward(profile::time::<B, _>(Stage::Data, device, waveforms), lengths, mode)
         }
         Speech::Frames(Frames { values, lengths, channels }) => {
             let shape = [lengths.batch(), lengths.longest(), *channels];
             let features = || Tensor::from_data(TensorData::new(values.clone(), shape), device);
-            encoder.encode(profile::time::<B, _>(Part::Data, device, features), lengths, mode)
+            encoder.encode(profile::time::<B, _>(Stage::Data, device, features), lengths, mode)
         }
     }
 }

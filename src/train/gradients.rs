@@ -12,7 +12,7 @@ use burn::{
 };
 
 use super::group::{GroupError, Member, Message};
-use crate::{checkpoint::parameters::Path, ops::Ops};
+use crate::{checkpoint::parameters::ParameterPath, ops::Ops};
 
 /// A tensor whose number of axes is left to the place that uses it.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl<B: Ops> GradientWindow<B> {
         A: AutodiffBackend<InnerBackend = B>,
         M: burn::module::Module<A>,
     {
-        let mut visitor = Adder::<A> { path: Path::default(), gradients, window: self };
+        let mut visitor = Adder::<A> { path: ParameterPath::default(), gradients, window: self };
         model.visit(&mut visitor);
     }
 
@@ -219,7 +219,7 @@ impl<B: Ops> Bucket<B> {
 }
 
 struct Adder<'a, A: AutodiffBackend> {
-    path: Path,
+    path: ParameterPath,
     gradients: A::Gradients,
     window: &'a mut GradientWindow<A::InnerBackend>,
 }

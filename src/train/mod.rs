@@ -207,13 +207,13 @@ impl<B: TrainOps> Team<B> {
 #[derive(Debug)]
 struct UnreportedStep<B: TrainOps> {
     report: StepOutcome<B>,
-    place: Place,
+    place: StepPosition,
     ids: Vec<String>,
 }
 
 /// Where a run stood after a step.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct StepPosition {
     /// Its number, from 1.
     step: usize,
     /// Steps of its epoch done, this one included.
@@ -395,7 +395,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
         let report = self.team.step(plans, self.read_every > 1)?;
         self.state.step += 1;
         self.state.batches += batches.len();
-        let place = Place {
+        let place = StepPosition {
             step: self.state.step,
             done: self.state.batches.div_ceil(train.accumulation_steps),
             learning_rate: train.learning_rate * schedule,

@@ -105,7 +105,7 @@ where
         gradient_scale: f64,
     ) -> M {
         let mut update =
-            Update { path: parameters::Path::default(), optimizer: self, gradients, schedule, gradient_scale };
+            Update { path: parameters::ParameterPath::default(), optimizer: self, gradients, schedule, gradient_scale };
         model.map(&mut update)
     }
 
@@ -158,7 +158,7 @@ where
 }
 
 struct Update<'a, A: AutodiffBackend> {
-    path: parameters::Path,
+    path: parameters::ParameterPath,
     optimizer: &'a mut Optimizer<A>,
     gradients: &'a mut GradientWindow<A::InnerBackend>,
     schedule: f64,

@@ -38,7 +38,7 @@ use crate::{
 
 /// A device's part of one batch of a window.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct MicroBatch {
     /// The examples; there may be none.
     pub batch: Batch,
     /// The place of the first of them in the whole batch, and the size of that.
@@ -55,7 +55,7 @@ pub struct Part {
 #[derive(Clone, Debug)]
 pub struct StepPlan {
     /// Its part of each batch of the window.
-    pub parts: Vec<Part>,
+    pub parts: Vec<MicroBatch>,
     /// Factor on every rate.
     pub schedule: f64,
 }
@@ -103,7 +103,7 @@ impl Objective {
         batches: &[Batch],
         count: usize,
         randomness: impl Fn(usize) -> Option<(u64, u64)>,
-    ) -> Vec<Vec<Part>> {
+    ) -> Vec<Vec<MicroBatch>> {
         let window = batches.iter().map(Batch::len).sum();
         let weight = |batch: &Batch| Targets::weight_of(&Self::classes(batch), &self.label_weights);
         let window_weight = batches.iter().map(weight).sum();
@@ -111,7 +111,7 @@ impl Objective {
             let size = batch.len();
             let start = |rank: usize| rank * (size / count) + rank.min(size % count);
             let rows = start(rank)..start(rank + 1);
-            Part {
+            MicroBatch {
                 place: (rows.start, size),
                 batch: if count == 1 { batch.clone() } else { batch.rows(rows) },
                 window,
@@ -246,7 +246,7 @@ impl<B: TrainOps> Replica<B> {
     }
 
     fn squares(&self, window: &GradientWindow<B>) -> Option<Squares<B>> {
-        profile::time::<B, _>(profile::Part::Optimizer, &self.device, || window.squares())
+        profile::time::<B, _>(profile::Stage::Optimizer, &self.device, || window.squares())
     }
 
     /// What the gradients are multiplied by, [1], where they are clipped. It is worked out on the device, so that a step
@@ -258,14 +258,17 @@ impl<B: TrainOps> Replica<B> {
     fn update(&mut self, mut window: GradientWindow<B>, schedule: f64, factor: f64) {
         let Some(model) = self.model.take() else { return };
         let step = || self.optimizer.step(model, &mut window, schedule, factor);
-        self.model = Some(profile::time::<B, _>(profile::Part::Optimizer, &self.device, step));
+        self.model = Some(profile::time::<B, _>(profile::Stage::Optimizer, &self.device, step));
     }
 
     /// The gradients of a window, summed over all devices, their squared norms, and what the window comes to.
     ///
     /// # Errors
     /// Another device stopped.
-    pub fn gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, Option<Squares<B>>, StepResult), GroupError> {
+    pub fn gradients(
+        &self,
+        parts: &[MicroBatch],
+    ) -> Result<(GradientWindow<B>, Option<Squares<B>>, StepResult), GroupError> {
         let (mut window, pending) = self.own_gradients(parts)?;
         if self.member.count() == 1 {
             let squares = self.squares(&window);
@@ -290,7 +293,7 @@ impl<B: TrainOps> Replica<B> {
     }
 
     /// The gradients of this device's part of a window, and its losses.
-    fn own_gradients(&self, parts: &[Part]) -> Result<(GradientWindow<B>, PendingStep<B>), GroupError> {
+    fn own_gradients(&self, parts: &[MicroBatch]) -> Result<(GradientWindow<B>, PendingStep<B>), GroupError> {
         let mut window = GradientWindow::default();
         let mut pending = PendingStep { terms: self.model().terms(), parts: Vec::new(), squares: None };
         for part in parts {
@@ -302,7 +305,11 @@ impl<B: TrainOps> Replica<B> {
     /// Adds the gradients of a part of a batch. Returns its terms, with the sum of them in front, and its share of the
     /// window; none where the part has no examples.
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples are small")]
-    fn add(&self, part: &Part, window: &mut GradientWindow<B>) -> Result<Option<(Tensor<B, 1>, f64)>, GroupError> {
+    fn add(
+        &self,
+        part: &MicroBatch,
+        window: &mut GradientWindow<B>,
+    ) -> Result<Option<(Tensor<B, 1>, f64)>, GroupError> {
         let (start, size) = part.place;
         let share = part.batch.len() as f64 / part.window as f64;
         let is_gathered = self.objective.gather_negatives && self.member.count() > 1 && size > 1;
@@ -333,10 +340,10 @@ impl<B: TrainOps> Replica<B> {
         );
         let targets = targets.part_of(part.window_weight, share);
         let losses = || output.losses(gathered, &targets, &objective.loss);
-        let terms = profile::time::<B, _>(profile::Part::Losses, &self.device, losses);
+        let terms = profile::time::<B, _>(profile::Stage::Losses, &self.device, losses);
         drop(output);
         let contrast = if is_gathered { size as f64 / part.window as f64 } else { share };
-        profile::time::<B, _>(profile::Part::Backward, &self.device, || {
+        profile::time::<B, _>(profile::Stage::Backward, &self.device, || {
             let gradients = terms.objective(share, contrast).backward();
             window.add::<Autodiff<B>, _>(self.model(), gradients);
         });

@@ -12,7 +12,7 @@ use clasp::{
         gradients::GradientWindow,
         group::{Group, Member},
         optimizer::{Optimizer, OptimizerConfig},
-        replica::{Objective, Part, Replica, StepPlan},
+        replica::{MicroBatch, Objective, Replica, StepPlan},
         step_result::StepResult,
     },
 };
@@ -92,12 +92,12 @@ fn alone(name: &str, objective: &Objective, batches: &[Batch]) -> (Gradients, St
 fn together<T: Send>(
     name: &str,
     objective: &Objective,
-    parts: &[Vec<Part>],
-    work: impl Fn(&mut Replica<Cpu>, &[Part]) -> T + Sync,
+    parts: &[Vec<MicroBatch>],
+    work: impl Fn(&mut Replica<Cpu>, &[MicroBatch]) -> T + Sync,
 ) -> Vec<T> {
     let group = Group::new(parts.len());
     std::thread::scope(|scope| {
-        let device = |(rank, own): (usize, &Vec<Part>)| {
+        let device = |(rank, own): (usize, &Vec<MicroBatch>)| {
             let (group, own, work) = (group.clone(), own.clone(), &work);
             scope.spawn(move || {
                 let mut replica = replica(name, objective.clone());

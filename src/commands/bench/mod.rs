@@ -83,7 +83,7 @@ pub fn run(arguments: &BenchArguments) -> anyhow::Result<u8> {
         }
     }
     let held = memory::device(chosen).map(DeviceMemory::used);
-    device::dispatch(chosen, Work { arguments, model, shapes, chosen, held })?;
+    device::dispatch(chosen, BenchTask { arguments, model, shapes, chosen, held })?;
     Ok(error::SUCCESS)
 }
 
@@ -191,7 +191,7 @@ fn failed(problem: impl std::fmt::Display) -> anyhow::Error {
 /// Seconds of each timed step, and where they went if that is asked for.
 type Times = (Vec<f64>, Option<Vec<Spent>>);
 
-struct Work<'a> {
+struct BenchTask<'a> {
     arguments: &'a BenchArguments,
     model: ModelConfig,
     shapes: Vec<Vec<(usize, usize)>>,
@@ -200,7 +200,7 @@ struct Work<'a> {
     held: Option<u64>,
 }
 
-impl Task for Work<'_> {
+impl Task for BenchTask<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: TrainOps>(self, device: &B::Device) -> Self::Output {
@@ -237,7 +237,7 @@ impl Task for Work<'_> {
     }
 }
 
-impl Work<'_> {
+impl BenchTask<'_> {
     /// Seconds of each timed step, and where they went if that is asked for.
     fn time<B: Ops>(&self, device: &B::Device, mut step: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Times> {
         let mut times = Vec::new();
@@ -326,7 +326,7 @@ struct Trainee<B: TrainOps> {
 }
 
 impl<B: TrainOps> Trainee<B> {
-    fn new(model: Model<B>, work: &Work<'_>, device: &B::Device) -> Self {
+    fn new(model: Model<B>, work: &BenchTask<'_>, device: &B::Device) -> Self {
         let config = &work.model;
         let model = trainable::<Autodiff<B>, Model<Autodiff<B>>>(model);
         let model = model.map_encoders(|text| text, clasp::encoder::SpeechEncoder::freeze_feature_encoder);

@@ -11,7 +11,7 @@ use clasp::{
     cli::Job,
     nn::{Init, Linear},
     ops::Ops,
-    profile::{Part, Spent},
+    profile::{Spent, Stage},
 };
 
 /// How often a product is measured.
@@ -23,7 +23,7 @@ const ROUNDS: usize = 9;
 pub fn object(spent: &[Spent], job: Job, steps: f64, median: f64, matrix_rate: f64) -> Value {
     let seconds: f64 = spent.iter().map(|part| part.seconds).sum();
     let share = spent.iter().map(|part| (part.part.name().to_owned(), json!(part.seconds / seconds))).collect();
-    let times = |part: Part| if job == Job::Predict || part == Part::FeatureEncoder { 1.0 } else { 3.0 };
+    let times = |part: Stage| if job == Job::Predict || part == Stage::FeatureEncoder { 1.0 } else { 3.0 };
     let operations = spent.iter().map(|part| part.operations * times(part.part)).sum::<f64>() / steps;
     let rate = operations / median;
     json!({

@@ -74,13 +74,13 @@ pub fn run(arguments: &MeasureArguments) -> anyhow::Result<u8> {
         // A step that drops a layer takes less than the most.
         speech.layerdrop = 0.0;
     }
-    let work = Work { material: &material, folder: &arguments.folder, batch: arguments.batch, chosen: &chosen };
+    let work = MeasureTask { material: &material, folder: &arguments.folder, batch: arguments.batch, chosen: &chosen };
     let measured = device::dispatch(chosen[0], work)?;
     write_output(&(serde_json::to_string(&measured)? + "\n"))?;
     Ok(error::SUCCESS)
 }
 
-struct Work<'a> {
+struct MeasureTask<'a> {
     material: &'a Material,
     folder: &'a Path,
     /// Utterances a device.
@@ -88,7 +88,7 @@ struct Work<'a> {
     chosen: &'a [ResolvedDevice],
 }
 
-impl Task for Work<'_> {
+impl Task for MeasureTask<'_> {
     type Output = anyhow::Result<Measured>;
 
     fn run<B: TrainOps>(self, device: &B::Device) -> Self::Output {
@@ -165,7 +165,7 @@ impl Task for Work<'_> {
     }
 }
 
-impl Work<'_> {
+impl MeasureTask<'_> {
     /// The batches to read: where seconds limit a batch, the one with the most utterances in front, which may take more;
     /// then those of a window, and as many more as would be decoded ahead.
     fn plan(&self) -> anyhow::Result<Vec<Vec<usize>>> {

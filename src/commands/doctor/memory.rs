@@ -71,7 +71,7 @@ fn measure(name: &str, config: &Config) -> anyhow::Result<Finding> {
     };
     let trials = Trials { name, folder: folder.path(), available, begun: Instant::now() };
     let trial = trials.take(shape.batch)?;
-    let place = Place { shape, available, devices: &all };
+    let place = MemoryReport { shape, available, devices: &all };
     Ok(match trial {
         Trial::TooSlow => good(
             WHAT,
@@ -234,13 +234,13 @@ impl Trials<'_> {
 }
 
 /// What was measured, in words and numbers.
-struct Place<'a> {
+struct MemoryReport<'a> {
     shape: Shape,
     available: Option<u64>,
     devices: &'a [ResolvedDevice],
 }
 
-impl Place<'_> {
+impl MemoryReport<'_> {
     fn fits(&self, measured: &Measured, has_dev: bool, largest: Option<&Largest>) -> Finding {
         let rest =
             measured.step.map(|step| step.saturating_sub(measured.weights + measured.gradients + measured.moments));

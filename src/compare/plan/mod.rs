@@ -38,7 +38,7 @@ use super::parse::{self, Parsed};
 use crate::checkpoint::folder::checkpoint_folder;
 use crate::config::builtin::{Source, find_plan};
 use crate::config::document::Document;
-use crate::config::{self, Ablation, Config, ConfigError, DataSource, Device, Fault, Method, Place, Problem};
+use crate::config::{self, Ablation, Config, ConfigError, DataSource, Device, Fault, KeyOrigin, Method, Problem};
 use crate::demo::DemoOptions;
 
 /// Where the corpora are that the program makes up.
@@ -77,7 +77,7 @@ pub struct System {
     pub ablation: Ablation,
     pub seeds: Vec<u64>,
     pub(super) set: Vec<String>,
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<KeyOrigin>,
 }
 
 /// What is trained on.
@@ -95,7 +95,7 @@ pub struct Corpus {
     /// A folder a fold; empty where the config names the data.
     pub(super) data: Vec<PathBuf>,
     pub(super) set: Vec<String>,
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<KeyOrigin>,
 }
 
 /// One run of a plan.

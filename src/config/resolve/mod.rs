@@ -14,8 +14,8 @@ use super::builtin::Source;
 use super::document::Document;
 use super::problem::{ConfigError, Problem};
 use super::{
-    Config, DataConfig, DataSource, EncoderMap, EncoderSource, FusionConfig, LossConfig, Method, ModelConfig,
-    RunConfig, TrainConfig, locate,
+    Config, DataConfig, DataSource, EncoderMap, EncoderSource, FusionConfig, LossConfig, Method, ModelKeys, RunConfig,
+    TrainConfig, locate,
 };
 use crate::choices::{Ablation, FusionKind};
 use crate::keys::{Kind, number};
@@ -79,7 +79,7 @@ impl Resolver<'_> {
         let train = TrainConfig::read(self);
         self.check_patience(&train, &data);
         let has_init = train.init.is_some();
-        let mut model = ModelConfig::read(self, FusionConfig::default(), EncoderMap::new());
+        let mut model = ModelKeys::read(self, FusionConfig::default(), EncoderMap::new());
         let (method, dropout) = (model.method, model.dropout);
         let reads = method.reads();
         let text = if reads.text() { self.text_encoder(has_init, dropout) } else { encoders::no_text() };
@@ -142,7 +142,7 @@ impl Resolver<'_> {
     }
 
     /// What of `[model]` depends on other keys; `model.dropout` wins over every other dropout.
-    fn model(&mut self, model: &mut ModelConfig, has_init: bool) {
+    fn model(&mut self, model: &mut ModelKeys, has_init: bool) {
         let (method, dropout) = (model.method, model.dropout);
         for path in ["model.classifier_dropout", "model.fusion.dropout"] {
             self.check_dropout_flags(path, dropout);
@@ -219,7 +219,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn loss(&mut self, model: &ModelConfig) -> LossConfig {
+    fn loss(&mut self, model: &ModelKeys) -> LossConfig {
         let ablation = model.ablation;
         let mut loss = LossConfig::read(self);
         if model.method != Method::Clasp {

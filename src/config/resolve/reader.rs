@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use toml::Value;
 
 use super::super::document::Document;
-use super::super::problem::{Fault, Place, Problem};
+use super::super::problem::{Fault, KeyOrigin, Problem};
 use super::super::{locate, table};
 use super::Surroundings;
 use crate::keys::{Key, Kind, Setting, Values};
@@ -50,7 +50,7 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn is_flag(&self, path: &str) -> bool {
-        matches!(self.document.place(path), Some(Place::Flag(_)))
+        matches!(self.document.place(path), Some(KeyOrigin::Flag(_)))
     }
 
     pub(super) fn complain(&mut self, key: &str, fault: Fault) {
