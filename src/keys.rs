@@ -184,6 +184,17 @@ impl Values for Unset {
     }
 }
 
+/// A method's options by their names, without the section.
+impl Values for toml::Table {
+    fn value(&self, key: &Key) -> Option<&Value> {
+        self.get(key.split().1)
+    }
+
+    fn path(&self, key: &Key) -> Option<PathBuf> {
+        self.value(key)?.as_str().map(PathBuf::from)
+    }
+}
+
 /// A type of a section's fields.
 pub trait Setting: Sized {
     /// What its key takes where the declaration does not say.
@@ -336,7 +347,7 @@ macro_rules! section {
         $(#[$attribute:meta])*
         pub struct $struct:ident($section:literal $(, $given:ident: $given_type:ty)*) {
             $(by_hand { $($parts:tt)* } into {
-                $($(#[doc = $made_about:literal])+ $made:ident: $made_type:ty;)*
+                $($(#[$made_about:meta])+ $made:ident: $made_type:ty;)*
             })?
             $(
                 $(#[doc = $about:literal])+
@@ -349,7 +360,7 @@ macro_rules! section {
         $(#[$attribute])*
         #[allow(clippy::doc_markdown, rustdoc::invalid_html_tags, reason = "sentences for the terminal")]
         pub struct $struct {
-            $($($(#[doc = $made_about])+ pub $made: $made_type,)*)?
+            $($($(#[$made_about])+ pub $made: $made_type,)*)?
             $($(#[doc = $about])+ pub $field: $type,)*
         }
 

@@ -8,8 +8,7 @@ use serde_json::Value;
 use super::problem::{ConfigError, Problem};
 use super::{Architecture, Config, EncoderMap};
 use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
-use crate::method::clasp::{DROPOUT, FEED_FORWARD, depth};
-use crate::method::{ClaspOptions, HeadOptions, Method, TextSizes};
+use crate::method::{ClaspOptions, HeadOptions, ModelSizes};
 
 const MAX_TOKENS: usize = 512;
 /// Tokens of `RoBERTa`'s vocabulary.
@@ -47,42 +46,21 @@ impl Config {
     fn beside(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> Architecture {
         let text_encoder = if self.model.method.reads().text() { text } else { speech };
         let hidden_size = self.model.hidden_size.unwrap_or_else(|| whole(text_encoder, "hidden_size", 768));
-        let text_sizes = TextSizes {
+        let sizes = ModelSizes {
+            hidden: hidden_size,
             attention_heads: whole(text_encoder, "num_attention_heads", 12),
             vocabulary: whole(text_encoder, "vocab_size", VOCABULARY),
         };
-        let options = match self.model.method {
-            Method::Clasp => HeadOptions::Clasp(self.fusion(hidden_size, text_sizes)),
-            _ => self.options(text_sizes, problems),
-        };
+        let mut options = self.options(sizes, problems);
+        if let HeadOptions::Clasp(fusion) = &mut options {
+            fusion.vectors = self.vectors();
+        }
         Architecture {
             hidden_size,
             text_pooling: self.text.pooling.unwrap_or(TextPooling::Cls),
             speech_pooling: self.speech.pooling.unwrap_or(SpeechPooling::Mean),
-            classifier_dropout: self.model.classifier_dropout.unwrap_or(DROPOUT),
+            classifier_dropout: self.model.classifier_dropout.unwrap_or(super::CLASSIFIER_DROPOUT),
             options,
-        }
-    }
-
-    /// CLASP's options.
-    fn fusion(&self, model_size: usize, text: TextSizes) -> ClaspOptions {
-        let stated = &self.model.fusion;
-        let kind = stated.kind.unwrap_or(FusionKind::MultiHead);
-        let (layers, attention_heads) = depth(kind);
-        let split_heads = match kind {
-            FusionKind::MultiHead => text.attention_heads,
-            FusionKind::Attention => 1,
-        };
-        ClaspOptions {
-            kind,
-            vectors: self.vectors(),
-            split_heads: stated.split_heads.unwrap_or(split_heads),
-            hidden_size: stated.hidden_size.unwrap_or(model_size),
-            layers: stated.layers.unwrap_or(layers),
-            attention_heads: stated.attention_heads.unwrap_or(attention_heads),
-            feed_forward: stated.feed_forward.unwrap_or(FEED_FORWARD),
-            dropout: stated.dropout.unwrap_or(DROPOUT),
-            slot_embeddings: stated.slot_embeddings.unwrap_or(false),
         }
     }
 
@@ -90,10 +68,10 @@ impl Config {
         if self.model.ablation == Ablation::RawOnly { FusionVectors::Raw } else { FusionVectors::All }
     }
 
-    /// The options of a method other than CLASP: the published ones but for those that are stated.
-    fn options(&self, text: TextSizes, problems: &mut Vec<Problem>) -> HeadOptions {
+    /// The options of the method: the published ones but for those that are stated.
+    fn options(&self, sizes: ModelSizes, problems: &mut Vec<Problem>) -> HeadOptions {
         let model = &self.model;
-        model.method.options(&model.options, text).unwrap_or_else(|problem| {
+        model.method.options(&model.options, sizes).unwrap_or_else(|problem| {
             problems.push(Problem::conflict(&format!("model.{}", model.method), format!("does not fit: {problem}")));
             HeadOptions::default()
         })
@@ -109,7 +87,9 @@ impl Config {
             if key.kind.is_number() {
                 own.clone_from(stated);
             } else {
-                contradict(key.path, Some(stated), &&*own, problems);
+                let [stated, own] =
+                    [stated, &*own].map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+                contradict(key.path, Some(stated), &own, problems);
             }
         }
         method.options_from(json).unwrap_or_else(|_| initial.clone())
@@ -120,28 +100,14 @@ impl Config {
         contradict("model.hidden_size", self.model.hidden_size, &initial.hidden_size, problems);
         contradict("text.pooling", self.text.pooling, &initial.text_pooling, problems);
         contradict("speech.pooling", self.speech.pooling, &initial.speech_pooling, problems);
-        let options = match &initial.options {
-            HeadOptions::Clasp(fusion) => HeadOptions::Clasp(self.fusion_as_in(fusion, problems)),
-            options => self.options_as_in(options, problems),
-        };
+        if let HeadOptions::Clasp(fusion) = &initial.options {
+            let other = if fusion.vectors == FusionVectors::Raw { Ablation::RawOnly } else { Ablation::None };
+            let ablation = (self.vectors() != fusion.vectors).then_some(self.model.ablation);
+            contradict("model.ablation", ablation, &other, problems);
+        }
+        let options = self.options_as_in(&initial.options, problems);
         let classifier_dropout = self.model.classifier_dropout.unwrap_or(initial.classifier_dropout);
         Architecture { classifier_dropout, options, ..initial.clone() }
-    }
-
-    /// The same of CLASP's options.
-    fn fusion_as_in(&self, initial: &ClaspOptions, problems: &mut Vec<Problem>) -> ClaspOptions {
-        let stated = &self.model.fusion;
-        let other = if initial.vectors == FusionVectors::Raw { Ablation::RawOnly } else { Ablation::None };
-        let ablation = (self.vectors() != initial.vectors).then_some(self.model.ablation);
-        contradict("model.ablation", ablation, &other, problems);
-        contradict("model.fusion.kind", stated.kind, &initial.kind, problems);
-        contradict("model.fusion.split_heads", stated.split_heads, &initial.split_heads, problems);
-        contradict("model.fusion.hidden_size", stated.hidden_size, &initial.hidden_size, problems);
-        contradict("model.fusion.layers", stated.layers, &initial.layers, problems);
-        contradict("model.fusion.attention_heads", stated.attention_heads, &initial.attention_heads, problems);
-        contradict("model.fusion.feed_forward", stated.feed_forward, &initial.feed_forward, problems);
-        contradict("model.fusion.slot_embeddings", stated.slot_embeddings, &initial.slot_embeddings, problems);
-        ClaspOptions { dropout: stated.dropout.unwrap_or(initial.dropout), ..initial.clone() }
     }
 
     /// Checks what only the method in use has.
@@ -199,22 +165,11 @@ impl Config {
         config.speech.pooling = reads.speech().then_some(*speech_pooling);
         config.model.hidden_size = Some(*hidden_size);
         config.model.classifier_dropout = Some(*classifier_dropout);
-        let HeadOptions::Clasp(fusion) = options else {
-            if let Value::Object(options) = options.to_json() {
-                config.model.options = options;
-            }
-            return config;
-        };
-        config.model.fusion = super::FusionConfig {
-            kind: Some(fusion.kind),
-            split_heads: Some(fusion.split_heads),
-            hidden_size: Some(fusion.hidden_size),
-            layers: Some(fusion.layers),
-            attention_heads: Some(fusion.attention_heads),
-            feed_forward: Some(fusion.feed_forward),
-            dropout: Some(fusion.dropout),
-            slot_embeddings: Some(fusion.slot_embeddings),
-        };
+        if let Value::Object(options) = options.to_json() {
+            config.model.options = options;
+        }
+        // No key: the ablation says it.
+        config.model.options.remove("vectors");
         config
     }
 }
@@ -266,6 +221,7 @@ mod tests {
 
     use super::super::resolve::Surroundings;
     use super::*;
+    use crate::method::Method;
 
     fn config(text: &str) -> Config {
         super::super::parse("x.toml", text, &[], &Surroundings::plain(Path::new("/base"))).unwrap()
@@ -313,7 +269,7 @@ mod tests {
             "feed_forward":2048,"dropout":0.1,"slot_embeddings":false}}"#;
         assert_eq!(architecture, self::architecture(expected));
         assert_eq!(settled.data.max_tokens, Some(512));
-        assert_eq!(settled.model.fusion.split_heads, Some(12));
+        assert_eq!(settled.model.options["split_heads"], 12);
         assert_eq!(settled.settle(&base(), &base(), None).unwrap(), (settled, architecture));
     }
 
@@ -359,7 +315,7 @@ mod tests {
     fn the_initial_checkpoint_decides() {
         let (settled, architecture) = config(INITIAL).settle(&base(), &base(), Some(&tiny())).unwrap();
         assert_eq!(architecture, tiny());
-        assert_eq!(settled.model.fusion.layers, Some(2));
+        assert_eq!(settled.model.options["layers"], 2);
         let same = config(&format!("{INITIAL}[model]\nhidden_size = 48\ndropout = 0.0\n"));
         let (_, architecture) = same.settle(&base(), &base(), Some(&tiny())).unwrap();
         assert!(architecture.classifier_dropout.abs() + fusion(&architecture).dropout.abs() < 1e-9);

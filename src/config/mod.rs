@@ -231,14 +231,16 @@ impl FeatureCacheConfig {
     }
 }
 
+/// Where neither the config nor a checkpoint says.
+const CLASSIFIER_DROPOUT: f64 = 0.1;
+
 section! {
     /// `[model]`: what the config says about the architecture. [`Architecture`] is what comes of it.
     #[derive(Clone, Debug, PartialEq)]
     pub struct ModelKeys("model") {
         by_hand {} into {
-            /// `[model.fusion]`
-            fusion: FusionConfig;
-            /// `[model.<method>]`: what is stated of the method's own options; all of them once the config is settled.
+            /// `[model.<method>]`, `[model.fusion]` for clasp: what is stated of the method's options; all of them once the
+            /// config is settled.
             options: Map<String, Value>;
         }
         /// the system
@@ -251,29 +253,6 @@ section! {
         dropout: Option<f64> [Dropout] = None, "none: each dropout as it is stated";
         /// dropout before each classifier
         classifier_dropout: Option<f64> [Dropout] = None, "0.1";
-    }
-}
-
-section! {
-    /// `[model.fusion]`; what is none is the encoders' or the checkpoint's to decide.
-    #[derive(Clone, Debug, Default, PartialEq)]
-    pub struct FusionConfig("model.fusion") {
-        /// cut the six vectors into pieces, or attend over them whole
-        kind: Option<FusionKind> = None, "\"multi_head\"";
-        /// pieces of each vector; divides model.hidden_size
-        split_heads: Option<usize> [at_least(1)] = None, "the text encoder's attention heads (H)";
-        /// width of the fusion's layers
-        hidden_size: Option<usize> [at_least(1)] = None, "the model's";
-        /// fusion layers
-        layers: Option<usize> [at_least(1)] = None, "4 (1 with kind = \"attention\")";
-        /// attention heads of a fusion layer
-        attention_heads: Option<usize> [at_least(1)] = None, "8 (2 with kind = \"attention\")";
-        /// inner width of a fusion layer
-        feed_forward: Option<usize> [at_least(1)] = None, "2048";
-        /// dropout in the fusion
-        dropout: Option<f64> [Dropout] = None, "0.1";
-        /// add a learned vector to each fusion token
-        slot_embeddings: Option<bool> = None, "false";
     }
 }
 

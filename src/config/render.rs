@@ -52,14 +52,14 @@ impl Config {
         }
         self.model.write(&mut values);
         self.loss.write(&mut values);
-        if self.model.method == Method::Clasp {
-            self.model.fusion.write(&mut values);
-        } else {
+        if self.model.method != Method::Clasp {
             // The terms of the paper's system.
             values.retain(|path, _| !path.starts_with("loss.") || LossConfig::COMMON.contains(&path.as_str()));
         }
         let options = self.model.options.iter();
-        values.extend(options.map(|(name, value)| (format!("model.{}.{name}", self.model.method), value.clone())));
+        values.extend(
+            options.map(|(name, value)| (format!("model.{}.{name}", self.model.method.field()), value.clone())),
+        );
         self.train.write(&mut values);
         self.run.write(&mut values);
         values

@@ -4,14 +4,13 @@
 //! it.
 
 use super::{
-    DEMO, DataConfig, FeatureCacheConfig, FusionConfig, LossConfig, ModelKeys, RunConfig, SpeechConfig, TextConfig,
-    TrainConfig,
+    DEMO, DataConfig, FeatureCacheConfig, LossConfig, ModelKeys, RunConfig, SpeechConfig, TextConfig, TrainConfig,
 };
 use crate::encoder::{RobertaConfig, Wav2Vec2Config};
 use crate::keys::{Key, nearest_by};
-use crate::method::Method;
+use crate::method::{ClaspOptions, Method};
 
-/// The sections, in the order of the documentation; the methods' own follow, then those of the encoders' configs.
+/// The sections, in the order of the documentation; the other methods' own follow, then those of the encoders' configs.
 const SECTIONS: [&[Key]; 13] = [
     DataConfig::BY_HAND,
     DataConfig::KEYS,
@@ -22,7 +21,7 @@ const SECTIONS: [&[Key]; 13] = [
     SpeechConfig::KEYS,
     FeatureCacheConfig::KEYS,
     ModelKeys::KEYS,
-    FusionConfig::KEYS,
+    ClaspOptions::KEYS,
     LossConfig::KEYS,
     TrainConfig::KEYS,
     RunConfig::KEYS,
@@ -31,7 +30,7 @@ const ENCODERS: [&[Key]; 3] = [RobertaConfig::KEYS, RobertaConfig::BY_HAND, Wav2
 
 /// Every key: those of the sections, of the methods, of the encoders' own configs.
 pub fn all() -> impl Iterator<Item = &'static Key> {
-    let of_methods = Method::ALL.iter().map(|method| method.keys());
+    let of_methods = Method::ALL.iter().filter(|method| **method != Method::Clasp).map(|method| method.keys());
     SECTIONS.into_iter().chain(of_methods).chain(ENCODERS).flatten()
 }
 

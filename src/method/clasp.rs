@@ -9,45 +9,51 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Adapter, Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms,
-    TextSizes, fusion::Fusion,
+    Adapter, Contrasted, Encoded, HeadMethod, Logits, Misfit, ModelSizes, Options, Output, Reads, Sequence, Sizes,
+    Term, Terms, fusion::Fusion,
 };
 use crate::{
     choices::{FusionKind, FusionVectors},
     encoder::layer::{Activation, LayerConfig},
+    keys::{Key, Kind, Values, at_least, section},
     loss::{LossConfig, Targets, contrastive, cross_entropy, divergence, reconstruction},
     nn::{Init, Linear},
     ops::{self, Mode, Ops},
 };
 
-/// Inner width of a layer, where a config does not say.
-pub const FEED_FORWARD: usize = 2048;
-/// Dropout of the layers, where a config does not say.
-pub const DROPOUT: f64 = 0.1;
 /// Added to the variance in the norms (`torch.nn.LayerNorm`).
 const EPSILON: f64 = 1e-5;
 
-/// The fusion: `[model.fusion]`, and `fusion` of a checkpoint's `config.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClaspOptions {
-    pub kind: FusionKind,
-    /// Which vectors it takes in; all where a file does not say.
-    #[serde(default = "all_vectors", skip_serializing_if = "is_all")]
-    pub vectors: FusionVectors,
-    /// Pieces of each vector; 1 with [`FusionKind::Attention`].
-    pub split_heads: usize,
-    /// Width of its layers; the model's with [`FusionKind::Attention`].
-    pub hidden_size: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Attention heads of a layer.
-    pub attention_heads: usize,
-    /// Inner width of a layer.
-    pub feed_forward: usize,
-    /// Dropout.
-    pub dropout: f64,
-    /// Whether each token has a learned vector.
-    pub slot_embeddings: bool,
+section! {
+    /// The fusion: `[model.fusion]`, and `fusion` of a checkpoint's `config.json`.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct ClaspOptions("model.fusion", sizes: ModelSizes) {
+        by_hand {} into {
+            /// Which vectors it takes in; all where a file does not say. `model.ablation` decides.
+            #[serde(default = "all_vectors", skip_serializing_if = "is_all")]
+            vectors: FusionVectors;
+        }
+        /// cut the six vectors into pieces, or attend over them whole
+        kind: FusionKind = FusionKind::MultiHead;
+        /// pieces of each vector; divides model.hidden_size
+        split_heads: usize [at_least(1)] =
+            if kind == FusionKind::MultiHead { sizes.attention_heads } else { 1 },
+            "the text encoder's attention heads (H)";
+        /// width of the fusion's layers
+        hidden_size: usize [at_least(1)] = sizes.hidden, "the model's";
+        /// fusion layers
+        layers: usize [at_least(1)] =
+            if kind == FusionKind::MultiHead { 4 } else { 1 }, "4 (1 with kind = \"attention\")";
+        /// attention heads of a fusion layer
+        attention_heads: usize [at_least(1)] =
+            if kind == FusionKind::MultiHead { 8 } else { 2 }, "8 (2 with kind = \"attention\")";
+        /// inner width of a fusion layer
+        feed_forward: usize [at_least(1)] = 2048;
+        /// dropout in the fusion
+        dropout: f64 [Kind::Dropout] = 0.1;
+        /// add a learned vector to each fusion token
+        slot_embeddings: bool = false;
+    }
 }
 
 const fn all_vectors() -> FusionVectors {
@@ -59,33 +65,15 @@ fn is_all(vectors: &FusionVectors) -> bool {
     *vectors == FusionVectors::All
 }
 
-/// The published layers and attention heads.
-pub const fn depth(kind: FusionKind) -> (usize, usize) {
-    match kind {
-        FusionKind::MultiHead => (4, 8),
-        FusionKind::Attention => (1, 2),
-    }
-}
-
 impl Options for ClaspOptions {
     const READS: Reads = Reads::Both;
     const TERMS: &'static [&'static str] =
         &["task_text", "task_speech", "task_fusion", "semantic", "modality", "reconstruction", "kl"];
     const FIELD: Option<&'static str> = Some("fusion");
+    const KEYS: &'static [Key] = Self::KEYS;
 
-    fn published(text: TextSizes) -> Self {
-        let (layers, attention_heads) = depth(FusionKind::MultiHead);
-        Self {
-            kind: FusionKind::MultiHead,
-            vectors: FusionVectors::All,
-            split_heads: text.attention_heads,
-            hidden_size: 768,
-            layers,
-            attention_heads,
-            feed_forward: FEED_FORWARD,
-            dropout: DROPOUT,
-            slot_embeddings: false,
-        }
+    fn read_from(values: &dyn Values, sizes: ModelSizes) -> Self {
+        Self::read(values, FusionVectors::All, sizes)
     }
 
     fn terms(&self) -> &'static [&'static str] {
@@ -370,7 +358,7 @@ mod tests {
 
     #[test]
     fn awkward_vectors_give_finite_values_and_gradients() {
-        let options = ClaspOptions::published(TextSizes { attention_heads: 2, vocabulary: 11 });
+        let options = ClaspOptions::published(ModelSizes { hidden: 8, attention_heads: 2, vocabulary: 11 });
         fixtures::stays_finite_with::<Clasp<fixtures::Train>>(&options);
         fixtures::stays_finite_with::<Clasp<fixtures::Train>>(&ClaspOptions { vectors: FusionVectors::Raw, ..options });
     }

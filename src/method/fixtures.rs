@@ -11,7 +11,7 @@ use burn::{
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use super::{Encoded, HeadMethod, Options, Output, Sequence, Sizes, TextSizes};
+use super::{Encoded, HeadMethod, ModelSizes, Options, Output, Sequence, Sizes};
 use crate::{
     checkpoint::parameters,
     loss::{LossConfig, Targets},
@@ -195,7 +195,7 @@ pub(super) fn holds<M: HeadMethod<Train> + AutodiffModule<Train>>(name: &str) {
 /// Identical examples, zeros, large values, and batches of one: every term and gradient is finite. With published
 /// options.
 pub(super) fn stays_finite<M: HeadMethod<Train> + AutodiffModule<Train>>() {
-    stays_finite_with::<M>(&M::Options::published(TextSizes { attention_heads: 2, vocabulary: 11 }));
+    stays_finite_with::<M>(&M::Options::published(ModelSizes { hidden: 8, attention_heads: 2, vocabulary: 11 }));
 }
 
 /// The same with these options.

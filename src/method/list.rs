@@ -8,7 +8,7 @@ use burn::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Adapter, Encoded, HeadMethod, Misfit, Options, Output, Reads, Sequence, Sizes, TextSizes};
+use super::{Adapter, Encoded, HeadMethod, Misfit, ModelSizes, Options, Output, Reads, Sequence, Sizes};
 use crate::{
     choices::choices,
     keys::Key,
@@ -58,7 +58,7 @@ macro_rules! methods {
                 }
             }
 
-            /// The key of a checkpoint's `config.json` under which its options are.
+            /// The table of `[model]` and the key of a checkpoint's `config.json` under which its options are.
             pub fn field(self) -> &'static str {
                 let field = match self {
                     $(Self::$name => <super::$file::$options as Options>::FIELD,)+
@@ -69,10 +69,10 @@ macro_rules! methods {
             /// Its options where these are stated and the others as published.
             ///
             /// # Errors
-            /// A value of the wrong type.
-            pub fn options(self, stated: &Map<String, Value>, text: TextSizes) -> Result<HeadOptions, serde_json::Error> {
+            /// A value that TOML does not have.
+            pub fn options(self, stated: &Map<String, Value>, sizes: ModelSizes) -> Result<HeadOptions, toml::ser::Error> {
                 match self {
-                    $(Self::$name => Options::stated(stated, text).map(HeadOptions::$name),)+
+                    $(Self::$name => Options::stated(stated, sizes).map(HeadOptions::$name),)+
                 }
             }
 
@@ -183,7 +183,7 @@ macro_rules! methods {
 /// Stands in until those of a file are read.
 impl Default for HeadOptions {
     fn default() -> Self {
-        Self::Clasp(Options::published(TextSizes { attention_heads: 12, vocabulary: 50_265 }))
+        Self::Clasp(Options::published(ModelSizes { hidden: 768, attention_heads: 12, vocabulary: 50_265 }))
     }
 }
 

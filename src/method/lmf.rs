@@ -10,9 +10,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
+use super::{Contrasted, Encoded, HeadMethod, Logits, Misfit, ModelSizes, Options, Output, Reads, Sizes, Term, Terms};
 use crate::{
-    keys::{Key, Kind, Unset, at_least, section},
+    keys::{Key, Kind, Values, at_least, section},
     loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, LayerNorm, Linear},
     ops::{self, Mode, Ops},
@@ -43,8 +43,8 @@ impl Options for LmfOptions {
     const TERMS: &'static [&'static str] = &["task_fusion"];
     const KEYS: &'static [Key] = Self::KEYS;
 
-    fn published(_: TextSizes) -> Self {
-        Self::read(&Unset)
+    fn read_from(values: &dyn Values, _: ModelSizes) -> Self {
+        Self::read(values)
     }
 
     fn check(&self, _: usize) -> Result<(), Misfit> {

@@ -8,12 +8,12 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes,
+    Contrasted, Encoded, HeadMethod, Logits, Misfit, ModelSizes, Options, Output, Reads, Sizes, Term, Terms,
     moments::{central_moment_discrepancy, difference},
 };
 use crate::{
     encoder::layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
-    keys::{Key, Kind, Unset, at_least, section},
+    keys::{Key, Kind, Values, at_least, section},
     loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
@@ -51,8 +51,8 @@ impl Options for MisaOptions {
     const TERMS: &'static [&'static str] = &["task_fusion", "similarity", "difference", "reconstruction"];
     const KEYS: &'static [Key] = Self::KEYS;
 
-    fn published(_: TextSizes) -> Self {
-        Self::read(&Unset)
+    fn read_from(values: &dyn Values, _: ModelSizes) -> Self {
+        Self::read(values)
     }
 
     fn contrasted_size(&self, _: usize) -> usize {

@@ -30,7 +30,7 @@ use crate::{
 pub use adapter::Adapter;
 pub use clasp::ClaspOptions;
 pub use list::{Head, HeadOptions, Method};
-pub use options::{Misfit, Options, Reads, TextSizes};
+pub use options::{Misfit, ModelSizes, Options, Reads};
 pub use terms::{Term, Terms};
 
 /// What a head is told of the encoders and the task.

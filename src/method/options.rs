@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::keys::Key;
+use crate::keys::{Key, Unset, Values};
 
 /// Which modalities a method reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,22 +28,25 @@ impl Reads {
     }
 }
 
-/// What of the text encoder's config some published values go by.
+/// The sizes that some published values go by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TextSizes {
+pub struct ModelSizes {
+    /// Width of the model's vectors.
+    pub hidden: usize,
+    /// Attention heads of the text encoder.
     pub attention_heads: usize,
-    /// Tokens of its vocabulary.
+    /// Tokens of the text encoder's vocabulary.
     pub vocabulary: usize,
 }
 
 /// A method's own options: the table `[model.<method>]` of the config and `<method>` of a checkpoint's `config.json`,
-/// with every value stated. CLASP's are `[model.fusion]` and `fusion`.
+/// with every value stated. CLASP's are `[model.fusion]` and `fusion` ([`Self::FIELD`]).
 pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned {
     /// What is read.
     const READS: Reads;
     /// The names of its loss terms, without their sum.
     const TERMS: &'static [&'static str];
-    /// The key of `config.json` under which a checkpoint has them, where it is not the method's word.
+    /// The name of that table and key, where it is not the method's word.
     const FIELD: Option<&'static str> = None;
     /// The keys of its options; a default that is fixed is that of [`Options::published`].
     const KEYS: &'static [Key] = &[];
@@ -53,7 +56,12 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
     /// Whether it stands on `RoBERTa` and wav2vec 2.0, those of what it reads; else it reads the batch itself.
     const ENCODERS: bool = true;
 
-    fn published(text: TextSizes) -> Self;
+    /// The values that are set, the others as published.
+    fn read_from(values: &dyn Values, sizes: ModelSizes) -> Self;
+
+    fn published(sizes: ModelSizes) -> Self {
+        Self::read_from(&Unset, sizes)
+    }
 
     /// Checks the options against each other and the model's width.
     ///
@@ -88,13 +96,9 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
     /// The published values but for those that are stated.
     ///
     /// # Errors
-    /// A value of the wrong type; the table of keys lets none through.
-    fn stated(stated: &Map<String, Value>, text: TextSizes) -> Result<Self, serde_json::Error> {
-        let mut values = serde_json::to_value(Self::published(text))?;
-        if let Value::Object(values) = &mut values {
-            values.extend(stated.clone());
-        }
-        serde_json::from_value(values)
+    /// A value that TOML does not have; the table of keys lets none through.
+    fn stated(stated: &Map<String, Value>, sizes: ModelSizes) -> Result<Self, toml::ser::Error> {
+        Ok(Self::read_from(&toml::Table::try_from(stated)?, sizes))
     }
 }
 
@@ -141,7 +145,7 @@ macro_rules! no_options {
             const READS: $crate::method::Reads = $reads;
             const TERMS: &'static [&'static str] = $terms;
 
-            fn published(_: $crate::method::TextSizes) -> Self {
+            fn read_from(_: &dyn $crate::keys::Values, _: $crate::method::ModelSizes) -> Self {
                 Self {}
             }
         }

@@ -6,8 +6,11 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Contrasted, Encoded, HeadMethod, Logits, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes};
+use super::{
+    Contrasted, Encoded, HeadMethod, Logits, ModelSizes, Options, Output, Reads, Sequence, Sizes, Term, Terms,
+};
 use crate::{
+    keys::Values,
     loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{self, Mode, Ops},
@@ -30,7 +33,7 @@ impl<const IS_TEXT: bool> Options for UnimodalOptions<IS_TEXT> {
     const READS: Reads = if IS_TEXT { Reads::Text } else { Reads::Speech };
     const TERMS: &'static [&'static str] = &[if IS_TEXT { "task_text" } else { "task_speech" }];
 
-    fn published(_: TextSizes) -> Self {
+    fn read_from(_: &dyn Values, _: ModelSizes) -> Self {
         Self {}
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     choices::{SpeechPooling, TextPooling},
     encoder::{EncoderError, RobertaConfig, Wav2Vec2Config, check_below_one},
-    method::{ClaspOptions, HeadOptions, Method, Misfit, Options as _, Sizes, TextSizes},
+    method::{ClaspOptions, HeadOptions, Method, Misfit, ModelSizes, Options as _, Sizes},
 };
 
 /// The sizes and dropouts of the model beside its encoders, as `config.json` of a checkpoint has them.
@@ -65,14 +65,8 @@ impl ModelConfig {
             apply_spec_augment: false,
             ..Wav2Vec2Config::default()
         };
-        let sizes = TextSizes { attention_heads: 4, vocabulary: text.vocab_size };
-        let fusion = ClaspOptions {
-            hidden_size: 48,
-            layers: 2,
-            attention_heads: 4,
-            feed_forward: 64,
-            ..ClaspOptions::published(sizes)
-        };
+        let sizes = ModelSizes { hidden: 48, attention_heads: 4, vocabulary: text.vocab_size };
+        let fusion = ClaspOptions { layers: 2, attention_heads: 4, feed_forward: 64, ..ClaspOptions::published(sizes) };
         Self::clasp(fusion, text, if has_layer_norms { speech.with_layer_norms() } else { speech })
     }
 

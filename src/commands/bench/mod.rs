@@ -25,7 +25,7 @@ use clasp::{
     error,
     inference::pass::{inputs, rows},
     memory::{self, DeviceMemory},
-    method::{ClaspOptions, Options as _, TextSizes},
+    method::{ClaspOptions, ModelSizes, Options as _},
     model::{Model, ModelConfig},
     nn::Init,
     ops::{Mode, Ops, TrainOps},
@@ -134,8 +134,8 @@ fn model_config(size: Size) -> ModelConfig {
     };
     let speech = Wav2Vec2Config { layerdrop: 0.0, apply_spec_augment: false, ..Wav2Vec2Config::default() };
     let fusion = |text: &RobertaConfig| {
-        let sizes = TextSizes { attention_heads: text.num_attention_heads, vocabulary: text.vocab_size };
-        ClaspOptions { hidden_size: text.hidden_size, ..ClaspOptions::published(sizes) }
+        let RobertaConfig { hidden_size: hidden, num_attention_heads: attention_heads, vocab_size, .. } = *text;
+        ClaspOptions::published(ModelSizes { hidden, attention_heads, vocabulary: vocab_size })
     };
     match size {
         Size::Tiny => ModelConfig::tiny(false),

@@ -14,12 +14,12 @@ use super::builtin::Source;
 use super::document::Document;
 use super::problem::{ConfigError, Problem};
 use super::{
-    Config, DataConfig, DataSource, EncoderMap, EncoderSource, FusionConfig, LossConfig, Method, ModelKeys, RunConfig,
-    TrainConfig, locate,
+    Config, DataConfig, DataSource, EncoderMap, EncoderSource, LossConfig, Method, ModelKeys, RunConfig, TrainConfig,
+    locate,
 };
 use crate::choices::{Ablation, FusionKind};
 use crate::keys::{Kind, number};
-use crate::method::clasp::{DROPOUT, FEED_FORWARD, depth};
+use crate::method::ModelSizes;
 use reader::Resolver;
 
 /// What the meaning of paths depends on.
@@ -79,7 +79,7 @@ impl Resolver<'_> {
         let train = TrainConfig::read(self);
         self.check_patience(&train, &data);
         let has_init = train.init.is_some();
-        let mut model = ModelKeys::read(self, FusionConfig::default(), EncoderMap::new());
+        let mut model = ModelKeys::read(self, EncoderMap::new());
         let (method, dropout) = (model.method, model.dropout);
         let reads = method.reads();
         let text = if reads.text() { self.text_encoder(has_init, dropout) } else { encoders::no_text() };
@@ -144,18 +144,21 @@ impl Resolver<'_> {
     /// What of `[model]` depends on other keys; `model.dropout` wins over every other dropout.
     fn model(&mut self, model: &mut ModelKeys, has_init: bool) {
         let (method, dropout) = (model.method, model.dropout);
-        for path in ["model.classifier_dropout", "model.fusion.dropout"] {
-            self.check_dropout_flags(path, dropout);
-        }
+        self.check_dropout_flags("model.classifier_dropout", dropout);
         if method != Method::Clasp && model.ablation != Ablation::None {
             let reason = format!("leaves something out of the paper's system, but model.method is {method}");
             self.conflict("model.ablation", reason + ": set it to none, or the method to clasp");
             model.ablation = Ablation::None;
         }
-        let default_dropout = (!has_init).then_some(DROPOUT);
+        let default_dropout = (!has_init).then_some(super::CLASSIFIER_DROPOUT);
         model.classifier_dropout = dropout.or(model.classifier_dropout).or(default_dropout);
-        model.fusion = self.fusion(method, model.ablation, has_init, dropout);
         model.options = self.options(method, dropout);
+        if model.ablation == Ablation::NoMultiHead {
+            self.replace_fusion(&mut model.options);
+        }
+        if !has_init {
+            Self::add_known(method, &mut model.options);
+        }
     }
 
     /// The stated options of the method; those of others are left alone, as a file may serve several methods.
@@ -176,37 +179,25 @@ impl Resolver<'_> {
         stated
     }
 
-    fn fusion(&mut self, method: Method, ablation: Ablation, has_init: bool, dropout: Option<f64>) -> FusionConfig {
-        if method != Method::Clasp {
-            self.check_flags_of_clasp("model.fusion.", method);
-            return FusionConfig::default();
+    /// The fusion of the ablation without multi-head fusion: the sizes of the one that it replaces do not carry over.
+    fn replace_fusion(&mut self, stated: &mut EncoderMap) {
+        let kind = FusionKind::Attention.word();
+        if stated.get("kind").is_some_and(|stated| stated == kind) {
+            return;
         }
-        let mut fusion = FusionConfig::read(self);
-        let is_replaced = ablation == Ablation::NoMultiHead && fusion.kind != Some(FusionKind::Attention);
-        if is_replaced && self.is_flag("model.ablation") && fusion.kind.is_some() && self.is_flag("model.fusion.kind") {
+        if self.is_flag("model.ablation") && self.is_flag("model.fusion.kind") {
             self.conflict("model.fusion.kind", "is multi_head, but model.ablation = no-multi-head: remove one of them");
         }
-        if is_replaced {
-            // The sizes of a multi-head fusion do not carry over to the one that replaces it.
-            let FusionConfig { feed_forward, dropout, slot_embeddings, .. } = fusion;
-            let kind = Some(FusionKind::Attention);
-            fusion = FusionConfig { kind, feed_forward, dropout, slot_embeddings, ..FusionConfig::default() };
-        }
-        fusion.dropout = dropout.or(fusion.dropout);
-        if has_init {
-            return fusion;
-        }
-        let kind = fusion.kind.unwrap_or(FusionKind::MultiHead);
-        let (layers, attention_heads) = depth(kind);
-        FusionConfig {
-            kind: Some(kind),
-            layers: fusion.layers.or(Some(layers)),
-            attention_heads: fusion.attention_heads.or(Some(attention_heads)),
-            feed_forward: fusion.feed_forward.or(Some(FEED_FORWARD)),
-            dropout: fusion.dropout.or(Some(DROPOUT)),
-            slot_embeddings: fusion.slot_embeddings.or(Some(false)),
-            ..fusion
-        }
+        stated.retain(|name, _| ["feed_forward", "dropout", "slot_embeddings"].contains(&name.as_str()));
+        stated.insert("kind".to_owned(), kind.into());
+    }
+
+    /// What is not stated and the same whatever the encoders are.
+    fn add_known(method: Method, stated: &mut EncoderMap) {
+        let of = |size| method.options(stated, ModelSizes { hidden: size, attention_heads: size, vocabulary: size });
+        let (Ok(some), Ok(other)) = (of(1), of(2)) else { return };
+        let (serde_json::Value::Object(some), other) = (some.to_json(), other.to_json()) else { return };
+        stated.extend(some.into_iter().filter(|(name, value)| other.get(name) == Some(value)));
     }
 
     /// Keys of the paper's system alone contradict another method where they are flags.

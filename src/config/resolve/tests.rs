@@ -79,7 +79,7 @@ fn the_paper_configs_state_the_paper_settings() {
                 && config.train.patience.0.is_none()
                 && config.speech.freeze_feature_encoder
         );
-        assert_eq!(config.model.fusion.layers, Some(4));
+        assert_eq!(config.model.options["layers"], 4);
     }
     let slurp = load(BUILT_IN.get(2).unwrap().text, &[]).unwrap();
     assert_eq!(slurp.data.labels.map(|labels| labels.len()), Some(60));
@@ -155,7 +155,7 @@ fn a_flag_repairs_what_the_file_has_wrong() {
     let text = format!("{LOADED}[train]\nepochs = 0\n");
     assert_eq!(load(&text, &["train.epochs=2", "train.epochs=3"]).unwrap().train.epochs, 3);
     let config = load(LOADED, &["model.fusion={layers=2, dropout=0}"]).unwrap();
-    assert_eq!(config.model.fusion.layers, Some(2));
+    assert_eq!(config.model.options["layers"], 2);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn encoders_are_loaded_or_fresh_or_initial() {
         4
     );
     let initial = load(INITIAL, &[]).unwrap();
-    assert_eq!((initial.text.pooling, initial.model.fusion), (None, FusionConfig::default()));
+    assert_eq!((initial.text.pooling, initial.model.options), (None, EncoderMap::new()));
     assert!(initial.speech.freeze_feature_encoder);
 }
 
@@ -381,18 +381,18 @@ fn ablations_are_loss_weights_and_fusion_kinds() {
     assert_eq!(weights("no-kl"), [true, true, true, false]);
     assert_eq!(weights("no-multi-head"), [true; 4]);
     assert_eq!(weights("raw-only"), [false, false, false, true]);
-    let demo = load(BUILT_IN.first().unwrap().text, &["model.ablation=no-multi-head"]).unwrap().model.fusion;
-    let expected = FusionConfig {
-        kind: Some(FusionKind::Attention),
-        split_heads: Some(1),
-        hidden_size: Some(32),
-        layers: Some(1),
-        attention_heads: Some(2),
-        feed_forward: Some(64),
-        dropout: Some(0.1),
-        slot_embeddings: Some(false),
-    };
-    assert_eq!(demo, expected);
+    let demo = load(BUILT_IN.first().unwrap().text, &["model.ablation=no-multi-head"]).unwrap().model.options;
+    let expected = serde_json::json!({
+        "kind": "attention",
+        "split_heads": 1,
+        "hidden_size": 32,
+        "layers": 1,
+        "attention_heads": 2,
+        "feed_forward": 64,
+        "dropout": 0.1,
+        "slot_embeddings": false,
+    });
+    assert_eq!(serde_json::Value::Object(demo), expected);
 }
 
 const TEXT: &str = "[data]\ntrain = 'train.jsonl'\n[text]\ncheckpoint = 'models/roberta'\n[model]\nmethod = 'text'\n";
@@ -474,7 +474,7 @@ fn options_of_another_method_are_left_alone_in_a_file_and_refused_as_a_flag() {
 #[test]
 fn model_dropout_sets_every_dropout() {
     let config = load(LOADED, &["model.dropout=0.3", "run.device=cpu"]).unwrap();
-    assert_eq!((config.model.classifier_dropout, config.model.fusion.dropout), (Some(0.3), Some(0.3)));
+    assert_eq!((config.model.classifier_dropout, config.model.options["dropout"].as_f64()), (Some(0.3), Some(0.3)));
     for (source, expected) in [
         (config.text.source, r#"{"hidden_dropout_prob":0.3,"attention_probs_dropout_prob":0.3}"#),
         (

@@ -17,10 +17,10 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sequence, Sizes, Term, Terms, TextSizes,
+    Contrasted, Encoded, HeadMethod, Logits, Misfit, ModelSizes, Options, Output, Reads, Sequence, Sizes, Term, Terms,
 };
 use crate::{
-    keys::{Key, Kind, Unset, at_least, section},
+    keys::{Key, Kind, Values, at_least, section},
     loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{Lengths, Mode, Ops},
@@ -33,11 +33,11 @@ const JOINT_TOKENS: usize = 4;
 section! {
     /// `[model.lfmim]`, with the published values where two modalities leave them.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub struct LfmimOptions("model.lfmim", text: TextSizes) {
+    pub struct LfmimOptions("model.lfmim", sizes: ModelSizes) {
         /// blocks of each sequence
         stages: usize [at_least(1)] = 4;
         /// attention heads of a block; divides model.hidden_size
-        attention_heads: usize [at_least(1)] = text.attention_heads, "the text encoder's";
+        attention_heads: usize [at_least(1)] = sizes.attention_heads, "the text encoder's";
         /// tokens that the text is cut or padded to
         text_positions: usize [at_least(1)] = 80;
         /// bins that the speech is averaged into
@@ -63,8 +63,8 @@ impl Options for LfmimOptions {
     const TERMS: &'static [&'static str] = &["task_text", "task_speech", "task_fusion"];
     const KEYS: &'static [Key] = Self::KEYS;
 
-    fn published(text: TextSizes) -> Self {
-        Self::read(&Unset, text)
+    fn read_from(values: &dyn Values, sizes: ModelSizes) -> Self {
+        Self::read(values, sizes)
     }
 
     fn check(&self, hidden: usize) -> Result<(), Misfit> {

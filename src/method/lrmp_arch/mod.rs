@@ -14,10 +14,10 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Contrasted, Encoded, HeadMethod, Logits, Misfit, Options, Output, Reads, Sizes, Term, Terms, TextSizes};
+use super::{Contrasted, Encoded, HeadMethod, Logits, Misfit, ModelSizes, Options, Output, Reads, Sizes, Term, Terms};
 use crate::{
     encoder::Inputs,
-    keys::{Key, Kind, Unset, at_least, section},
+    keys::{Key, Kind, Values, at_least, section},
     loss::{LossConfig, Targets, cross_entropy},
     nn::{Init, Linear},
     ops::{self, Mode, Ops},
@@ -27,7 +27,7 @@ use network::{Given, Translator};
 section! {
     /// `[model.lrmp-arch]`, with the published values.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub struct LrmpOptions("model.lrmp-arch", text: TextSizes) {
+    pub struct LrmpOptions("model.lrmp-arch", sizes: ModelSizes) {
         /// width of the states
         width: usize [at_least(1)] = 768;
         /// attention heads; divides the width
@@ -39,7 +39,7 @@ section! {
         /// width of a token's own vector
         embedding: usize [at_least(1)] = 128;
         /// tokens of the vocabulary
-        vocab_size: usize [at_least(1)] = text.vocabulary, "the tokenizer's";
+        vocab_size: usize [at_least(1)] = sizes.vocabulary, "the tokenizer's";
         /// the most tokens
         text_positions: usize [at_least(3)] = 512;
         /// the most frames of 12.5 ms; those behind are left out
@@ -57,8 +57,8 @@ impl Options for LrmpOptions {
     const KEYS: &'static [Key] = Self::KEYS;
     const ENCODERS: bool = false;
 
-    fn published(text: TextSizes) -> Self {
-        Self::read(&Unset, text)
+    fn read_from(values: &dyn Values, sizes: ModelSizes) -> Self {
+        Self::read(values, sizes)
     }
 
     fn check(&self, _: usize) -> Result<(), Misfit> {
