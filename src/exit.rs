@@ -15,6 +15,7 @@ use crate::device::DeviceError;
 use crate::encoder::EncoderError;
 use crate::error::{DATA, DIVERGED, FAILED, INTERRUPTED, SUCCESS, USAGE};
 use crate::eval::{ReportError, comparison::ComparisonError, predictions::PredictionsError};
+use crate::files::OutputIsInput;
 use crate::hub::HubError;
 use crate::run::RunError;
 use crate::train::{Diverged, Interrupted};
@@ -31,6 +32,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<ConfigError>() || cause.is::<DeviceError>() || cause.is::<EncoderError>() {
+        return Some(USAGE);
+    }
+    if cause.is::<OutputIsInput>() {
         return Some(USAGE);
     }
     if let Some(problem) = cause.downcast_ref::<CheckpointError>() {

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::os::{fd::AsFd, unix::fs::MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
@@ -26,6 +27,41 @@ impl FileError {
     pub fn new(action: &'static str, path: &Path, cause: io::Error) -> Self {
         Self { action, path: path.to_owned(), cause }
     }
+}
+
+/// A regular file, by whichever of its names and links it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// The file that a path leads to; none where there is none, or where it is a folder, a device or a pipe.
+    pub fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().and_then(|metadata| Self::of_metadata(&metadata))
+    }
+
+    /// The same of a file that is open, as standard input.
+    pub fn of_open(open: impl AsFd) -> Option<Self> {
+        let file = File::from(open.as_fd().try_clone_to_owned().ok()?);
+        file.metadata().ok().and_then(|metadata| Self::of_metadata(&metadata))
+    }
+
+    fn of_metadata(metadata: &fs::Metadata) -> Option<Self> {
+        metadata.is_file().then(|| Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+/// An output that is what the command reads, or what a run keeps (exit code 2).
+#[derive(Debug, thiserror::Error)]
+#[error("{flag}: {path} is {what}, and would be replaced; name another", path = path.display())]
+pub struct OutputIsInput {
+    /// The flag or argument that names the output.
+    pub flag: &'static str,
+    pub path: PathBuf,
+    /// What the file is to the command.
+    pub what: String,
 }
 
 /// A file that appears under its name only when it is whole: [`AtomicFile::commit`]. Dropped before, it leaves nothing.

@@ -4,11 +4,13 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::write_output;
+use super::{output::Output, write_output};
 use clasp::cli::{ConfigAction, ConfigArguments, ConfigCopyArguments, ConfigShowArguments};
 use clasp::config::builtin::{self, BUILT_IN, PLANS};
 use clasp::config::{self, ConfigError, render};
 use clasp::error;
+use clasp::files::{OutputIsInput, replace_file};
+use clasp::run::RunFolder;
 
 /// Runs `clasp config …`.
 ///
@@ -46,7 +48,7 @@ fn show(arguments: &ConfigShowArguments) -> Result<String, ConfigError> {
 }
 
 /// Writes the config's text into a new file and returns the file's path.
-fn copy(arguments: &ConfigCopyArguments) -> Result<PathBuf, ConfigError> {
+fn copy(arguments: &ConfigCopyArguments) -> anyhow::Result<PathBuf> {
     let source = builtin::find(&arguments.name)?;
     // A plan's name may be that of a config: `demo`.
     let is_plan = source.folder.is_none() && PLANS.iter().any(|plan| plan.name == source.name);
@@ -56,11 +58,18 @@ fn copy(arguments: &ConfigCopyArguments) -> Result<PathBuf, ConfigError> {
         Some(to) => to.clone(),
         None => PathBuf::from(name),
     };
+    if source.folder.is_some() {
+        Output::new("the copy", &path).is_not("the config itself", Path::new(&source.name))?;
+    }
+    let folder = RunFolder::new(path.parent().unwrap_or(Path::new("")));
+    if folder.is_run() && folder.writes_real(&path) {
+        return Err(OutputIsInput { flag: "the copy", path, what: "a file of a run".to_owned() }.into());
+    }
     let result = if arguments.force { replace(&path, &source.text) } else { create(&path, &source.text) };
     match result {
         Ok(()) => Ok(path),
-        Err(failure) if failure.kind() == ErrorKind::AlreadyExists => Err(ConfigError::Exists { path }),
-        Err(cause) => Err(ConfigError::Unwritable { path, cause }),
+        Err(failure) if failure.kind() == ErrorKind::AlreadyExists => Err(ConfigError::Exists { path }.into()),
+        Err(cause) => Err(ConfigError::Unwritable { path, cause }.into()),
     }
 }
 
@@ -69,7 +78,7 @@ fn create(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    std::fs::write(path, text)
+    replace_file(path, text.as_bytes()).map_err(|error| error.cause)
 }
 
 #[cfg(test)]
@@ -92,7 +101,7 @@ mod tests {
         let path = copy(&arguments).unwrap();
         assert_eq!(path, folder.path().join("mist.toml"));
         std::fs::write(&path, "# mine").unwrap();
-        assert!(matches!(copy(&arguments), Err(ConfigError::Exists { .. })));
+        assert!(copy(&arguments).unwrap_err().is::<ConfigError>());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine");
         arguments.force = true;
         copy(&arguments).unwrap();

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::{count, tell_counts};
+use super::{count, output::Output, tell_counts};
 use clasp::{
     cli::EncodeArguments,
     data::{DataError, manifest},
@@ -46,6 +46,11 @@ impl Task for EncodeTask<'_> {
         let rows = manifest::read(&arguments.manifest)?;
         // Before anything takes long.
         let path = &arguments.output;
+        let output = Output::new("--output", path);
+        output.is_not_manifest(&arguments.manifest)?;
+        output.is_not_of_checkpoint(&arguments.checkpoint)?;
+        output.is_not_in_run(&arguments.checkpoint)?;
+        rows.iter().try_for_each(|row| output.is_not_recording(row))?;
         let cannot =
             |problem: FileError| anyhow::Error::new(FileError { action: "write", ..problem }).context("--output");
         let mut file = Some(AtomicFile::create_seekable(path).map_err(cannot)?);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::{BATCHES_AT_ONCE, count, write_output};
+use super::{BATCHES_AT_ONCE, count, output::Output, write_output};
 use clasp::{
     asr_tts::AsrTts,
     cli::{EvalArguments, Split},
@@ -16,11 +16,11 @@ use clasp::{
     eval::{
         Report, ReportOptions,
         comparison::{Answers, Pairs},
-        predictions::{self, Origin, Row as Output},
+        predictions::{self, Origin, Row as Scored},
         report::InputCounts,
         statistics::RESAMPLES,
     },
-    files::user_cache,
+    files::{OutputIsInput, user_cache},
     inference::predictor::{Input, Predictor},
     method::Reads,
     ops::Ops,
@@ -52,6 +52,12 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
     let is_test = (is_of_the_run && split == "test") || is_copy_of_test(&run, &path)?;
     let output = match &arguments.output {
         Some(folder) => {
+            check_output(&RunFolder::new(folder), &arguments.checkpoint, &path, &split)?;
+            let is_own = is_of_the_run && is_of_best && same_folder(folder, run.path());
+            if RunFolder::new(folder).is_run() && !is_own {
+                let what = "a run's folder, which keeps the scores of its own splits".to_owned();
+                return Err(OutputIsInput { flag: "--output", path: folder.clone(), what }.into());
+            }
             std::fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
             Some(RunFolder::new(folder))
         }
@@ -123,6 +129,20 @@ fn name(split: Split) -> &'static str {
         Split::Dev => "dev",
         Split::Test => "test",
     }
+}
+
+/// Neither the predictions nor the report may replace what is read.
+fn check_output(folder: &RunFolder, checkpoint: &Path, manifest: &Path, split: &str) -> Result<(), OutputIsInput> {
+    for path in [folder.predictions(split), folder.report(split)] {
+        let output = Output::new("--output", &path);
+        output.is_not_manifest(manifest)?;
+        output.is_not_of_checkpoint(checkpoint)?;
+    }
+    Ok(())
+}
+
+fn same_folder(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 fn file_stem(path: &Path) -> String {
@@ -250,7 +270,7 @@ impl Task for EvalTask<'_> {
         let mut progress = Progress::stderr(scoring.is_quiet);
         let what = format!("scoring {}", scoring.split);
         let mut counts = InputCounts::default();
-        let mut results: Vec<Output> = Vec::with_capacity(rows.len());
+        let mut results: Vec<Scored> = Vec::with_capacity(rows.len());
         let of = Some(rows.len());
         let options = BatchOptions { batch_size: scoring.batch_size, batch_seconds: scoring.batch_seconds };
         for chunk in rows.chunks(scoring.batch_size * BATCHES_AT_ONCE) {
@@ -259,11 +279,11 @@ impl Task for EvalTask<'_> {
             progress.handle(&Event::Count { what: &what, done: results.len(), of });
         }
         progress.handle(&Event::Finished);
-        let is_partial = |row: &&Output| match row {
-            Output::Prediction(prediction) => {
+        let is_partial = |row: &&Scored| match row {
+            Scored::Prediction(prediction) => {
                 [prediction.provenance.text, prediction.provenance.speech].contains(&Origin::Absent)
             }
-            Output::Failure(_) => false,
+            Scored::Failure(_) => false,
         };
         let partial = if predictor.reads() == Reads::Both { results.iter().filter(is_partial).count() } else { 0 };
         if partial > 0 {
@@ -276,8 +296,8 @@ impl Task for EvalTask<'_> {
         let failures: Vec<String> = results
             .iter()
             .filter_map(|row| match row {
-                Output::Failure(failure) => Some(failure.error.clone()),
-                Output::Prediction(_) => None,
+                Scored::Failure(failure) => Some(failure.error.clone()),
+                Scored::Prediction(_) => None,
             })
             .collect();
         if !failures.is_empty() {

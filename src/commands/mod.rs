@@ -10,6 +10,7 @@ pub mod encode;
 pub mod eval;
 pub mod log;
 pub mod models;
+mod output;
 pub mod predict;
 pub mod prepare;
 pub mod train;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use rayon::prelude::*;
 
-use super::{BATCHES_AT_ONCE, count, tell_counts, write_output};
+use super::{BATCHES_AT_ONCE, count, output::Output as Target, tell_counts, write_output};
 use clasp::{
     asr_tts::AsrTts,
     cli::PredictArguments,
@@ -49,6 +49,15 @@ impl Task for PredictTask<'_> {
 
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
         let arguments = self.0;
+        let target = arguments.output.as_deref().map_or_else(Target::stdout, |path| Target::new("--output", path));
+        target.is_not_of_checkpoint(&arguments.checkpoint)?;
+        target.is_not_in_run(&arguments.checkpoint)?;
+        if let Some(manifest) = &arguments.manifest {
+            target.is_not_manifest(manifest)?;
+        }
+        if let Some(audio) = &arguments.audio {
+            target.is_not("the file of --audio", audio)?;
+        }
         // Both ends are opened before the weights are loaded.
         let lines = arguments.manifest.as_deref().map(Lines::open).transpose()?;
         let mut sink = Sink::open(arguments.output.as_deref())?;
@@ -57,7 +66,7 @@ impl Task for PredictTask<'_> {
         let batch_size = count(arguments.batch_size);
         let mut session = Session { predictor, supply, batch_size, counts: InputCounts::default(), done: 0, failed: 0 };
         match lines {
-            Some(lines) => session.stream(lines, &mut sink)?,
+            Some(lines) => session.stream(lines, &target, &mut sink)?,
             None => session.one(arguments, &mut sink)?,
         }
         sink.close()?;
@@ -109,13 +118,14 @@ impl<B: Ops> Session<B> {
     }
 
     /// Reads, answers and writes a few batches at a time, in the order of the input.
-    fn stream(&mut self, mut lines: Lines, sink: &mut Sink) -> anyhow::Result<()> {
+    fn stream(&mut self, mut lines: Lines, target: &Target, sink: &mut Sink) -> anyhow::Result<()> {
         let mut progress = Progress::stderr(sink.is_stdout());
         loop {
             let rows = lines.next(self.batch_size * BATCHES_AT_ONCE)?;
             if rows.is_empty() {
                 break;
             }
+            rows.iter().flatten().try_for_each(|row| target.is_not_recording(row))?;
             for output in self.answer(rows) {
                 sink.write(&output)?;
             }

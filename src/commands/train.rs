@@ -16,7 +16,9 @@ use super::{eval, write_output};
 use clasp::{
     checkpoint::folder::checkpoint_folder,
     cli::TrainArguments,
-    config::{self, Config, ConfigError, EncoderSource, Precision, Problem, TokenizerSource, table as key_table},
+    config::{
+        self, Config, ConfigError, DataSource, EncoderSource, Precision, Problem, TokenizerSource, table as key_table,
+    },
     data::{features::FeatureStore, manifest},
     device::{self, SharedTask},
     error,
@@ -163,7 +165,7 @@ impl SharedTask for TrainTask<'_> {
     }
 }
 
-/// What a run starts from must not be of the run that it replaces.
+/// What a run reads must be no file that it writes, and what it starts from not of the run that it replaces.
 fn check_sources(config: &Config, folder: &RunFolder) -> Result<(), ConfigError> {
     let mut sources: Vec<(&str, &Path)> = config.train.init.iter().map(|init| ("train.init", init.as_path())).collect();
     for (key, source) in [("text.checkpoint", &config.text.source), ("speech.checkpoint", &config.speech.source)] {
@@ -174,7 +176,11 @@ fn check_sources(config: &Config, folder: &RunFolder) -> Result<(), ConfigError>
     if let TokenizerSource::Folder(folder) = &config.text.tokenizer {
         sources.push(("text.tokenizer", folder));
     }
-    let is_own = |path: &Path| folder.is_run() && folder.writes_real(path);
+    if let DataSource::Manifests { train, dev, test } = &config.data.source {
+        let splits = [("data.train", Some(train)), ("data.dev", dev.as_ref()), ("data.test", test.as_ref())];
+        sources.extend(splits.into_iter().filter_map(|(key, path)| Some((key, path?.as_path()))));
+    }
+    let is_own = |path: &Path| folder.writes_real(path);
     let problem = |(key, path): (&str, &Path)| {
         Problem::conflict(key, format!("{} is of the run to be replaced: choose another `run.dir`", path.display()))
     };

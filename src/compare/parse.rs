@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::plan::{Corpus, MADE_UP, Plan, System};
 use super::reader::{At, Reader, Section};
 use crate::config::{Ablation, Fault, KeyOrigin, Method, Problem};
+use crate::run::unfit;
 
 const KEYS: &[&str] = &[
     "dir",
@@ -81,10 +82,16 @@ impl<'a> Parser<'a> {
                 self.reader.problems.push(Problem { place, key: key_of(assignment), fault: reason });
             }
         }
-        let dir = self.reader.string(top, "dir").map_or_else(|| format!("runs/{}", self.name), |dir| dir.value);
-        let dir = current_folder.join(dir);
-        let runs_dir =
-            self.reader.string(top, "runs").map_or_else(|| dir.clone(), |runs| current_folder.join(runs.value));
+        let mut folder = |key: &str| {
+            let stated = self.reader.string(top, key)?;
+            let path = current_folder.join(&stated.value);
+            if let Some(reason) = unfit(&stated.value, &path) {
+                self.reader.conflict(stated.place, key, reason);
+            }
+            Some(path)
+        };
+        let dir = folder("dir").unwrap_or_else(|| current_folder.join("runs").join(self.name));
+        let runs_dir = folder("runs").unwrap_or_else(|| dir.clone());
         let devices = self.reader.parsed(top, "devices", "a list of devices: auto, cpu, cuda, cuda:N");
         let devices = devices.map_or_else(Vec::new, |devices| devices.value);
         let jobs = self.reader.count(top, "jobs").map_or(devices.len().max(1), |jobs| jobs.value);

@@ -107,6 +107,18 @@ impl RunError {
     }
 }
 
+/// Why a folder of a config, as it is stated and in full, cannot be that of a run.
+pub fn unfit(stated: &str, path: &Path) -> Option<&'static str> {
+    let is_root = || fs::canonicalize(path).is_ok_and(|path| path.parent().is_none());
+    if stated.is_empty() {
+        Some("is empty: name a folder, or remove the key")
+    } else if is_root() {
+        Some("is the root of the file system: name a folder for this run")
+    } else {
+        None
+    }
+}
+
 /// What is in a run folder.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
@@ -214,6 +226,7 @@ impl RunFolder {
     /// The same where links or dots lead there.
     pub fn writes_real(&self, path: &Path) -> bool {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
         Self::new(&real(&self.path)).writes(&real(parent).join(name))
     }

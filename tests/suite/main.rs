@@ -25,6 +25,7 @@ mod loading;
 mod memory;
 mod methods;
 mod models;
+mod outputs;
 mod parity;
 mod predict;
 mod prepare;

@@ -20,6 +20,7 @@ use super::{
 use crate::choices::{Ablation, FusionKind};
 use crate::keys::{Kind, number};
 use crate::method::ModelSizes;
+use crate::run::unfit;
 use reader::Resolver;
 
 /// What the meaning of paths depends on.
@@ -74,6 +75,10 @@ pub fn resolve(
 impl Resolver<'_> {
     fn config(&mut self) -> Config {
         let run = RunConfig::read(self, self.surroundings);
+        let stated = self.set("run.dir").and_then(Value::as_str);
+        if let Some(reason) = stated.and_then(|stated| unfit(stated, &run.dir)) {
+            self.conflict("run.dir", reason);
+        }
         let source = self.data_source(&run);
         let data = DataConfig::read(self, source);
         let train = TrainConfig::read(self);
