@@ -1,13 +1,16 @@
-//! Files: the error of an operation that failed, a writer whose file appears only when it is whole, the end of a file,
-//! and the folder of the user's cache.
+//! Files: the error of an operation that failed, a writer whose file appears only when it is whole, reading what is a
+//! regular file of a bounded length, the end of a file, and the folder of the user's cache.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
-use std::os::{fd::AsFd, unix::fs::MetadataExt as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
+
+use crate::units;
 
 /// What unfinished or outdated files and folders are called while they exist.
 pub const TEMPORARY: &str = ".clasp-temporary-";
@@ -183,6 +186,52 @@ pub fn replace_file(target: &Path, contents: &[u8]) -> Result<(), FileError> {
     file.commit()
 }
 
+/// Opens a regular file for reading. Anything else (a folder, a pipe, a device) is an error, and does not block.
+///
+/// # Errors
+/// It is no regular file, or it cannot be opened.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // Without this a pipe that nobody writes to would block here.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let kind = file.metadata()?.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(file),
+        () if kind.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        () if kind.is_fifo() => "a pipe",
+        () => "a device",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
+}
+
+/// The contents of a regular file of `most` bytes at most.
+///
+/// # Errors
+/// As [`open_regular`], or it is longer, or it cannot be read.
+pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let too_long = |length: u64| {
+        let problem = format!("it has {}; at most {} are read", units::bytes(length), units::bytes(most));
+        io::Error::new(io::ErrorKind::FileTooLarge, problem)
+    };
+    let length = file.metadata()?.len();
+    if length > most {
+        return Err(too_long(length));
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    // It may grow, and what /proc has states no length.
+    if bytes.len() as u64 > most { Err(too_long(bytes.len() as u64)) } else { Ok(bytes) }
+}
+
+/// As [`read_bounded`], of a text in UTF-8.
+///
+/// # Errors
+/// As [`read_bounded`], or it is not UTF-8.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read_bounded(path, most)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
 /// The last bytes of a file, as many as there are and `most` at most, as text.
 ///
 /// # Errors
@@ -244,6 +293,24 @@ mod tests {
         assert!(error.starts_with("cannot create "), "{error}");
         let error = replace_file(&folder.path().join("none/report.json"), b"no").unwrap_err().to_string();
         assert!(error.contains("none/report.json"), "{error}");
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_length_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_text(&path, 5).unwrap(), "12345");
+        assert_eq!(read_bounded(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        fs::write(&path, b"\xff").unwrap();
+        assert_eq!(read_text(&path, 5).unwrap_err().to_string(), "it is not UTF-8");
+        let zero = folder.path().join("zero");
+        std::os::unix::fs::symlink("/dev/zero", &zero).unwrap();
+        assert_eq!(read_bounded(&zero, 5).unwrap_err().to_string(), "it is a device, not a regular file");
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(read_bounded(&pipe, 5).unwrap_err().to_string(), "it is a pipe, not a regular file");
+        assert_eq!(read_bounded(folder.path(), 5).unwrap_err().kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]

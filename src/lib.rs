@@ -32,13 +32,13 @@ mod order;
 
 // The ground: words, files, errors.
 pub mod error;
+pub mod units;
 pub mod files;
 pub mod hash;
 pub mod keys;
 pub mod choices;
 pub mod panics;
 pub use clasp_ops::random;
-pub mod units;
 
 // From a manifest to batches, and from predictions to scores: no tensors.
 pub mod data;

@@ -67,7 +67,8 @@ impl fmt::Display for HubName {
     }
 }
 
-fn is_word(word: &str) -> bool {
+/// Whether a text can be a part of an id or the name of a file: letters, digits, dashes, and dots behind the first.
+pub(crate) fn is_word(word: &str) -> bool {
     let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     !word.is_empty() && !word.starts_with(['.', '-']) && word.chars().all(is_letter)
 }

@@ -1,22 +1,32 @@
-//! One file of a repository, from the hub into the cache.
+//! One file of a repository, from the hub into the cache, as Python's `huggingface_hub` lays it out.
 //!
-//! `hf-hub` downloads into `blobs/<etag>.part`, renames that when it is whole and links to it from the snapshot, so
-//! that what a snapshot has is complete. What it does not do is done here: it resumes again while there is progress,
-//! compares size and SHA-256 with what the hub states, and takes what another snapshot has already.
+//! A file comes into `blobs/<etag>.incomplete`, under a lock that Python's programs take too; once it is whole and has the
+//! stated length and SHA-256 it becomes `blobs/<etag>`, and the snapshot links to it. So what a snapshot has is complete,
+//! and what broke off goes on. Every name is made of letters, digits and dashes before it is part of a path, and no more
+//! is written than the stated length.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::Path;
+use std::time::Instant;
 
-use hf_hub::CacheRepo;
-use hf_hub::api::sync::{ApiError, ApiRepo};
 use serde::Deserialize;
+use ureq::http::{StatusCode, header};
 
 use super::HubError;
+use super::client::{Answer, Client, Failure};
 use crate::hash;
-use crate::panics;
 use crate::terminal::progress::{Event, Progress};
 use crate::units;
+
+/// Fewer bytes than these in the time that nothing may happen are nothing, and so are fewer of a connection.
+const LEAST: u64 = 64 << 10;
+
+/// Connections that break off with less than that.
+const FEEBLE: usize = 5;
+
+/// What is no weights is read whole, and so never longer.
+const SMALL: u64 = 64 << 20;
 
 /// A file as the hub lists it.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,26 +50,40 @@ impl Remote {
         self.lfs.as_ref()?.sha256.as_deref()
     }
 
-    /// The name of the file's contents in the cache; it must not lead out of it.
-    fn etag(&self) -> Option<&str> {
-        let etag = self.sha256().or(self.blob.as_deref())?;
-        etag.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(etag)
+    /// What is wrong with the listed hashes.
+    pub fn problem(&self) -> Option<String> {
+        let is_hash = |hash: &str, digits: usize| hash.len() == digits && hash.bytes().all(|x| x.is_ascii_hexdigit());
+        let is_sound = self.sha256().is_none_or(|hash| is_hash(hash, 64))
+            && self.blob.as_deref().is_none_or(|hash| is_hash(hash, 40) || is_hash(hash, 64));
+        (!is_sound).then(|| format!("the listed hash of {} is none", self.name))
     }
+}
 
-    fn fits(&self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|found| found.is_file() && self.size.is_none_or(|size| size == found.len()))
-    }
+/// A file whose place in the cache is known.
+struct Blob {
+    etag: String,
+    size: u64,
 }
 
 /// Where a file comes from and where it goes.
 pub(super) struct Download<'a> {
+    pub client: &'a Client,
     pub id: &'a str,
-    /// The repository at one commit.
-    pub remote: &'a ApiRepo,
-    /// Its part of the cache.
-    pub cache: &'a CacheRepo,
+    pub commit: &'a str,
+    /// The folder of the cache.
+    pub cache: &'a Path,
+    /// The name of the repository's folder in it.
+    pub folder: &'a str,
     /// The snapshot of the commit.
     pub snapshot: &'a Path,
+}
+
+/// Why a connection ended before the file did.
+enum End {
+    /// The connection broke off; the next may go on.
+    Broken(String),
+    /// Nothing more is to be tried.
+    Final(HubError),
 }
 
 impl Download<'_> {
@@ -67,7 +91,8 @@ impl Download<'_> {
     pub fn run(&self, file: &Remote, progress: &mut Progress) -> Result<(), HubError> {
         let target = self.snapshot.join(&file.name);
         let failed = |cause| HubError::Disk { path: target.clone(), cause };
-        if file.fits(&target) {
+        if fs::metadata(&target).is_ok_and(|found| found.is_file() && file.size.is_none_or(|size| size == found.len()))
+        {
             return Ok(());
         }
         // A link that leads nowhere, or to what is cut.
@@ -75,110 +100,207 @@ impl Download<'_> {
             Err(problem) if problem.kind() != ErrorKind::NotFound => return Err(failed(problem)),
             _ => {}
         }
-        if let Some(etag) = file.etag() {
-            let blob = self.cache.blob_path(etag);
-            if file.size.is_some() && file.fits(&blob) {
-                fs::create_dir_all(self.snapshot).map_err(failed)?;
-                return std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), &target).map_err(failed);
-            }
-            let part = blob.with_extension("part");
-            // A part that is whole, or more than that, cannot be gone on with.
-            if file.size.is_some_and(|size| fs::metadata(&part).is_ok_and(|part| part.len() >= size)) {
-                fs::remove_file(&part).map_err(failed)?;
-            }
+        let blob = match (file.sha256().or(file.blob.as_deref()), file.size) {
+            (Some(etag), Some(size)) => Blob { etag: etag.to_ascii_lowercase(), size },
+            _ => self.ask(file)?,
+        };
+        let is_weights = [".safetensors", ".bin"].iter().any(|ending| file.name.ends_with(ending));
+        if blob.size > SMALL && !is_weights {
+            return Err(self.useless(&file.name, &format!("it is said to have {}", units::bytes(blob.size))));
         }
-        let size = file.size.map(|size| format!(" ({})", units::bytes(size))).unwrap_or_default();
-        progress.handle(&Event::Message(&format!("fetching {}{size}", file.name)));
-        self.transfer(&file.name, progress)?;
-        self.check(file, &target)
+        let blobs = self.cache.join(self.folder).join("blobs");
+        let place = blobs.join(&blob.etag);
+        fs::create_dir_all(&blobs).and_then(|()| fs::create_dir_all(self.snapshot)).map_err(failed)?;
+        if !fs::metadata(&place).is_ok_and(|found| found.is_file() && found.len() == blob.size) {
+            self.fetch(file, &blob, &place, progress)?;
+        }
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(&blob.etag), &target).map_err(failed)
+    }
+
+    /// What the listing does not state of a file is in the headers of an answer.
+    fn ask(&self, file: &Remote) -> Result<Blob, HubError> {
+        let answer = self.client.file(self.id, self.commit, &file.name, 0);
+        let answer = answer.map_err(|problem| self.explain(&file.name, problem))?;
+        let length = answer.response.body().content_length();
+        match (answer.etag, file.size.or(answer.size).or(length)) {
+            (Some(etag), Some(size)) => Ok(Blob { etag, size }),
+            _ => Err(self.useless(&file.name, "it states no etag that can be a file's name, or no length")),
+        }
+    }
+
+    fn fetch(&self, file: &Remote, blob: &Blob, place: &Path, progress: &mut Progress) -> Result<(), HubError> {
+        let _lock = self.lock(file, blob)?;
+        let path = place.with_extension("incomplete");
+        let failed = |cause| HubError::Disk { path: path.clone(), cause };
+        let mut part = File::options().create(true).append(true).read(true).open(&path).map_err(failed)?;
+        let there = part.metadata().map_err(failed)?.len();
+        if there > blob.size {
+            part.set_len(0).map_err(failed)?;
+        }
+        self.check_space(file, blob.size.saturating_sub(there), place)?;
+        progress.handle(&Event::Message(&format!("fetching {} ({})", file.name, units::bytes(blob.size))));
+        let transferred = self.transfer(file, blob.size, &mut part, &path, progress);
+        progress.handle(&Event::Finished);
+        transferred?;
+        part.sync_all().map_err(failed)?;
+        if let Some(stated) = file.sha256()
+            && hash::of_file(&path).map_err(failed)?.1 != stated.to_ascii_lowercase()
+        {
+            fs::remove_file(&path).map_err(failed)?;
+            let reason = "its SHA-256 is not the stated one".to_owned();
+            return Err(HubError::Damaged { id: self.id.to_owned(), file: file.name.clone(), reason });
+        }
+        fs::rename(&path, place).map_err(failed)
+    }
+
+    /// The lock of `huggingface_hub` on a file of the cache.
+    fn lock(&self, file: &Remote, blob: &Blob) -> Result<File, HubError> {
+        let folder = self.cache.join(".locks").join(self.folder);
+        let path = folder.join(format!("{}.lock", blob.etag));
+        let opened = fs::create_dir_all(&folder).and_then(|()| File::options().create(true).append(true).open(&path));
+        let lock = opened.map_err(|cause| HubError::Disk { path: path.clone(), cause })?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(HubError::Busy { id: self.id.to_owned(), file: file.name.clone() }),
+            Err(TryLockError::Error(cause)) => Err(HubError::Disk { path, cause }),
+        }
+    }
+
+    /// A stated length fills no disk.
+    fn check_space(&self, file: &Remote, needed: u64, place: &Path) -> Result<(), HubError> {
+        let folder = place.parent().unwrap_or(place).to_owned();
+        let Ok(disk) = rustix::fs::statvfs(&folder) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if needed <= free {
+            return Ok(());
+        }
+        Err(HubError::Full { id: self.id.to_owned(), file: file.name.clone(), folder, needed, free })
     }
 
     /// As many connections as it takes, while each of them brings something.
-    fn transfer(&self, name: &str, progress: &mut Progress) -> Result<(), HubError> {
+    fn transfer(
+        &self,
+        file: &Remote,
+        size: u64,
+        part: &mut File,
+        path: &Path,
+        progress: &mut Progress,
+    ) -> Result<(), HubError> {
+        let failed = |cause| HubError::Disk { path: path.to_owned(), cause };
+        let mut feeble = 0;
         loop {
-            let mut received = 0;
-            let progress = &mut *progress;
-            let watch = Watch { name, progress, done: 0, of: 0, is_resumed: false, received: &mut received };
-            // hf-hub panics at some answers that no hub gives.
-            match panics::catch(|| self.remote.download_with_progress(name, watch)) {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(ApiError::IoError(problem))) if received > 0 && !is_of_the_disk(&problem) => {}
-                Ok(Err(problem)) => return Err(self.explain(name, problem)),
-                Err(words) => return Err(HubError::Answer { id: self.id.to_owned(), reason: words }),
+            let start = part.metadata().map_err(failed)?.len();
+            if start == size {
+                return Ok(());
+            }
+            let reason = match self.connection(file, (start, size), part, path, progress) {
+                Ok(()) => return Ok(()),
+                Err(End::Final(problem)) => return Err(problem),
+                Err(End::Broken(reason)) => reason,
+            };
+            let received = part.metadata().map_err(failed)?.len().saturating_sub(start);
+            feeble += usize::from(received < LEAST);
+            if received == 0 || feeble > FEEBLE {
+                return Err(self.broken_off(file, reason));
             }
         }
     }
 
-    fn explain(&self, name: &str, problem: ApiError) -> HubError {
+    /// One connection: what it brings behind what is there.
+    fn connection(
+        &self,
+        file: &Remote,
+        (mut done, size): (u64, u64),
+        part: &mut File,
+        path: &Path,
+        progress: &mut Progress,
+    ) -> Result<(), End> {
+        let disk = |cause| End::Final(HubError::Disk { path: path.to_owned(), cause });
+        let refuse = |problem: String| {
+            // Whatever is there fits no answer; the next time begins anew.
+            let _ = fs::remove_file(path);
+            End::Final(self.useless(&file.name, &problem))
+        };
+        let mut answer = match self.client.file(self.id, self.commit, &file.name, done) {
+            Ok(answer) => answer,
+            Err(Failure::Unreachable(reason)) => return Err(End::Broken(reason)),
+            Err(Failure::Status(416)) => return Err(refuse("status 416".into())),
+            Err(problem) => return Err(End::Final(self.explain(&file.name, problem))),
+        };
+        if answer.response.status() != StatusCode::PARTIAL_CONTENT && done > 0 {
+            // It begins at the front whatever it is asked for.
+            part.set_len(0).map_err(disk)?;
+            done = 0;
+        }
+        check_length(&answer, done, size).map_err(refuse)?;
+        let mut body = answer.response.body_mut().as_reader();
+        let mut buffer = vec![0; 1 << 16];
+        let (mut since, mut recent) = (Instant::now(), 0);
+        loop {
+            let count = match body.read(&mut buffer) {
+                Ok(0) if done == size => return Ok(()),
+                Ok(0) => return Err(End::Broken(format!("{done} of {size} bytes"))),
+                Ok(count) => count,
+                Err(problem) if problem.kind() == ErrorKind::Interrupted => continue,
+                Err(problem) => return Err(End::Broken(reason(&problem))),
+            };
+            if count as u64 > size - done {
+                return Err(refuse(format!("more than the stated {size} bytes")));
+            }
+            part.write_all(&buffer[..count]).map_err(disk)?;
+            done += count as u64;
+            recent += count as u64;
+            progress.handle(&Event::Bytes { what: &file.name, done, of: size });
+            if recent >= LEAST {
+                (since, recent) = (Instant::now(), 0);
+            } else if since.elapsed() > self.client.patience && done < size {
+                let reason = format!("only {recent} bytes in {}", units::elapsed(since.elapsed().as_secs_f64()));
+                return Err(End::Final(self.broken_off(file, reason)));
+            }
+        }
+    }
+
+    fn explain(&self, name: &str, problem: Failure) -> HubError {
         let (id, file) = (self.id.to_owned(), name.to_owned());
         match problem {
-            ApiError::RequestError(problem) => match *problem {
-                ureq::Error::StatusCode(status @ (401 | 403)) => HubError::Refused { id, status },
-                problem => HubError::BrokenOff { id, file, reason: problem.to_string() },
-            },
-            ApiError::IoError(cause) if is_of_the_disk(&cause) => {
-                HubError::Disk { path: self.snapshot.join(name), cause }
-            }
-            ApiError::IoError(problem) => HubError::BrokenOff { id, file, reason: problem.to_string() },
-            ApiError::LockAcquisition(_) => HubError::Busy { id, file },
-            other => HubError::Answer { id, reason: format!("{name}: {other}") },
+            Failure::Status(status @ (401 | 403)) => HubError::Refused { id, status },
+            Failure::Status(status) => HubError::BrokenOff { id, file, reason: format!("status {status}") },
+            Failure::Unreachable(reason) => HubError::BrokenOff { id, file, reason },
+            Failure::Answer(reason) => self.useless(name, &reason),
         }
     }
 
-    /// Compares the file with what the hub states, and removes it where it differs.
-    fn check(&self, file: &Remote, target: &Path) -> Result<(), HubError> {
-        let failed = |cause| HubError::Disk { path: target.to_owned(), cause };
-        let found = fs::metadata(target).map_err(failed)?.len();
-        let reason = match (file.size, file.sha256()) {
-            (Some(size), _) if size != found => format!("{found} bytes instead of {size}"),
-            (_, Some(stated)) if hash::of_file(target).map_err(failed)?.1 != stated.to_ascii_lowercase() => {
-                "its SHA-256 is not the stated one".to_owned()
-            }
-            _ => return Ok(()),
-        };
-        let blob = fs::canonicalize(target).map_err(failed)?;
-        fs::remove_file(target).and_then(|()| fs::remove_file(blob)).map_err(failed)?;
-        Err(HubError::Damaged { id: self.id.to_owned(), file: file.name.clone(), reason })
+    fn broken_off(&self, file: &Remote, reason: String) -> HubError {
+        HubError::BrokenOff { id: self.id.to_owned(), file: file.name.clone(), reason }
+    }
+
+    fn useless(&self, name: &str, reason: &str) -> HubError {
+        HubError::Answer { id: self.id.to_owned(), reason: format!("{name}: {reason}") }
     }
 }
 
-/// Whether a failure is that of the disk; `hf-hub` reports those of the network as the same kind of error.
-fn is_of_the_disk(problem: &io::Error) -> bool {
-    use ErrorKind::{
-        AlreadyExists, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
-    };
-    [AlreadyExists, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull]
-        .contains(&problem.kind())
-}
-
-/// Tells of one connection's progress.
-struct Watch<'a> {
-    name: &'a str,
-    progress: &'a mut Progress,
-    done: u64,
-    of: u64,
-    /// Whether what an earlier connection brought was told.
-    is_resumed: bool,
-    /// Bytes of this connection.
-    received: &'a mut u64,
-}
-
-impl hf_hub::api::Progress for Watch<'_> {
-    fn init(&mut self, size: usize, _filename: &str) {
-        (self.done, self.of, self.is_resumed) = (0, size as u64, false);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        // The first is what was there before, even if that is nothing.
-        if self.is_resumed {
-            *self.received += size as u64;
+/// What is stated of an answer's length, against what is listed.
+fn check_length(answer: &Answer, start: u64, size: u64) -> Result<(), String> {
+    let response = &answer.response;
+    if response.status() == StatusCode::PARTIAL_CONTENT {
+        let stated = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let range = stated.and_then(|text| text.strip_prefix("bytes ")?.split_once('/'));
+        let first = range.and_then(|(range, _)| range.split_once('-')?.0.parse::<u64>().ok());
+        let is_whole = range.is_some_and(|(_, all)| all == "*" || all.parse() == Ok(size));
+        if (first != Some(start) || !is_whole) && (stated.is_some() || start > 0) {
+            return Err(format!("it sends another part than from byte {start} of {size}"));
         }
-        self.is_resumed = true;
-        self.progress.handle(&Event::Bytes { what: self.name, done: self.done, of: self.of });
     }
+    match response.body().content_length() {
+        Some(length) if length > size - start => Err(format!("it sends {length} bytes instead of {}", size - start)),
+        _ => Ok(()),
+    }
+}
 
-    fn finish(&mut self) {
-        self.progress.handle(&Event::Finished);
+/// Without what `ureq` packs into an error of reading.
+fn reason(problem: &io::Error) -> String {
+    match problem.kind() {
+        ErrorKind::TimedOut => "nothing arrives".to_owned(),
+        _ => problem.to_string(),
     }
 }

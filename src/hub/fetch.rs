@@ -1,17 +1,16 @@
 //! Fetching a model: what the repository has, which files of it are needed, and these into the cache.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::{Deserialize, Serialize};
 
+use super::client::{self, Client, Failure};
 use super::download::{Download, Remote};
 use super::{HubError, Settings, lacks};
 use crate::checkpoint::source;
 use crate::config::hub::{self, HubName};
 use crate::config::locate::{CONFIG, WEIGHTS};
+use crate::files;
 use crate::terminal::progress::{Event, Progress};
 
 /// What is fetched beside config and weights, where the repository has it.
@@ -20,12 +19,10 @@ const BESIDE: &[&str] = &[
     "vocab.json",
     "merges.txt",
     "tokenizer_config.json",
+    "added_tokens.json",
     "special_tokens_map.json",
     "preprocessor_config.json",
 ];
-
-/// A hub that does not answer the first question in this time is not there.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A model that was fetched, or that was there.
 #[derive(Clone, Debug, Serialize)]
@@ -57,11 +54,10 @@ pub fn fetch(name: &HubName, settings: &Settings, progress: &mut Progress) -> Re
             missing,
         });
     }
-    let unbuilt = |problem: ApiError| HubError::Unreachable { id: name.to_string(), reason: problem.to_string() };
-    let api = api(settings).map_err(unbuilt)?;
+    let client = Client::new(settings);
     let mut unknown = None;
     for id in name.ids() {
-        let hub = Hub { api: &api, cache: &settings.cache, id, revision: name.revision() };
+        let hub = Hub { client: &client, cache: &settings.cache, id, revision: name.revision() };
         match hub.fetch(progress) {
             Err(problem) if problem.is_unknown() => {
                 unknown.get_or_insert(problem);
@@ -110,21 +106,9 @@ fn model(id: &str, revision: &str, folder: PathBuf, names: Vec<String>) -> Resul
     Ok(Model { id: id.to_owned(), revision: revision.to_owned(), folder, files })
 }
 
-/// `hf-hub` itself reads only some of the variables.
-fn api(settings: &Settings) -> Result<Api, ApiError> {
-    let mut builder = ApiBuilder::from_cache(Cache::new(settings.cache.clone())).with_progress(false);
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.with_endpoint(endpoint.clone());
-    }
-    if let Some(token) = &settings.token {
-        builder = builder.with_token(Some(token.clone()));
-    }
-    builder.build()
-}
-
 /// One id at one revision.
 struct Hub<'a> {
-    api: &'a Api,
+    client: &'a Client,
     cache: &'a Path,
     id: &'a str,
     revision: &'a str,
@@ -141,13 +125,11 @@ impl Hub<'_> {
     fn fetch(&self, progress: &mut Progress) -> Result<Model, HubError> {
         let listing = self.listing()?;
         let mut wanted = self.wanted(&listing)?;
-        let cache = Cache::new(self.cache.to_owned());
+        let folder = hub::model_folder(self.id);
+        let snapshot = self.cache.join(&folder).join("snapshots").join(&listing.sha);
         // All files are of one commit, also where the branch moves meanwhile.
-        let at_commit = self.repository(&listing.sha);
-        let in_cache = cache.repo(at_commit.clone());
-        let snapshot = in_cache.pointer_path(&listing.sha);
-        let remote = self.api.repo(at_commit);
-        let download = Download { id: self.id, remote: &remote, cache: &in_cache, snapshot: &snapshot };
+        let (commit, snapshot, folder) = (&*listing.sha, &*snapshot, &*folder);
+        let download = Download { client: self.client, id: self.id, commit, cache: self.cache, folder, snapshot };
         for file in &wanted {
             download.run(file, progress)?;
         }
@@ -158,47 +140,41 @@ impl Hub<'_> {
             }
             wanted.extend(shards);
         }
-        // The branch leads to the snapshot only now that this is complete; hf-hub has made a ref of the commit's name.
-        let failed = |cause| HubError::Disk { path: snapshot.clone(), cause };
-        if self.revision != listing.sha {
-            cache.repo(self.repository(self.revision)).create_ref(&listing.sha).map_err(failed)?;
-        }
-        let _ = std::fs::remove_file(self.cache.join(hub::model_folder(self.id)).join("refs").join(&listing.sha));
-        if let Some(missing) = lacks(&snapshot) {
+        if let Some(missing) = lacks(snapshot) {
             return Err(self.lacks(missing));
         }
+        // The branch leads to the snapshot only now that this is complete.
+        if self.revision != commit {
+            let path = self.cache.join(folder).join("refs").join(self.revision);
+            let written = std::fs::create_dir_all(path.parent().unwrap_or(&path))
+                .map_err(|cause| HubError::Disk { path: path.clone(), cause })
+                .and_then(|()| {
+                    files::replace_file(&path, commit.as_bytes())
+                        .map_err(|problem| HubError::Disk { path: path.clone(), cause: problem.cause })
+                });
+            written?;
+        }
         let names = wanted.into_iter().map(|file| file.name).collect();
-        model(self.id, self.revision, snapshot, names)
-    }
-
-    fn repository(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.id.to_owned(), RepoType::Model, revision.to_owned())
+        model(self.id, self.revision, snapshot.to_owned(), names)
     }
 
     /// Asks what the repository has.
     fn listing(&self) -> Result<Listing, HubError> {
-        let request = self.api.repo(self.repository(self.revision)).info_request().query("blobs", "true");
-        let request = request.config().timeout_connect(Some(PATIENCE)).timeout_recv_response(Some(PATIENCE)).build();
-        let listing: Listing = request
-            .call()
-            .and_then(|mut response| response.body_mut().read_json())
-            .map_err(|problem| self.explain(problem))?;
+        let id = self.id.to_owned();
+        let body = self.client.listing(self.id, self.revision).map_err(|problem| match problem {
+            Failure::Status(404) => HubError::NotFound { id, revision: self.revision.to_owned() },
+            Failure::Status(status @ (401 | 403)) => HubError::Refused { id, status },
+            Failure::Status(status) => self.useless(format!("status {status}")),
+            Failure::Unreachable(reason) => HubError::Unreachable { id, reason },
+            Failure::Answer(reason) => self.useless(reason),
+        })?;
+        let listing: Listing =
+            serde_json::from_slice(&body).map_err(|problem| self.useless(client::clean(&problem.to_string())))?;
         // It becomes the name of a folder.
-        if listing.sha.is_empty() || !listing.sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(self.useless(format!("{:?} is no commit", listing.sha)));
+        if !(40..=64).contains(&listing.sha.len()) || !listing.sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(self.useless(format!("{:?} is no commit", client::clean(&listing.sha))));
         }
         Ok(listing)
-    }
-
-    fn explain(&self, problem: ureq::Error) -> HubError {
-        let id = self.id.to_owned();
-        match problem {
-            ureq::Error::StatusCode(404) => HubError::NotFound { id, revision: self.revision.to_owned() },
-            ureq::Error::StatusCode(status @ (401 | 403)) => HubError::Refused { id, status },
-            ureq::Error::StatusCode(status) => self.useless(format!("status {status}")),
-            ureq::Error::Json(problem) => self.useless(problem.to_string()),
-            other => HubError::Unreachable { id, reason: other.to_string() },
-        }
     }
 
     fn useless(&self, reason: String) -> HubError {
@@ -214,7 +190,9 @@ impl Hub<'_> {
         let find = |name: &&str| listing.siblings.iter().find(|file| file.name == *name).cloned();
         match (find(&CONFIG), WEIGHTS.iter().find_map(find)) {
             (Some(config), Some(weights)) => {
-                Ok([config].into_iter().chain(BESIDE.iter().filter_map(find)).chain([weights]).collect())
+                let beside = BESIDE.iter().filter_map(find);
+                let files: Vec<Remote> = [config].into_iter().chain(beside).chain([weights]).collect();
+                files.iter().find_map(Remote::problem).map_or(Ok(files), |problem| Err(self.useless(problem)))
             }
             (config, weights) => {
                 let config = config.is_none().then_some(CONFIG);
@@ -228,8 +206,12 @@ impl Hub<'_> {
     fn shards(&self, index: &Path, listing: &Listing) -> Result<Vec<Remote>, HubError> {
         let names = source::shards(index).map_err(|problem| self.useless(problem.to_string()))?;
         let find = |name: String| {
+            if !hub::is_word(&name) {
+                return Err(self.useless(format!("{:?} is no name of a shard", client::clean(&name))));
+            }
             let file = listing.siblings.iter().find(|file| file.name == name).cloned();
-            file.ok_or_else(|| self.lacks(format!("{name}, a shard of its weights")))
+            let file = file.ok_or_else(|| self.lacks(format!("{name}, a shard of its weights")))?;
+            file.problem().map_or(Ok(file), |problem| Err(self.useless(problem)))
         };
         names.into_iter().map(find).collect()
     }

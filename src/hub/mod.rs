@@ -3,6 +3,7 @@
 //! Only `clasp models fetch` asks the network; wherever a config or a flag takes a folder, it also takes the name of a
 //! model that lies in the cache ([`crate::config::hub`]).
 
+mod client;
 mod download;
 mod fetch;
 mod list;
@@ -11,9 +12,18 @@ pub use fetch::{Model, ModelFile, fetch};
 pub use list::{Cached, list};
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::checkpoint::source;
 use crate::config::{ConfigError, hub, locate};
+use crate::files;
+use crate::units;
+
+/// How long nothing may arrive where `HF_HUB_DOWNLOAD_TIMEOUT` is not set.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A token in a file is a line.
+const TOKEN: u64 = 4096;
 
 /// What decides where models come from and where they go.
 #[derive(Clone, Debug)]
@@ -22,17 +32,19 @@ pub struct Settings {
     pub cache: PathBuf,
     /// The address of the hub, where it is not the usual one.
     pub endpoint: Option<String>,
-    /// What is shown to the hub, where it is not the token that lies beside the cache.
+    /// What is shown to the hub.
     pub token: Option<String>,
     /// Whether the network must be left alone.
     pub is_offline: bool,
+    /// How long nothing may arrive.
+    pub patience: Duration,
 }
 
 impl Settings {
-    /// Those of `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`.
+    /// Those of `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` and `HF_HUB_DOWNLOAD_TIMEOUT`.
     ///
     /// # Errors
-    /// [`HubError::Endpoint`]
+    /// [`HubError::Endpoint`], [`HubError::Token`], [`HubError::Timeout`]
     pub fn from_environment() -> Result<Self, HubError> {
         let variable = |name: &str| {
             let value = std::env::var(name).ok()?.trim().to_owned();
@@ -47,8 +59,26 @@ impl Settings {
                 is_address.then_some(address).ok_or(HubError::Endpoint { endpoint: typed })
             })
             .transpose()?;
-        Ok(Self { cache: hub::hub_cache(), endpoint, token: variable("HF_TOKEN"), is_offline })
+        let cache = hub::hub_cache();
+        let token = variable("HF_TOKEN").or_else(|| token_beside(&cache));
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(HubError::Token);
+        }
+        let patience = match variable("HF_HUB_DOWNLOAD_TIMEOUT") {
+            None => PATIENCE,
+            Some(typed) => match typed.parse() {
+                Ok(seconds @ 1..=86_400) => Duration::from_secs(seconds),
+                _ => return Err(HubError::Timeout { typed }),
+            },
+        };
+        Ok(Self { cache, endpoint, token, is_offline, patience })
     }
+}
+
+/// The token that other programs have left beside the cache.
+fn token_beside(cache: &Path) -> Option<String> {
+    let token = files::read_text(&cache.parent()?.join("token"), TOKEN).ok()?.trim().to_owned();
+    (!token.is_empty()).then_some(token)
 }
 
 /// What a folder lacks to be an encoder's or a checkpoint's; none where it has all.
@@ -79,6 +109,12 @@ pub enum HubError {
     /// An address that cannot be one.
     #[error("HF_ENDPOINT is {endpoint:?}; it must be an address that begins with http:// or https://, or not be set")]
     Endpoint { endpoint: String },
+    /// It cannot be sent.
+    #[error("HF_TOKEN, or the file `token` beside the cache, has a space or a letter that no token has; copy it again")]
+    Token,
+    /// Not a number of seconds.
+    #[error("HF_HUB_DOWNLOAD_TIMEOUT is {typed:?}; it must be whole seconds from 1 to 86400, or not be set")]
+    Timeout { typed: String },
     /// The hub does not know the model or the revision.
     #[error("the hub has no model {id} with a revision {revision}; check both names, or {}", by_hand(id))]
     NotFound {
@@ -131,6 +167,13 @@ pub enum HubError {
     /// Another process downloads the same file.
     #[error("another process downloads {file} of {id}; wait for it, then run the same command again")]
     Busy { id: String, file: String },
+    /// The file is longer than what is free.
+    #[error(
+        "{file} of {id} has {}, but only {} are free on the disk of {}; make room, or set HF_HUB_CACHE or HF_HOME to \
+         another folder",
+        units::bytes(*needed), units::bytes(*free), folder.display()
+    )]
+    Full { id: String, file: String, folder: PathBuf, needed: u64, free: u64 },
     /// The cache cannot be read or written.
     #[error("cannot use the cache folder {}: {cause}; set HF_HUB_CACHE or HF_HOME to another", path.display())]
     Disk { path: PathBuf, cause: std::io::Error },
@@ -143,6 +186,8 @@ impl HubError {
             self,
             Self::Name { .. }
                 | Self::Endpoint { .. }
+                | Self::Token
+                | Self::Timeout { .. }
                 | Self::NotFound { .. }
                 | Self::Refused { .. }
                 | Self::Lacks { .. }

@@ -19,6 +19,7 @@ mod cuda;
 mod devices;
 mod features;
 mod fuzz;
+mod hostile_hub;
 mod hub;
 mod invariance;
 mod loading;
