@@ -41,6 +41,11 @@ pub fn elapsed(seconds: f64) -> String {
     if seconds < 59.95 { format!("{seconds:.1} s") } else { duration(seconds) }
 }
 
+/// A number of things: `1 cluster`, `2 clusters`.
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use super::result::{Cell, Results};
+use crate::eval::statistics::Interval;
 
 /// A line for each system on each corpus, with every number.
 pub(super) fn csv(results: &Results) -> anyhow::Result<Vec<u8>> {
@@ -47,6 +48,7 @@ pub(super) fn csv(results: &Results) -> anyhow::Result<Vec<u8>> {
 
 fn csv_row(corpus: &str, cell: &Cell) -> Vec<String> {
     let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let bounds = |interval: Option<Interval>| [0, 1].map(|bound| optional(interval.map(|interval| interval[bound])));
     let mut row = vec![corpus.to_owned(), cell.system.clone(), cell.method.clone(), cell.ablation.clone()];
     row.push(cell.runs.len().to_string());
     let against = cell.against.as_ref();
@@ -56,11 +58,12 @@ fn csv_row(corpus: &str, cell: &Cell) -> Vec<String> {
     let values = cell.mean.zip(deviation).zip(cell.pooled).zip(difference).zip(corrected);
     for (_, &((((mean, deviation), pooled), difference), corrected)) in values.named() {
         row.extend([mean.to_string(), optional(deviation), pooled.value.to_string()]);
-        row.extend(pooled.interval.map(|bound| bound.to_string()));
+        row.extend(bounds(pooled.interval));
+        let [low, high] = bounds(difference.and_then(|difference| difference.interval));
         row.extend([
             optional(difference.map(|difference| difference.value)),
-            optional(difference.map(|difference| difference.interval[0])),
-            optional(difference.map(|difference| difference.interval[1])),
+            low,
+            high,
             optional(difference.map(|difference| difference.p_value)),
             optional(corrected),
         ]);

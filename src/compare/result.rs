@@ -66,6 +66,9 @@ pub struct CorpusResult {
     pub selects_on_test: bool,
     /// Whether folds have the same ids for different utterances, which are then counted apart.
     pub repeats_ids: bool,
+    /// Utterances that several folds test.
+    #[serde(default)]
+    pub shared_utterances: usize,
     /// Systems of which no run is done.
     pub absent: Vec<String>,
     /// Whether there is no dev, so that the last epoch is taken.
@@ -170,6 +173,17 @@ struct Done {
 fn lacking_cluster<'a>(runs: impl Iterator<Item = &'a Done>) -> usize {
     let by_fold: BTreeMap<usize, usize> = runs.map(|run| (run.result.fold, run.answers.lacking_cluster())).collect();
     by_fold.values().sum()
+}
+
+/// How many utterances several folds test.
+fn shared_utterances<'a>(runs: impl Iterator<Item = &'a Done>) -> usize {
+    let mut folds: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    for run in runs {
+        for (id, _) in run.answers.truths() {
+            folds.entry(id).or_default().insert(run.result.fold);
+        }
+    }
+    folds.values().filter(|folds| folds.len() > 1).count()
 }
 
 /// Whether an id is of one label in one fold, and of another in another.
@@ -279,6 +293,7 @@ impl CorpusResult {
             protocol: splits().find_map(|split| split.protocol.clone()),
             selects_on_test: splits().any(shares_recordings) || runs.values().flatten().any(|run| run.dev_is_test),
             repeats_ids,
+            shared_utterances: shared_utterances(runs.values().flatten()),
             absent: missing.keys().map(|&system| plan.systems[system].name.clone()).collect(),
             takes_last_epoch: plan.runs.iter().any(|run| run.corpus == place && has_no_dev(run)),
             shared: splits().flat_map(SplitRecord::sentences).collect::<BTreeSet<String>>().into_iter().collect(),

@@ -159,8 +159,8 @@ fn pooled(corpus: &CorpusResult) -> Section {
     let mut part = Section::new(heading, &["system", "runs", "accuracy", "weighted F1"]);
     for cell in &corpus.systems {
         let shown = |estimate: Estimate| {
-            let [low, high] = estimate.interval;
-            format!("{:.3} [{low:.3} {high:.3}]", estimate.value)
+            let interval = estimate.interval.map(|[low, high]| format!(" [{low:.3} {high:.3}]"));
+            format!("{:.3}{}", estimate.value, interval.unwrap_or_default())
         };
         let planned = cell.runs.len() + cell.missing.len();
         let runs =
@@ -272,6 +272,13 @@ fn notes(results: &Results) -> Vec<String> {
             notes.push(format!(
                 "{}: {} test utterance(s) lack `{key}`: each counts as a cluster of its own",
                 corpus.name, corpus.lacking_cluster
+            ));
+        }
+        if corpus.shared_utterances > 0 {
+            notes.push(format!(
+                "{}: several folds test the same {}: each counts once, by equal shares of its answers",
+                corpus.name,
+                units::counted(corpus.shared_utterances, "utterance")
             ));
         }
         if corpus.repeats_ids {

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Headline, MetricsError};
-use super::paired::{Difference, McNemar, Outcome, grouped_bootstrap};
+use super::paired::{Difference, Grouped, McNemar, Outcome, grouped_bootstrap};
 use super::predictions::{Extra, Row};
 use super::report::{Bootstrap, Estimate};
 use super::scoring::value_of;
-use super::statistics::LEVEL;
+use super::statistics::{LEVEL, Unit};
 use crate::data::manifest;
 use crate::error::Problems;
 
@@ -170,6 +170,7 @@ pub struct Pairs {
     utterances: Vec<usize>,
     /// What is drawn whole, of each pair.
     units: Vec<usize>,
+    has_clusters: bool,
     known_utterances: BTreeMap<String, usize>,
     known_units: BTreeMap<String, usize>,
     known_seeds: BTreeMap<u64, usize>,
@@ -191,6 +192,7 @@ impl Pairs {
         let group = numbered(&mut self.known_seeds, seed);
         for ((id, one), other) in first.by_id.iter().zip(second.by_id.values()) {
             // A row without the key is a cluster of its own, whose name no value can have.
+            self.has_clusters |= one.cluster.is_some();
             let unit = one.cluster.clone().unwrap_or_else(|| format!("\u{0}{id}"));
             self.utterances.push(numbered(&mut self.known_utterances, id.clone()));
             self.units.push(numbered(&mut self.known_units, unit));
@@ -199,6 +201,7 @@ impl Pairs {
                 truth: of_first[one.truth],
                 first: of_first[one.label],
                 second: of_second[other.label],
+                weight: 1,
             });
         }
         Ok(())
@@ -224,7 +227,7 @@ impl Pairs {
     /// # Errors
     /// When there are no pairs, or no resamples.
     pub fn first(&self, resamples: usize, seed: u64) -> Result<Headline<Estimate>, ComparisonError> {
-        let found = grouped_bootstrap(self.labels.len(), &self.outcomes, Some(&self.units), resamples, seed)?;
+        let found = self.bootstrap(resamples, seed)?;
         Ok(found.first.zip(found.first_intervals).map(|(value, interval)| Estimate { value, interval }))
     }
 
@@ -233,7 +236,7 @@ impl Pairs {
     /// # Errors
     /// When there are no pairs, or no resamples.
     pub fn compare(&self, cluster: Option<&str>, resamples: usize, seed: u64) -> Result<Comparison, ComparisonError> {
-        let found = grouped_bootstrap(self.labels.len(), &self.outcomes, Some(&self.units), resamples, seed)?;
+        let found = self.bootstrap(resamples, seed)?;
         Ok(Comparison {
             pairs: self.outcomes.len(),
             utterances: self.utterances(),
@@ -242,8 +245,28 @@ impl Pairs {
             second: found.second,
             difference: found.difference,
             mcnemar: self.mcnemar(),
-            bootstrap: Bootstrap { resamples, seed, level: LEVEL, cluster: cluster.map(str::to_owned) },
+            bootstrap: Bootstrap {
+                resamples,
+                seed,
+                level: LEVEL,
+                cluster: cluster.map(str::to_owned),
+                clusters: cluster.map(|_| self.units()),
+            },
         })
+    }
+
+    fn bootstrap(&self, resamples: usize, seed: u64) -> Result<Grouped, MetricsError> {
+        let unit = if self.has_clusters { Unit::Cluster(&self.units) } else { Unit::Utterance(&self.units) };
+        grouped_bootstrap(self.labels.len(), &self.weighted(), unit, resamples, seed)
+    }
+
+    /// The outcomes with weights by which an utterance counts once in each seed, in however many folds it was tested.
+    fn weighted(&self) -> Vec<Outcome> {
+        let mut tested: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        let keys = || self.outcomes.iter().map(|outcome| outcome.group).zip(self.utterances.iter().copied());
+        keys().for_each(|key| *tested.entry(key).or_default() += 1);
+        let all = tested.values().fold(1, |all, &times| least_common_multiple(all, times));
+        keys().zip(&self.outcomes).map(|(key, outcome)| Outcome { weight: all / tested[&key], ..*outcome }).collect()
     }
 
     fn mcnemar(&self) -> McNemar {
@@ -255,6 +278,14 @@ impl Pairs {
         let count = |is_it: fn(&i64) -> bool| gains.iter().copied().filter(is_it).count() as u64;
         McNemar::of(count(|gain| *gain < 0), count(|gain| *gain > 0))
     }
+}
+
+fn least_common_multiple(one: u64, other: u64) -> u64 {
+    let (mut divisor, mut rest) = (one, other);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    one / divisor * other
 }
 
 fn numbered<Name: Ord>(known: &mut BTreeMap<Name, usize>, name: Name) -> usize {
@@ -373,6 +404,20 @@ mod tests {
         assert!((found.difference.accuracy.value - 3.0 / 8.0).abs() < 1e-12);
     }
 
+    /// Two folds that test one utterance both, right in the one and wrong in the other: 1/2, and not 1 of 5 twice.
+    #[test]
+    fn an_utterance_that_two_folds_test_counts_once() {
+        let mut pairs = Pairs::default();
+        let answers = |rows: &[Row]| Answers::new("one", rows, None).unwrap();
+        let folds = [[row("01", "a", "a"), row("02", "b", "a")], [row("02", "b", "b"), row("03", "b", "b")]];
+        for fold in folds {
+            pairs.add(1, &answers(&fold), &answers(&fold)).unwrap();
+        }
+        let found = pairs.compare(None, 100, 1).unwrap();
+        assert_eq!((found.pairs, found.utterances), (4, 3));
+        assert!((found.first.accuracy - (1.0 + 0.5 + 1.0) / 3.0).abs() < 1e-12, "{found:?}");
+    }
+
     /// With three seeds, an utterance that one system gets right twice and the other once counts once.
     #[test]
     fn an_utterance_counts_once_over_several_seeds() {
@@ -385,12 +430,12 @@ mod tests {
         let first = pairs.first(2_000, 1).unwrap().accuracy;
         assert!((first.value - 5.0 / 12.0).abs() < 1e-12, "{first:?}");
         // Four times the first utterance gives 1, four times the third 0.
-        assert!(first.interval[0] < 0.1 && first.interval[1] > 0.8, "{first:?}");
+        assert!(first.interval.unwrap()[0] < 0.1 && first.interval.unwrap()[1] > 0.8, "{first:?}");
         // By utterance, right of three: 3 to 2, 1 to 2, 0 to 2, 1 to 1.
         assert_eq!((found.mcnemar.only_first, found.mcnemar.only_second), (1, 2));
         // Utterances are drawn whole: a resample of the second utterance alone has a difference of 1/3.
         let gains = [-1.0, 1.0, 2.0, 0.0].map(|gain: f64| gain / 3.0);
-        let [low, high] = found.difference.accuracy.interval;
+        let [low, high] = found.difference.accuracy.interval.unwrap();
         assert!(low >= gains[0] - 1e-12 && high <= gains[2] + 1e-12 && high > 0.4, "[{low}, {high}]");
     }
 
@@ -406,7 +451,10 @@ mod tests {
         let mut pairs = Pairs::default();
         pairs.add(1, &answers('b', "scene").unwrap(), &answers('a', "scene").unwrap()).unwrap();
         let found = pairs.compare(Some("scene"), 500, 1).unwrap();
-        assert_eq!(found.difference.accuracy.interval.map(f64::to_bits), [0.0_f64, 1.0].map(f64::to_bits));
+        // Student's t with one degree of freedom: two clusters tell nothing.
+        let interval = found.difference.accuracy.interval.unwrap();
+        assert_eq!(interval.map(f64::to_bits), [-1.0_f64, 1.0].map(f64::to_bits));
+        assert!(found.difference.accuracy.p_value > 0.4, "{found:?}");
         assert_eq!(found.bootstrap.cluster.as_deref(), Some("scene"));
         let error = ComparisonError::NoCluster { name: "one".into(), key: "dialogue".into() };
         assert_eq!(answers('a', "dialogue"), Err(error));

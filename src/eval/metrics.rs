@@ -35,11 +35,12 @@ pub enum MetricsError {
 pub struct Headline<T = f64> {
     /// Share of the examples whose prediction is right ("weighted accuracy" in part of the literature).
     pub accuracy: T,
-    /// Mean recall over the classes that occur in the truth ("unweighted accuracy" in part of the literature).
+    /// Mean recall over the classes in the truth ("unweighted accuracy" in part of the literature).
     pub balanced_accuracy: T,
     /// Mean of the classes' F1, weighted by how often each occurs in the truth.
     pub weighted_f1: T,
-    /// Plain mean of the classes' F1 over the whole label set, those that do not occur included.
+    /// Plain mean of the F1 of the classes that are in the truth or predicted, as scikit-learn's `f1_score` with its
+    /// default labels: a class that is predicted and never true counts as 0.
     pub macro_f1: T,
 }
 
@@ -131,22 +132,23 @@ impl Tally {
     }
 
     pub(crate) fn headline(&self) -> Headline {
-        let (mut total, mut right, mut occurring) = (0, 0, 0);
+        let (mut total, mut right, mut true_classes, mut classes) = (0, 0, 0, 0);
         let (mut recalls, mut plain, mut weighted) = (0.0, 0.0, 0.0);
         for (support, predicted, correct) in self.classes() {
             let f1 = ratio(2 * correct, support + predicted);
             total += support;
             right += correct;
-            occurring += u64::from(support > 0);
+            true_classes += u64::from(support > 0);
+            classes += u64::from(support + predicted > 0);
             recalls += ratio(correct, support);
             plain += f1;
             weighted += f1 * number(support);
         }
         Headline {
             accuracy: ratio(right, total),
-            balanced_accuracy: share(recalls, occurring),
+            balanced_accuracy: share(recalls, true_classes),
             weighted_f1: share(weighted, total),
-            macro_f1: share(plain, self.support.len() as u64),
+            macro_f1: share(plain, classes),
         }
     }
 }
@@ -272,9 +274,17 @@ mod tests {
         assert_eq!(confusion.classes()[2], ClassScore { precision: 0.0, recall: 0.0, f1: 0.0, support: 0 });
     }
 
+    /// `f1_score([0, 0, 1], [0, 1, 1], average="macro")` of scikit-learn, whose labels are those that occur, is 2/3.
+    #[test]
+    fn a_class_that_is_nowhere_is_left_out_of_the_macro_f1() {
+        let headline = Confusion::from_pairs(3, &[(0, 0), (0, 1), (1, 1)]).unwrap().headline();
+        close(headline.macro_f1, 2.0 / 3.0);
+        close(headline.balanced_accuracy, 0.75);
+    }
+
     /// Random tables, from scikit-learn 1.9.1:
-    /// `accuracy_score(t, p)`, `balanced_accuracy_score(t, p)`, `f1_score(t, p, labels=range(labels),
-    /// average="weighted", zero_division=0)`, and the same with `average="macro"`.
+    /// `accuracy_score(t, p)`, `balanced_accuracy_score(t, p)`, `f1_score(t, p, average="weighted",
+    /// zero_division=0)`, and the same with `average="macro"`.
     #[test]
     fn numbers_are_those_of_scikit_learn() {
         let tables: [(&[&[usize]], [f64; 4]); 5] = [

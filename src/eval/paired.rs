@@ -7,16 +7,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Headline, MetricsError, Tally, check_pairs};
-use super::statistics::{Interval, Pool, intervals};
+use super::statistics::{Form, Interval, Pool, Unit, each, intervals, student_p_value};
 
 /// How far the second system is above the first in one number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// The second's number less the first's.
     pub value: f64,
-    /// Its 95% interval.
-    pub interval: Interval,
-    /// Two-sided p: twice the share of the resamples that fall on the other side of 0 or on it.
+    /// Its 95% interval; none of a single utterance or cluster.
+    pub interval: Option<Interval>,
+    /// Two-sided p: twice the share of the resamples that fall on the other side of 0 or on it; with few clusters that
+    /// of Student's t, if it is larger.
     pub p_value: f64,
 }
 
@@ -33,8 +34,9 @@ pub fn paired_bootstrap(
     seed: u64,
 ) -> Result<Headline<Difference>, MetricsError> {
     let outcomes: Vec<Outcome> =
-        outcomes.iter().map(|&(truth, first, second)| Outcome { group: 0, truth, first, second }).collect();
-    Ok(grouped_bootstrap(labels, &outcomes, clusters, resamples, seed)?.difference)
+        outcomes.iter().map(|&(truth, first, second)| Outcome { group: 0, truth, first, second, weight: 1 }).collect();
+    let unit = clusters.map_or(Unit::Example, Unit::Cluster);
+    Ok(grouped_bootstrap(labels, &outcomes, unit, resamples, seed)?.difference)
 }
 
 /// One example: its true label and two systems' predictions, each a position in the set of labels.
@@ -48,6 +50,8 @@ pub struct Outcome {
     pub first: usize,
     /// What the second system says.
     pub second: usize,
+    /// How often it counts.
+    pub weight: u64,
 }
 
 /// Two systems' headline numbers, each the mean over the groups of the group's number.
@@ -55,7 +59,7 @@ pub struct Outcome {
 pub struct Grouped {
     /// The first system's.
     pub first: Headline,
-    pub first_intervals: Headline<Interval>,
+    pub first_intervals: Headline<Option<Interval>>,
     /// The second system's.
     pub second: Headline,
     /// How far the second is above the first.
@@ -63,14 +67,14 @@ pub struct Grouped {
 }
 
 /// Two systems whose examples fall into groups (seeds) that are scored each by itself: the means over the groups. A
-/// resample draws clusters with all their examples, of whatever group.
+/// resample draws units with all their examples, of whatever group.
 ///
 /// # Errors
 /// As of [`paired_bootstrap`].
 pub fn grouped_bootstrap(
     labels: usize,
     outcomes: &[Outcome],
-    clusters: Option<&[usize]>,
+    unit: Unit,
     resamples: usize,
     seed: u64,
 ) -> Result<Grouped, MetricsError> {
@@ -81,28 +85,28 @@ pub fn grouped_bootstrap(
     }
     let groups = outcomes.iter().map(|outcome| outcome.group + 1).max().unwrap_or_default();
     let empty = vec![Tally::new(labels); 2 * groups];
-    let pool = Pool::new(outcomes, clusters)?;
+    let pool = Pool::new(outcomes, unit)?;
     let add = |tallies: &mut [Tally], outcome: &Outcome, count| {
         if let Some([first, second]) = tallies.chunks_exact_mut(2).nth(outcome.group) {
-            first.add(outcome.truth, outcome.first, count);
-            second.add(outcome.truth, outcome.second, count);
+            first.add(outcome.truth, outcome.first, count * outcome.weight);
+            second.add(outcome.truth, outcome.second, count * outcome.weight);
         }
     };
     let read = |tallies: &[Tally]| [mean(tallies.iter().step_by(2)), mean(tallies.iter().skip(1).step_by(2))];
     let ([first, second], drawn) = pool.draw(&empty, add, read, resamples, seed);
     let differs = |[first, second]: [Headline; 2]| second.zip(first).map(|(second, first)| second - first);
+    let value = differs([first, second]);
     let differences: Vec<Headline> = drawn.iter().copied().map(differs).collect();
-    let p_value = |number: fn(&Headline) -> f64| two_sided(&differences.iter().map(number).collect::<Vec<f64>>());
-    let p_values = Headline {
-        accuracy: p_value(|headline| headline.accuracy),
-        balanced_accuracy: p_value(|headline| headline.balanced_accuracy),
-        weighted_f1: p_value(|headline| headline.weighted_f1),
-        macro_f1: p_value(|headline| headline.macro_f1),
-    };
-    let difference = differs([first, second]).zip(intervals(&differences)).zip(p_values);
+    let p_values = value.zip(each(&differences)).map(|(value, drawn)| match pool.form() {
+        Form::Single => 1.0,
+        Form::Few(clusters) => two_sided(&drawn).max(student_p_value(value, &drawn, clusters)),
+        Form::Percentile => two_sided(&drawn),
+    });
+    let difference = value.zip(intervals(value, &differences, pool.form(), [-1.0, 1.0])).zip(p_values);
+    let of_first: Vec<Headline> = drawn.iter().map(|[first, _]| *first).collect();
     Ok(Grouped {
         first,
-        first_intervals: intervals(&drawn.iter().map(|[first, _]| *first).collect::<Vec<Headline>>()),
+        first_intervals: intervals(first, &of_first, pool.form(), [0.0, 1.0]),
         second,
         difference: difference.map(|((value, interval), p_value)| Difference { value, interval, p_value }),
     })
@@ -270,7 +274,7 @@ mod tests {
     fn the_difference_has_its_normal_interval() {
         let found = paired_bootstrap(2, &outcomes(400, 10, 30, 60), None, 10_000, 1).unwrap().accuracy;
         assert!((found.value - 0.04).abs() < 1e-12);
-        let [low, high] = found.interval;
+        let [low, high] = found.interval.unwrap();
         assert!((low - 0.0155).abs() < 0.003 && (high - 0.0645).abs() < 0.003, "[{low}, {high}]");
         assert!(found.p_value < 0.005, "{}", found.p_value);
     }
@@ -278,19 +282,19 @@ mod tests {
     /// Two seeds that each say one thing of all: pooled they would look like a system that tells the classes apart.
     #[test]
     fn seeds_are_scored_each_by_itself() {
-        let outcome = |group, truth, first| Outcome { group, truth, first, second: truth };
+        let outcome = |group, truth, first| Outcome { group, truth, first, second: truth, weight: 1 };
         // Four utterances of two classes; the first seed always says 0, the second always 1; the other system is right.
         let outcomes: Vec<Outcome> = [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)]
             .map(|(group, truth)| outcome(group, truth, group))
             .to_vec();
         let clusters = [0, 1, 2, 3, 0, 1, 2, 3];
-        let found = grouped_bootstrap(2, &outcomes, Some(&clusters), 500, 1).unwrap();
+        let found = grouped_bootstrap(2, &outcomes, Unit::Utterance(&clusters), 500, 1).unwrap();
         // Of each seed: F1 2/3 and 0, half each.
         assert!((found.first.weighted_f1 - 1.0 / 3.0).abs() < 1e-12, "{found:?}");
         assert!((found.first.accuracy - 0.5).abs() < 1e-12 && (found.second.accuracy - 1.0).abs() < 1e-12);
         assert!((found.difference.weighted_f1.value - 2.0 / 3.0).abs() < 1e-12);
         // Whichever utterances are drawn, one seed is right about each of them and the other is not.
-        assert!(found.first_intervals.accuracy.iter().all(|bound| (bound - 0.5).abs() < 1e-12), "{found:?}");
+        assert!(found.first_intervals.accuracy.unwrap().iter().all(|bound| (bound - 0.5).abs() < 1e-12), "{found:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::{ClassScore, Headline, MetricsError};
 use super::predictions::{Origin, Prediction, Row};
-use super::scoring::{Example, System, groups, key_order, length_bin, scored_examples, scores, value_of};
+use super::scoring::{Example, System, clusters, groups, key_order, length_bin, scored_examples, scores, value_of};
 use super::statistics::{Interval, LEVEL, RESAMPLES};
 use crate::error::Problems;
 use crate::files::{FileError, replace_file};
@@ -52,8 +52,8 @@ pub enum ReportError {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub value: f64,
-    /// Its interval: [low, high].
-    pub interval: Interval,
+    /// Its interval: [low, high]; none of a single example or cluster.
+    pub interval: Option<Interval>,
 }
 
 /// What one of the three classifiers reaches.
@@ -127,6 +127,9 @@ pub struct Bootstrap {
     pub level: f64,
     /// The key whose values are drawn as whole clusters; null where examples are drawn.
     pub cluster: Option<String>,
+    /// How many clusters there are; null where examples are drawn.
+    #[serde(default)]
+    pub clusters: Option<usize>,
 }
 
 /// What the caller knows and decides.
@@ -262,6 +265,7 @@ impl Report {
                 seed: options.seed,
                 level: LEVEL,
                 cluster: options.cluster.clone(),
+                clusters: options.cluster.is_some().then(|| clusters(&all)),
             },
             data_sha256: options.data_sha256.clone(),
             data_split: options.data_split.as_ref().map(|split| split.about(&options.split)),
@@ -378,7 +382,7 @@ mod tests {
         assert_eq!(report.text_only.as_ref().unwrap().confusion, [[1, 1], [1, 2]]);
         assert_eq!(report.speech_only, None);
         assert!((report.fusion.headline.accuracy.value - 5.0 / 6.0).abs() < 1e-12);
-        let [low, high] = report.fusion.headline.accuracy.interval;
+        let [low, high] = report.fusion.headline.accuracy.interval.unwrap();
         assert!(0.0 < low && low < 5.0 / 6.0 && (5.0 / 6.0..=1.0).contains(&high), "[{low}, {high}]");
         let found = |groups: &[Group]| -> Vec<(String, usize)> {
             groups.iter().map(|group| (group.value.clone(), group.examples)).collect()
@@ -410,8 +414,8 @@ mod tests {
         let again = Report::load(&path).unwrap();
         assert_eq!(again.fusion.per_class, report.fusion.per_class);
         // serde_json reads the last digit of some numbers one off.
-        let found = again.by[0].groups[1].fusion.weighted_f1.interval[1];
-        assert!((found - report.by[0].groups[1].fusion.weighted_f1.interval[1]).abs() < 1e-12);
+        let high = |report: &Report| report.by[0].groups[1].fusion.weighted_f1.interval.unwrap()[1];
+        assert!((high(&again) - high(&report)).abs() < 1e-12);
         assert_eq!((again.by_text_length.len(), again.provenance), (6, report.provenance));
     }
 
@@ -422,7 +426,7 @@ mod tests {
             (0..20).map(|id| row(id, "a", if id < 10 { "a" } else { "b" }, None, None, json!(id / 10))).collect();
         let options = ReportOptions { keys: Vec::new(), cluster: Some("turn".into()), ..options() };
         let accuracy = Report::from_predictions(&rows, &options).unwrap().fusion.headline.accuracy;
-        assert_eq!(accuracy, Estimate { value: 0.5, interval: [0.0, 1.0] });
+        assert_eq!(accuracy, Estimate { value: 0.5, interval: Some([0.0, 1.0]) });
     }
 
     #[test]

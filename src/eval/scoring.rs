@@ -1,6 +1,6 @@
 //! From rows to the numbers of a report: which rows are scored, what each classifier reaches on them, and in which groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::Value;
@@ -133,6 +133,11 @@ fn estimates(
     let clusters = options.cluster.as_ref().map(|_| clusters);
     let intervals = bootstrap(labels, pairs, clusters, options.resamples, options.seed)?;
     Ok(Some(values.zip(intervals).map(|(value, interval)| Estimate { value, interval })))
+}
+
+/// How many clusters the examples are of.
+pub(super) fn clusters(examples: &[&Example]) -> usize {
+    examples.iter().map(|example| example.cluster).collect::<BTreeSet<usize>>().len()
 }
 
 /// Groups the examples by a name that sorts as the groups shall stand.

@@ -5,11 +5,8 @@ use std::fmt::Write as _;
 use super::table::Table;
 use crate::eval::comparison::Comparison;
 use crate::eval::paired::{McNemar, McNemarForm};
-use crate::eval::statistics::Interval;
-
-/// With fewer clusters the intervals of a bootstrap are too narrow (A. C. Cameron, J. B. Gelbach and D. L. Miller,
-/// "Bootstrap-based improvements for inference with clustered errors", 2008, on tests with five clusters and more).
-const FEW: usize = 10;
+use crate::eval::statistics::{FEW_CLUSTERS, Interval};
+use crate::units::counted;
 
 /// Both runs' numbers side by side, their differences with intervals and p, and `McNemar`'s test. `second` is the run
 /// that is told of, `first` the one that it is held against.
@@ -55,25 +52,34 @@ pub fn render(split: &str, first: &str, second: &str, comparison: &Comparison) -
 /// What the bootstrap draws: `utterances`, or `12 clusters by dialogue`.
 pub fn units_words(cluster: Option<&str>, clusters: Option<usize>) -> String {
     match (cluster, clusters) {
-        (Some(key), Some(clusters)) => format!("{clusters} cluster(s) by {key}"),
+        (Some(key), Some(clusters)) => format!("{} by {key}", counted(clusters, "cluster")),
         (Some(key), None) => format!("clusters by {key}"),
         (None, _) => "utterances".to_owned(),
     }
 }
 
-/// What a reader of numbers over clusters should know.
+/// How intervals over few clusters are made; none where there are enough.
+pub fn few_clusters_note(clusters: usize) -> Option<String> {
+    match clusters {
+        0 | 1 => Some("caution: there is only one cluster, so that there are no intervals".to_owned()),
+        _ if clusters < FEW_CLUSTERS => Some(format!(
+            "caution: there are only {clusters} clusters, so that intervals are t-intervals with {} of freedom over the \
+             clusters, and p likewise",
+            if clusters == 2 { "1 degree".to_owned() } else { format!("{} degrees", clusters - 1) }
+        )),
+        _ => None,
+    }
+}
+
+/// What a reader of tests over clusters should know.
 pub fn cluster_note(clusters: usize) -> String {
-    let few = if clusters < FEW {
-        format!("caution: {clusters} cluster(s) are too few for a bootstrap, its intervals and p are too small; ")
-    } else {
-        String::new()
-    };
+    let few = few_clusters_note(clusters).map_or_else(String::new, |note| note + "; ");
     format!("{few}McNemar's test takes utterances for independent, it knows nothing of the clusters")
 }
 
-/// A difference with its sign and its interval.
-pub fn difference_words(value: f64, [low, high]: Interval) -> String {
-    format!("{value:+.3} [{low:+.3} {high:+.3}]")
+/// A difference with its sign and its interval, if it has one.
+pub fn difference_words(value: f64, interval: Option<Interval>) -> String {
+    interval.map_or_else(|| format!("{value:+.3}"), |[low, high]| format!("{value:+.3} [{low:+.3} {high:+.3}]"))
 }
 
 /// A p-value as it is printed: two digits that count, or that it is below 0.001.
@@ -97,7 +103,7 @@ mod tests {
     #[test]
     fn the_numbers_stand_side_by_side() {
         let number = |value: f64| Headline { accuracy: value, ..Headline::default() };
-        let difference = Difference { value: 0.25, interval: [-0.0125, 0.5], p_value: 0.0444 };
+        let difference = Difference { value: 0.25, interval: Some([-0.0125, 0.5]), p_value: 0.0444 };
         let comparison = Comparison {
             pairs: 8,
             utterances: 8,
@@ -106,7 +112,7 @@ mod tests {
             second: number(0.75),
             difference: Headline::<()>::default().map(|()| difference),
             mcnemar: McNemar::of(1, 3),
-            bootstrap: Bootstrap { resamples: 100, seed: 1, level: 0.95, cluster: None },
+            bootstrap: Bootstrap { resamples: 100, seed: 1, level: 0.95, cluster: None, clusters: None },
         };
         let text = render("dev", "runs/b", "runs/a", &comparison);
         let lines: Vec<&str> = text.lines().collect();
@@ -118,9 +124,10 @@ mod tests {
         assert_eq!(lines[11], "McNemar: 3 right only in a, 1 only in b, p 0.62 (exact)");
         let bootstrap = Bootstrap { cluster: Some("scene".to_owned()), ..comparison.bootstrap.clone() };
         let text = render("dev", "b", "a", &Comparison { clusters: Some(9), bootstrap, ..comparison });
-        assert!(text.contains("bootstrap over 9 cluster(s) by scene, 100"), "{text}");
+        assert!(text.contains("bootstrap over 9 clusters by scene, 100"), "{text}");
         assert!(
-            text.contains("caution: 9 cluster(s) are too few") && text.contains("nothing of the clusters"),
+            text.contains("only 9 clusters, so that intervals are t-intervals with 8 degrees of freedom")
+                && text.contains("nothing of the clusters"),
             "{text}"
         );
         assert!(cluster_note(10).starts_with("McNemar's test takes"));

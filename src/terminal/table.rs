@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
+use super::comparison::{few_clusters_note, units_words};
 use crate::eval::report::{Breakdown, Estimate, Group, Report};
 use crate::splits::record::SplitRecord;
+use crate::units::counted;
 
 /// A confusion matrix with more labels than this is left to the report file.
 const MOST_LABELS: usize = 12;
@@ -116,7 +118,11 @@ fn groups(report: &Report, key: &str, groups: &[Group]) -> String {
     let names = ["text only", "speech only", report.reported()];
     let present = || names.into_iter().zip(has).filter_map(|(name, has)| has.then_some(name));
     let mut table = Table::new([key, "examples"].into_iter().chain(present()));
-    for group in groups.iter().take(MOST_GROUPS) {
+    let mut largest: Vec<usize> = (0..groups.len()).collect();
+    largest.sort_by_key(|&place| std::cmp::Reverse(groups[place].examples));
+    largest.truncate(MOST_GROUPS);
+    largest.sort_unstable();
+    for group in largest.iter().map(|&place| &groups[place]) {
         let mut row = vec![group.value.clone(), group.examples.to_string()];
         let cells = [group.text_only.as_ref(), group.speech_only.as_ref(), Some(&group.fusion)];
         for (cell, _) in cells.into_iter().zip(has).filter(|&(_, has)| has) {
@@ -124,10 +130,15 @@ fn groups(report: &Report, key: &str, groups: &[Group]) -> String {
         }
         table.row(row);
     }
-    match groups.len().saturating_sub(MOST_GROUPS) {
-        0 => table.to_string(),
-        others => format!("{table}and {others} more, in the report file\n"),
+    let mut text = table.to_string();
+    if groups.len() > MOST_GROUPS {
+        let _ = writeln!(text, "the {MOST_GROUPS} largest of {} groups; the report file has all", groups.len());
     }
+    if largest.iter().any(|&place| groups[place].fusion.accuracy.interval.is_none()) {
+        let single = if report.bootstrap.cluster.is_some() { "a single cluster" } else { "a single example" };
+        let _ = writeln!(text, "{single} has no interval");
+    }
+    text
 }
 
 fn head(report: &Report) -> String {
@@ -162,26 +173,44 @@ fn head(report: &Report) -> String {
 
 fn how(report: &Report) -> String {
     let bootstrap = &report.bootstrap;
-    let over = bootstrap.cluster.as_ref().map_or_else(|| "examples".to_owned(), |key| format!("clusters by {key}"));
-    format!(
+    let over = match &bootstrap.cluster {
+        Some(key) => units_words(Some(key), bootstrap.clusters),
+        None => "examples".to_owned(),
+    };
+    let mut text = format!(
         "in brackets: {:.0}% intervals, bootstrap over {over}, {} resamples, seed {}\n",
         bootstrap.level * 100.0,
         bootstrap.resamples,
         bootstrap.seed
-    )
+    );
+    if let Some(note) = bootstrap.clusters.and_then(few_clusters_note) {
+        let _ = writeln!(text, "{note}");
+    }
+    let absent: Vec<String> = report
+        .fusion
+        .per_class
+        .iter()
+        .filter(|class| class.score.support == 0)
+        .map(|class| format!("`{}`", class.label))
+        .collect();
+    if !absent.is_empty() {
+        let _ = writeln!(
+            text,
+            "not in the data: {}; balanced accuracy leaves such a class out, and so does macro F1 unless it is \
+             predicted: then its F1 is 0",
+            absent.join(", ")
+        );
+    }
+    text
 }
 
 fn shown(estimate: &Estimate) -> String {
-    let [low, high] = estimate.interval;
-    format!("{} [{} {}]", number(estimate.value), number(low), number(high))
+    let interval = estimate.interval.map(|[low, high]| format!(" [{} {}]", number(low), number(high)));
+    number(estimate.value) + &interval.unwrap_or_default()
 }
 
 fn number(value: f64) -> String {
     format!("{value:.3}")
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 #[cfg(test)]
@@ -255,8 +284,14 @@ mod tests {
     #[test]
     fn long_lists_are_left_to_the_file() {
         let mut report = report();
-        let group = report.by[0].groups[0].clone();
-        report.by[0].groups = vec![group; 35];
-        assert!(render(&report).contains("and 5 more, in the report file\n"));
+        let group = |number: usize| Group {
+            value: format!("speaker{number}"),
+            examples: 10 + number,
+            ..report.by[0].groups[0].clone()
+        };
+        report.by[0].groups = (0..35).map(group).collect();
+        let text = render(&report);
+        assert!(text.contains("the 30 largest of 35 groups; the report file has all\n"), "{text}");
+        assert!(!text.contains("speaker4 ") && text.contains("speaker5 ") && text.contains("speaker34 "), "{text}");
     }
 }

@@ -397,8 +397,11 @@ fn systems_without_a_common_seed_are_named() {
         .iter()
         .map(|row| row["speaker"].as_str().unwrap().to_owned())
         .collect();
-    assert!(said.contains(&format!("intervals over {} cluster(s) by speaker", speakers.len())), "{said}");
-    assert!(said.contains(&format!("caution: {} cluster(s) are too few", speakers.len())), "{said}");
+    assert!(said.contains(&format!("intervals over {} clusters by speaker", speakers.len())), "{said}");
+    assert!(
+        said.contains(&format!("there are only {} clusters, so that intervals are t-intervals", speakers.len())),
+        "{said}"
+    );
 }
 
 /// By its best checkpoint, by its last, and by a copy of the manifest.
