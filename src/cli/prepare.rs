@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use encoding_rs::Encoding;
 
 use crate::prepare::idiom::DEFAULT_GAP;
 
@@ -54,11 +55,22 @@ pub struct PrepareOutput {
 #[derive(Debug, Args)]
 pub struct PrepareTableArguments {
     /// The table; or a folder with metadata.csv in it, or in its folders train, validation and test
-    #[arg(long, value_name = "FILE")]
-    pub input: PathBuf,
+    ///
+    /// May be given more than once, with a --split for each.
+    #[arg(long, required = true, value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// The split that the rows of an --input are in, where each split has a table
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["split_column", "groups", "folds"])]
+    pub split: Vec<String>,
     /// Its format; default: by the ending of its name
     #[arg(long)]
     pub format: Option<TableFormat>,
+    /// What stands between fields, a character or tab; default: as its first line has it
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    pub delimiter: Option<char>,
+    /// Its encoding by name, as windows-1252 or utf-16le; default: UTF-8
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    pub encoding: Option<&'static Encoding>,
     /// Column of the audio paths; "" where there is none [default: audio or `file_name`]
     #[arg(long, alias = "audio", value_name = "COLUMN")]
     pub audio_column: Option<String>,
@@ -95,6 +107,21 @@ pub struct PrepareTableArguments {
     /// Where to
     #[command(flatten)]
     pub to: PrepareOutput,
+}
+
+fn delimiter(given: &str) -> Result<char, String> {
+    let mut letters = given.chars();
+    match (given, letters.next(), letters.next()) {
+        ("tab" | "\\t", ..) => Ok('\t'),
+        (_, Some(letter), None) if !matches!(letter, '"' | '\\' | '\r' | '\n') => Ok(letter),
+        _ => Err("one character, as ; or |, or the word tab".to_owned()),
+    }
+}
+
+fn encoding(given: &str) -> Result<&'static Encoding, String> {
+    let hint = "no encoding is known by this name; there are utf-8, utf-16le, windows-1252, iso-8859-2, macintosh, \
+                shift_jis, gb18030 and the others of the Encoding Standard";
+    Encoding::for_label(given.as_bytes()).ok_or_else(|| hint.to_owned())
 }
 
 /// The formats of a table.

@@ -22,7 +22,7 @@ use clasp::{
         mist::{self, MistOptions},
         slurp::{self, SlurpOptions},
         split::are_shares,
-        table::{self, Column, TableOptions},
+        table::{self, Column, Input, Layout, TableOptions},
     },
     splits::SplitFile,
     terminal::table::Table,
@@ -125,7 +125,25 @@ fn fractions(given: Vec<f64>) -> Result<[f64; 3], ConfigError> {
 }
 
 fn table_options(arguments: &PrepareTableArguments) -> Result<TableOptions, ConfigError> {
-    let mut options = TableOptions::new(&arguments.input);
+    let (inputs, splits) = (&arguments.input, &arguments.split);
+    if !(inputs.len() == splits.len() || (inputs.len() == 1 && splits.is_empty())) {
+        let reason = format!(
+            "one input, or one --split for each, as in --input a.csv --split train --input b.csv --split dev; found {} \
+             inputs and {} splits",
+            inputs.len(),
+            splits.len()
+        );
+        return Err(ConfigError::invalid("command line", vec![Problem::conflict("--input", reason)]));
+    }
+    let splits = splits.iter().map(Some).chain(std::iter::repeat(None));
+    let mut options = TableOptions {
+        inputs: inputs
+            .iter()
+            .zip(splits)
+            .map(|(path, split)| Input { path: path.clone(), split: split.cloned() })
+            .collect(),
+        ..TableOptions::new("")
+    };
     let given = [&arguments.audio_column, &arguments.text_column, &arguments.label_column];
     for (column, given) in [&mut options.audio, &mut options.text, &mut options.label].into_iter().zip(given) {
         match given.as_deref() {
@@ -135,11 +153,15 @@ fn table_options(arguments: &PrepareTableArguments) -> Result<TableOptions, Conf
         }
     }
     Ok(TableOptions {
-        format: arguments.format.map(|format| match format {
-            TableFormat::Csv => table::TableFormat::Csv,
-            TableFormat::Tsv => table::TableFormat::Tsv,
-            TableFormat::Jsonl => table::TableFormat::Jsonl,
-        }),
+        layout: Layout {
+            format: arguments.format.map(|format| match format {
+                TableFormat::Csv => table::TableFormat::Csv,
+                TableFormat::Tsv => table::TableFormat::Tsv,
+                TableFormat::Jsonl => table::TableFormat::Jsonl,
+            }),
+            delimiter: arguments.delimiter,
+            encoding: arguments.encoding,
+        },
         id: arguments.id_column.clone(),
         speaker: arguments.speaker_column.clone(),
         split: arguments.split_column.clone(),

@@ -12,6 +12,7 @@ pub mod features;
 pub mod labels;
 pub mod loader;
 pub mod manifest;
+pub mod names;
 mod catch_panic;
 pub mod text;
 mod wave;
@@ -34,7 +35,7 @@ pub const MIN_SAMPLES: usize = 400;
 #[non_exhaustive]
 pub enum DataError {
     /// A file or folder cannot be read or written.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}{}", path.display(), instead(path, problem))]
     File { path: PathBuf, problem: FileProblem },
     /// A file or folder cannot be written: the disk's fault, not the data's; exit code 1.
     #[error("cannot write {}: {problem}", path.display())]
@@ -247,6 +248,14 @@ impl DataError {
             }
         }
     }
+}
+
+/// What there is in the place of a missing file. Looked for only where the error is shown.
+fn instead(path: &Path, problem: &FileProblem) -> String {
+    let similar = if *problem == FileProblem::Missing { names::similar(path) } else { None };
+    similar.map_or_else(String::new, |found| {
+        format!("; there is {}, whose name differs in case, space or Unicode form", found.display())
+    })
 }
 
 fn place(path: Option<&Path>, line: usize) -> String {

@@ -20,6 +20,7 @@ use super::folder::{Corpus, Fold};
 use super::idiom::Idioms;
 use super::librispeech;
 use super::split::{Member, grouped, stratified};
+use super::table::Layout;
 use super::table::SPLITS;
 use super::table_reader::read_tables;
 
@@ -161,7 +162,7 @@ fn idiom_of(row: &Row) -> Option<String> {
 fn read_labels(path: &Path) -> Result<BTreeMap<String, &'static str>, DataError> {
     let mut labels = BTreeMap::new();
     let mut problems = Vec::new();
-    for table in read_tables(path, None)? {
+    for table in read_tables(path, Layout::default())? {
         for column in ["id", "label"] {
             if !table.columns.iter().any(|found| found == column) {
                 problems.push(DataError::Column {
@@ -178,7 +179,7 @@ fn read_labels(path: &Path) -> Result<BTreeMap<String, &'static str>, DataError>
                 problems.push(DataError::TableRow { path: path.to_path_buf(), line: record.line, reason });
             };
             let cell = |column: &str| record.cells.get(column).and_then(|value| value.as_str()).unwrap_or_default();
-            let id = cell("id");
+            let id = cell("id").trim();
             let label = match cell("label").trim().to_lowercase().as_str() {
                 "figurative" | "idiomatic" | "i" => "figurative",
                 "literal" | "l" => "literal",

@@ -5,6 +5,7 @@
 //! `split.json` that says how they came about.
 
 pub mod audio;
+mod delimited;
 pub mod folder;
 pub mod idiom;
 pub mod iemocap;

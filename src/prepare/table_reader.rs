@@ -1,12 +1,17 @@
 //! Reads CSV, TSV and JSON Lines into records of one kind, with the line of each; and audio folders, which have such a
 //! table (`metadata.csv`) in them or in a folder for each split, as Hugging Face writes them.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use encoding_rs::Encoding;
 use serde_json::{Map, Value};
 
+use super::delimited::{self, Fault, Fields, Quotes};
 use super::folder::folders_in;
-use super::table::{TableFormat, part_name};
+use super::table::{Layout, TableFormat, part_name};
+use crate::data::names::normal;
 use crate::data::{DataError, manifest};
 
 /// The names of an audio folder's table.
@@ -24,6 +29,8 @@ pub(super) struct Table {
     pub columns: Vec<String>,
     /// The rows in order.
     pub records: Vec<Record>,
+    /// What the user should know of how it was read.
+    pub notes: Vec<String>,
 }
 
 /// One row.
@@ -33,21 +40,23 @@ pub(super) struct Record {
     pub line: usize,
     /// Column to value; strings but for JSON Lines.
     pub cells: Map<String, Value>,
+    /// Where a quoted field goes over several lines, each of which could be a row: these rows.
+    pub lines: Vec<Map<String, Value>>,
 }
 
 /// Reads a table, or the tables of an audio folder.
-pub(super) fn read_tables(input: &Path, format: Option<TableFormat>) -> Result<Vec<Table>, DataError> {
+pub(super) fn read_tables(input: &Path, layout: Layout) -> Result<Vec<Table>, DataError> {
     if !input.is_dir() {
-        return Ok(vec![read_file(input, format)?]);
+        return Ok(vec![read_file(input, layout)?]);
     }
     if let Some(path) = metadata_in(input) {
-        return Ok(vec![Table { is_of_folder: true, ..read_file(&path, format)? }]);
+        return Ok(vec![Table { is_of_folder: true, ..read_file(&path, layout)? }]);
     }
     let mut tables = Vec::new();
     for folder in folders_in(input)? {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         if let Some(path) = metadata_in(&folder) {
-            tables.push(Table { part: Some(part_name(&name)), ..read_file(&path, format)? });
+            tables.push(Table { part: Some(part_name(&name)), ..read_file(&path, layout)? });
         }
     }
     if tables.is_empty() {
@@ -64,44 +73,74 @@ fn metadata_in(folder: &Path) -> Option<PathBuf> {
     METADATA.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-fn read_file(path: &Path, format: Option<TableFormat>) -> Result<Table, DataError> {
+fn read_file(path: &Path, layout: Layout) -> Result<Table, DataError> {
     let bytes = std::fs::read(path).map_err(|error| DataError::file(path, &error))?;
-    Ok(Table { path: path.to_path_buf(), ..read_table(path, &bytes, format)? })
+    Ok(Table { path: path.to_path_buf(), ..read_table(path, &bytes, layout)? })
 }
 
-/// Reads a table from bytes; `format` decides, else the extension.
-pub(super) fn read_table(path: &Path, bytes: &[u8], format: Option<TableFormat>) -> Result<Table, DataError> {
+/// Reads a table from bytes.
+pub(super) fn read_table(path: &Path, bytes: &[u8], layout: Layout) -> Result<Table, DataError> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let format = match (format, extension.as_str()) {
+    let format = match (layout.format, extension.as_str()) {
         (Some(format), _) => format,
         (None, "csv") => TableFormat::Csv,
         (None, "tsv" | "tab") => TableFormat::Tsv,
         (None, "jsonl" | "ndjson") => TableFormat::Jsonl,
+        (None, _) if layout.delimiter.is_some() => TableFormat::Csv,
         (None, _) => {
             let reason = "the extension does not say what it is; name the format: csv, tsv or jsonl".to_owned();
             return Err(DataError::Table { path: path.to_path_buf(), reason });
         }
     };
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    match format {
-        TableFormat::Jsonl => read_jsonl(path, bytes),
-        TableFormat::Csv => read_delimited(path, bytes, b',', true),
-        TableFormat::Tsv => read_delimited(path, bytes, b'\t', is_quoted(bytes)),
+    let text = decode(path, bytes, layout.encoding)?;
+    match (format, layout.delimiter) {
+        (TableFormat::Jsonl, Some(_)) => {
+            let reason = "JSON Lines have no delimiter; leave --delimiter out, or name another --format".to_owned();
+            Err(DataError::Table { path: path.to_path_buf(), reason })
+        }
+        (TableFormat::Jsonl, None) => read_jsonl(path, &text),
+        (_, Some(delimiter)) => read_delimited(path, &text, delimiter, 0),
+        (TableFormat::Csv | TableFormat::Tsv, None) => {
+            let usual = if format == TableFormat::Tsv { '\t' } else { ',' };
+            let (delimiter, stated) = delimited::delimiter(&text, usual);
+            read_delimited(path, &text, delimiter, stated)
+        }
     }
 }
 
-fn read_jsonl(path: &Path, bytes: &[u8]) -> Result<Table, DataError> {
+/// The bytes as text: as a byte-order mark says, else in the encoding named, else in UTF-8.
+fn decode<'a>(path: &Path, bytes: &'a [u8], named: Option<&'static Encoding>) -> Result<Cow<'a, str>, DataError> {
+    let (encoding, bytes) = Encoding::for_bom(bytes)
+        .map_or((named.unwrap_or(encoding_rs::UTF_8), bytes), |(encoding, mark)| (encoding, &bytes[mark..]));
+    if encoding == encoding_rs::UTF_8 {
+        return std::str::from_utf8(bytes).map(Cow::from).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            let line = before.split(|byte| *byte == b'\n').count();
+            let reason = "not valid UTF-8; save the file as UTF-8, or, for `prepare table`, name its encoding, as --encoding \
+                          windows-1252";
+            DataError::TableRow { path: path.to_path_buf(), line, reason: reason.to_owned() }
+        });
+    }
+    encoding.decode_without_bom_handling_and_without_replacement(bytes).ok_or_else(|| DataError::Table {
+        path: path.to_path_buf(),
+        reason: format!("not valid {}; name the encoding in which it was saved", encoding.name()),
+    })
+}
+
+fn read_jsonl(path: &Path, text: &str) -> Result<Table, DataError> {
     let mut table = Table::default();
+    let mut columns = BTreeSet::new();
     let mut problems = Vec::new();
-    for (line, text) in manifest::lines(bytes) {
+    for (line, text) in manifest::lines(text.as_bytes()) {
         let reason = match serde_json::from_slice::<Value>(text) {
             Ok(Value::Object(cells)) => {
-                let new: Vec<String> = cells.keys().filter(|key| !table.columns.contains(key)).cloned().collect();
-                table.columns.extend(new);
-                table.records.push(Record { line, cells });
+                for key in cells.keys().filter(|key| !columns.contains(*key)).cloned().collect::<Vec<_>>() {
+                    table.columns.push(key.clone());
+                    columns.insert(key);
+                }
+                table.records.push(Record { line, cells, lines: Vec::new() });
                 continue;
             }
-            _ if std::str::from_utf8(text).is_err() => "not valid UTF-8; save the file as UTF-8".to_owned(),
             Ok(_) => "not a JSON object; write one JSON object a line".to_owned(),
             Err(error) => format!("not valid JSON (column {}); write one JSON object a line", error.column()),
         };
@@ -111,60 +150,122 @@ fn read_jsonl(path: &Path, bytes: &[u8]) -> Result<Table, DataError> {
     Ok(table)
 }
 
-fn read_delimited(path: &Path, bytes: &[u8], delimiter: u8, is_quoted: bool) -> Result<Table, DataError> {
-    let wrong = |line: u64, reason: String| DataError::TableRow {
-        path: path.to_path_buf(),
-        line: usize::try_from(line).unwrap_or(usize::MAX),
-        reason,
-    };
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .quoting(is_quoted)
-        .flexible(true)
-        .has_headers(false)
-        .from_reader(bytes);
+/// `stated` lines in front of the columns' names say what the delimiter is.
+fn read_delimited(path: &Path, text: &str, delimiter: char, stated: usize) -> Result<Table, DataError> {
+    let wrong = |line: usize, reason: String| DataError::TableRow { path: path.to_path_buf(), line, reason };
     let mut table = Table::default();
-    let mut problems = Vec::new();
-    for record in reader.byte_records() {
-        let record = record.map_err(|error| wrong(1, format!("{error}; correct the table")))?;
-        let line = record.position().map_or(1, csv::Position::line);
-        let Some(fields) = record
-            .iter()
-            .map(|field| std::str::from_utf8(field).ok().map(ToOwned::to_owned))
-            .collect::<Option<Vec<String>>>()
-        else {
-            problems.push(wrong(line, "not valid UTF-8; save the file as UTF-8".to_owned()));
-            continue;
-        };
-        if table.columns.is_empty() {
-            if let Some(column) = fields.iter().enumerate().find(|(i, name)| fields[..*i].contains(name)) {
-                return Err(wrong(line, format!("two columns are named `{}`; rename one", column.1)));
-            }
-            table.columns = fields;
-        } else if fields.len() == table.columns.len() {
-            let cells = table.columns.iter().cloned().zip(fields.into_iter().map(Value::String)).collect();
-            table.records.push(Record { line: usize::try_from(line).unwrap_or(usize::MAX), cells });
-        } else {
-            let reason = format!(
-                "{} fields where the first line names {}; quote fields that hold the delimiter",
-                fields.len(),
-                table.columns.len()
-            );
-            problems.push(wrong(line, reason));
+    let rows = match strictly(text, delimiter) {
+        Ok((rows, note)) => {
+            table.notes.extend(note);
+            rows
+        }
+        Err(Fault { line, reason }) => return Err(wrong(line, reason)),
+    };
+    let mut rows = rows.into_iter().skip(stated);
+    let Some(first) = rows.next() else { return Ok(table) };
+    let rows: Vec<Fields> = rows.collect();
+    // What is behind the last name is no column unless a row has a value there.
+    let columns = first.values.iter().rposition(|name| !name.trim().is_empty()).map_or(0, |last| last + 1);
+    let used = |row: &Fields| row.values.iter().rposition(|field| !field.trim().is_empty()).map_or(0, |last| last + 1);
+    let mut is_used = vec![false; first.values.len()];
+    for row in &rows {
+        for (is_used, field) in is_used.iter_mut().zip(&row.values) {
+            *is_used |= !field.trim().is_empty();
         }
     }
+    let mut names: Vec<Option<String>> = Vec::with_capacity(first.values.len());
+    for (place, name) in first.values.iter().enumerate() {
+        let name = normal(name);
+        if !name.is_empty() && names.iter().flatten().any(|other| *other == name) {
+            return Err(wrong(first.line, format!("two columns are named `{name}`; rename one")));
+        }
+        names.push(match (name.is_empty(), is_used[place]) {
+            (false, _) => Some(name),
+            (true, false) => None,
+            (true, true) => {
+                let name = format!("column_{}", place + 1);
+                table.notes.push(format!("column {} has no name; its values are kept as `{name}`", place + 1));
+                Some(name)
+            }
+        });
+    }
+    let nameless = names.iter().filter(|name| name.is_none()).count();
+    let mut problems = Vec::new();
+    let (mut blank, mut longer) = (0, 0);
+    for row in rows {
+        if row.is_blank() {
+            blank += 1;
+            continue;
+        }
+        let line = row.line;
+        let found = used(&row);
+        if found > names.len() || row.values.len() < columns {
+            let reason = format!(
+                "{} fields where the first line names {columns}; quote fields that hold the delimiter",
+                if found > names.len() { found } else { row.values.len() }
+            );
+            problems.push(wrong(line, reason));
+            continue;
+        }
+        longer += usize::from(row.values.len() > names.len());
+        let lines = lines_as_rows(row.raw, delimiter, &names);
+        let values = row.values.into_iter().chain(std::iter::repeat_with(String::new));
+        table.records.push(Record { line, cells: cells(&names, values), lines });
+    }
     DataError::check(problems)?;
+    for (count, what) in [
+        (nameless, "left out, columns without a name and without a value"),
+        (longer, "rows with delimiters behind the last column, and nothing behind these"),
+        (blank, "left out, rows of delimiters alone"),
+    ] {
+        if count > 0 {
+            table.notes.push(format!("{what}: {count}"));
+        }
+    }
+    table.columns = names.into_iter().flatten().collect();
     Ok(table)
 }
 
-/// Whether a TSV file quotes: every field that begins with a quotation mark must also end with one. Most do not quote,
-/// and a stray mark at the beginning of a text would swallow the lines behind it.
-fn is_quoted(bytes: &[u8]) -> bool {
-    bytes.split(|byte| *byte == b'\n').all(|line| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        line.split(|byte| *byte == b'\t')
-            .all(|field| !field.starts_with(b"\"") || (field.len() > 1 && field.ends_with(b"\"")))
-    })
+fn cells(names: &[Option<String>], fields: impl Iterator<Item = String>) -> Map<String, Value> {
+    names.iter().zip(fields).filter_map(|(name, field)| Some((name.clone()?, Value::String(field)))).collect()
+}
+
+/// The rows of a text; and what to say of how its quotation marks are read.
+fn strictly(text: &str, delimiter: char) -> Result<(Vec<Fields<'_>>, Option<String>), Fault> {
+    let quoted = delimited::rows(text, delimiter, Quotes::Doubled);
+    // Most tables with tabs do not quote: a mark is a letter there unless every field that begins with one ends with one.
+    if delimiter == '\t' && (quoted.is_err() || !is_quoted(text)) {
+        return Ok((delimited::rows(text, delimiter, Quotes::None)?, None));
+    }
+    if text.contains("\\\"")
+        && let Ok(rows) = delimited::rows(text, delimiter, Quotes::Escaped)
+    {
+        return Ok((
+            rows,
+            Some("a backslash in front of a quotation mark is read as part of it: \\\" is \"".to_owned()),
+        ));
+    }
+    Ok((quoted?, None))
+}
+
+/// The lines of a row that has several, each as the row that it would be without quotation marks; none where one of them
+/// has another number of fields than there are columns.
+fn lines_as_rows(raw: &str, delimiter: char, names: &[Option<String>]) -> Vec<Map<String, Value>> {
+    if !raw.contains(['\n', '\r']) {
+        return Vec::new();
+    }
+    let line = |line: &str| {
+        let fields: Vec<String> =
+            line.split(delimiter).map(|field| field.trim_matches(['"', ' ']).to_owned()).collect();
+        (fields.len() == names.len()).then(|| cells(names, fields.into_iter()))
+    };
+    raw.split(['\n', '\r']).filter(|line| !line.trim().is_empty()).map(line).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Whether every field that begins with a quotation mark also ends with one, line by line.
+fn is_quoted(text: &str) -> bool {
+    text.lines()
+        .all(|line| line.split('\t').all(|field| !field.starts_with('"') || (field.len() > 1 && field.ends_with('"'))))
 }
 
 #[cfg(test)]
@@ -181,7 +282,8 @@ mod tests {
         ];
         crate::damage::each(&goods, 2_000, |bytes| {
             for format in [TableFormat::Csv, TableFormat::Tsv, TableFormat::Jsonl] {
-                if let Ok(table) = read_table(Path::new("table"), bytes, Some(format)) {
+                let layout = Layout { format: Some(format), ..Layout::default() };
+                if let Ok(table) = read_table(Path::new("table"), bytes, layout) {
                     assert!(
                         table.records.iter().all(|record| {
                             format == TableFormat::Jsonl || record.cells.len() == table.columns.len()

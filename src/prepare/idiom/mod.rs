@@ -22,6 +22,7 @@ use matcher::{Found, Token};
 use pattern::{Accepts, Pattern, Vocabulary};
 use words::Kind;
 
+use super::table::Layout;
 use super::table_reader::read_table;
 use crate::data::{DataError, manifest};
 
@@ -251,7 +252,7 @@ fn text_lines(path: &Path, bytes: &[u8]) -> Result<Vec<(usize, String)>, DataErr
 }
 
 fn table_lines(path: &Path, bytes: &[u8]) -> Result<Vec<(usize, String)>, DataError> {
-    let table = read_table(path, bytes, None)?;
+    let table = read_table(path, bytes, Layout::default())?;
     if !table.records.is_empty() && !table.columns.iter().any(|column| column == COLUMN) {
         return Err(DataError::Column {
             path: path.to_path_buf(),

@@ -3,8 +3,9 @@
 //! nor the machine changes who goes where.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use encoding_rs::Encoding;
 use serde::Serialize;
 use serde_json::{Map, json};
 
@@ -18,7 +19,7 @@ use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};
 use super::split::{Member, are_shares, connected, grouped, stratified};
 use super::table_reader::read_tables;
-use super::table_rows::{Item, rows_of};
+use super::table_rows::{Item, TableItems, items_of};
 
 /// The names of the splits, in the order of the fractions.
 pub const SPLITS: [&str; 3] = ["train", "dev", "test"];
@@ -46,19 +47,40 @@ pub enum Column {
     Named(String),
 }
 
+/// How tables are written, as far as the user says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Layout {
+    /// By the extension of the table if not given.
+    pub format: Option<TableFormat>,
+    /// What stands between fields; as the first line has it if not given.
+    pub delimiter: Option<char>,
+    /// UTF-8 if not given. A byte-order mark decides before it.
+    pub encoding: Option<&'static Encoding>,
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Input {
+    /// The table, or a folder with `metadata.csv` in it or in its folders `train`, `validation` and `test`.
+    pub path: PathBuf,
+    /// The split that its rows are in; where it is not given, they say so themselves or are divided.
+    pub split: Option<String>,
+}
+
 /// What to read, how, and where to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableOptions {
-    /// The table, or a folder with `metadata.csv` in it or in its folders `train`, `validation` and `test`.
-    pub input: PathBuf,
-    /// How it is written; by the extension of `input` if not given.
-    pub format: Option<TableFormat>,
+    /// One, or one or more for each split.
+    pub inputs: Vec<Input>,
+    #[serde(flatten)]
+    pub layout: Layout,
     /// The column of audio paths.
     pub audio: Column,
     pub text: Column,
     /// The column of labels; without one the split is not stratified and the manifests have no labels.
     pub label: Column,
-    /// The column of ids; without one an id is the audio file's name without its extension.
+    /// The column of ids; without one an id is the audio file's name without its extension, or its path where two have the
+    /// same name, or the row's place where there is no audio.
     pub id: Option<String>,
     pub speaker: Option<String>,
     /// The column that says which split a row is in: nothing is drawn then.
@@ -79,8 +101,8 @@ impl TableOptions {
     /// The defaults: the usual columns; 80% train, 10% dev, 10% test; seed 1; no grouping.
     pub fn new(input: impl Into<PathBuf>) -> Self {
         Self {
-            input: input.into(),
-            format: None,
+            inputs: vec![Input { path: input.into(), split: None }],
+            layout: Layout::default(),
             audio: Column::Usual(&["audio", "file_name"]),
             text: Column::Usual(&["text", "transcription", "sentence"]),
             label: Column::Usual(&["label"]),
@@ -95,8 +117,14 @@ impl TableOptions {
         }
     }
 
-    fn wrong(&self, reason: impl Into<String>) -> DataError {
-        DataError::Table { path: self.input.clone(), reason: reason.into() }
+    pub(super) fn wrong(&self, reason: impl Into<String>) -> DataError {
+        let path = self.inputs.first().map(|input| input.path.clone()).unwrap_or_default();
+        DataError::Table { path, reason: reason.into() }
+    }
+
+    /// The file that a cell of a table names.
+    pub(super) fn audio_path(&self, table: &Path, cell: &str) -> PathBuf {
+        self.audio_root.as_deref().or(table.parent()).unwrap_or(Path::new("")).join(cell)
     }
 }
 
@@ -112,9 +140,21 @@ pub fn prepare(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
     check_options(options)?;
-    let tables = read_tables(&options.input, options.format)?;
+    let mut tables = Vec::new();
+    for input in &options.inputs {
+        for mut table in read_tables(&input.path, options.layout)? {
+            if let Some(split) = &input.split {
+                let split = part_name(split);
+                if let Some(own) = table.part.replace(split.clone()).filter(|own| *own != split) {
+                    let reason = format!("its folder says that it is {own}, --split that it is {split}");
+                    return Err(DataError::Table { path: table.path, reason });
+                }
+            }
+            tables.push(table);
+        }
+    }
     let sources = tables.iter().map(|table| table.path.clone()).collect();
-    let (items, columns) = rows_of(options, tables, audio.skip_bad)?;
+    let TableItems { items, columns, mut notes } = items_of(options, tables, audio.skip_bad)?;
     let is_preset = items.iter().any(|item| item.part.is_some());
     if is_preset && (options.folds.is_some() || !options.groups.is_empty()) {
         let reason = "the table says which split each row is in, so that neither --folds nor --groups can be met; \
@@ -140,17 +180,11 @@ pub fn prepare(
     if !options.groups.is_empty() {
         counts.insert("groups".to_owned(), groups.iter().collect::<BTreeSet<_>>().len().into());
     }
-    let mut notes = Vec::new();
-    let folds: Vec<Fold> = folds
-        .into_iter()
-        .map(|fold| {
-            let (fold, found) = declare(fold, options, is_preset);
-            if notes.is_empty() {
-                notes = found;
-            }
-            fold
-        })
-        .collect();
+    let (folds, mut found): (Vec<Fold>, Vec<Vec<String>>) =
+        folds.into_iter().map(|fold| declare(fold, options, is_preset)).unzip();
+    // Of the first fold that has any: they say the same of all.
+    found.retain(|notes| !notes.is_empty());
+    notes.extend(found.into_iter().next().unwrap_or_default());
     Ok(Corpus {
         name: "table",
         protocol: if is_preset {
@@ -181,8 +215,12 @@ fn check_options(options: &TableOptions) -> Result<(), DataError> {
     if options.audio == Column::None && options.text == Column::None {
         return Err(options.wrong("neither an audio nor a text column is named; name at least one"));
     }
-    if options.id.is_none() && options.audio == Column::None {
-        return Err(options.wrong("without audio there are no file names to make ids from; name an id column"));
+    let splits = options.inputs.iter().filter_map(|input| input.split.as_deref());
+    if options.inputs.is_empty() || (options.inputs.len() > 1 && splits.clone().count() < options.inputs.len()) {
+        return Err(options.wrong("name one table, or a split for each, as in --input a.csv --split train"));
+    }
+    if let Some(name) = splits.map(part_name).find(|name| !is_part_name(name)) {
+        return Err(options.wrong(format!("`{name}` cannot be the name of a split; use letters, digits, - and _")));
     }
     Ok(())
 }
