@@ -537,7 +537,7 @@ class Model(nn.Module):
 
     def __init__(self, config: dict):
         super().__init__()
-        from clasp_torch import RobertaConfig, RobertaModel, Wav2Vec2Config, Wav2Vec2Model
+        from clasp_torch import MODEL_MAPPING, encoder_config
 
         method = config["method"]
         _, make, _ = CASES["raw-fusion" if method == "clasp" else method]
@@ -545,10 +545,12 @@ class Model(nn.Module):
         sizes = Sizes(len(config["labels"]), config["hidden_size"], 0, 0, config["classifier_dropout"])
         self.text_pooling, self.adapter = config["text_pooling"], nn.ModuleDict()
         if "text_encoder" in config:
-            self.text_encoder = RobertaModel(RobertaConfig(**config["text_encoder"]), add_pooling_layer=False)
+            text = encoder_config(config["text_encoder"], "roberta")
+            self.text_encoder = MODEL_MAPPING[type(text)](text, add_pooling_layer=False)
             sizes.text = self.text_encoder.config.hidden_size
         if "speech_encoder" in config:
-            self.speech_encoder = Wav2Vec2Model(Wav2Vec2Config(**config["speech_encoder"]))
+            speech = encoder_config(config["speech_encoder"], "wav2vec2")
+            self.speech_encoder = MODEL_MAPPING[type(speech)](speech)
             sizes.speech = self.speech_encoder.config.hidden_size
         for name, width in (("text", sizes.text), ("speech", sizes.speech)):
             if width not in (0, sizes.hidden) and make is not Lfmim:

@@ -4,7 +4,7 @@
 # ///
 """CLASP in PyTorch: the numerical reference and the speed peer.
 
-It implements docs/model.md on top of Hugging Face's `RobertaModel` and `Wav2Vec2Model`, so that every
+It implements docs/model.md on top of Hugging Face's encoders (`RobertaModel`, `Wav2Vec2Model`), so that every
 number of the Rust program can be compared with it:
 
   python clasp_torch.py export DIR --size tiny      # a checkpoint, inputs and expected outputs
@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import RobertaConfig, RobertaModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import MODEL_MAPPING, AutoConfig, PretrainedConfig, RobertaConfig, Wav2Vec2Config
 
 
 @dataclass
@@ -163,11 +163,11 @@ class Classifier(nn.Module):
 class Clasp(nn.Module):
     exact_padding = True
 
-    def __init__(self, config: ClaspConfig, text: RobertaConfig, speech: Wav2Vec2Config):
+    def __init__(self, config: ClaspConfig, text: PretrainedConfig, speech: PretrainedConfig):
         super().__init__()
         self.config = config
-        self.text_encoder = RobertaModel(text, add_pooling_layer=False)
-        self.speech_encoder = Wav2Vec2Model(speech)
+        self.text_encoder = MODEL_MAPPING[type(text)](text, add_pooling_layer=False)
+        self.speech_encoder = MODEL_MAPPING[type(speech)](speech)
         d = config.hidden_size
         if (text.hidden_size, speech.hidden_size) != (d, d):
             self.adapter = nn.ModuleDict(
@@ -309,13 +309,18 @@ def known(cls, values: dict):
     return cls(**{k: v for k, v in values.items() if k in cls.__dataclass_fields__})
 
 
+def encoder_config(values: dict, default: str) -> PretrainedConfig:
+    """The config of the family that `model_type` names."""
+    return AutoConfig.for_model(values.get("model_type", default), **{k: v for k, v in values.items() if k != "model_type"})
+
+
 def load(folder: str | Path) -> Clasp:
     """A checkpoint folder as docs/formats.md has it; every tensor must be there and used."""
     folder = Path(folder)
     c = json.loads((folder / "config.json").read_text())
     if (c.get("format"), c.get("method")) != ("clasp-1", "clasp"):
         raise SystemExit(f"{folder}: format {c.get('format')!r}, method {c.get('method')!r}; expected clasp-1, clasp")
-    text, speech = RobertaConfig(**c["text_encoder"]), Wav2Vec2Config(**c["speech_encoder"])
+    text, speech = encoder_config(c["text_encoder"], "roberta"), encoder_config(c["speech_encoder"], "wav2vec2")
     fusion, loss = known(FusionConfig, c["fusion"]), known(LossConfig, c["loss"])
     config = known(ClaspConfig, {**c, "num_labels": len(c["labels"]), "fusion": fusion, "loss": loss})
     model = Clasp(config, text, speech)
@@ -323,7 +328,7 @@ def load(folder: str | Path) -> Clasp:
     return model.eval()
 
 
-def batch(text: RobertaConfig, sizes_: list[tuple[int, int]], labels: int, seed: int):
+def batch(text: PretrainedConfig, sizes_: list[tuple[int, int]], labels: int, seed: int):
     """Random inputs: one (tokens, samples) pair per example; shorter ones are padded."""
     g = torch.Generator().manual_seed(seed)
     n, s = max(x for x, _ in sizes_), max(y for _, y in sizes_)

@@ -30,13 +30,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
+    BertConfig,
+    Data2VecAudioConfig,
+    HubertConfig,
     RobertaConfig,
     RobertaForMaskedLM,
     RobertaModel,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
     Wav2Vec2ForPreTraining,
     Wav2Vec2Model,
+    XLMRobertaConfig,
 )
 
 from clasp_torch import Clasp, ClaspConfig, FusionConfig, LossConfig, batch, perturb, trajectory, write
@@ -44,21 +49,21 @@ from clasp_torch import Clasp, ClaspConfig, FusionConfig, LossConfig, batch, per
 # --- parity -----------------------------------------------------------------------------------------------------------
 
 
-def text_config(**other) -> RobertaConfig:
+def text_config(family=RobertaConfig, **other) -> RobertaConfig:
     values = dict(
         vocab_size=96, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
         max_position_embeddings=34, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1, bos_token_id=0,
         eos_token_id=2, initializer_range=0.25,
     )  # fmt: skip
-    return RobertaConfig(**{**values, **other})
+    return family(**{**values, **other})
 
 
-def speech_config(**other) -> Wav2Vec2Config:
+def speech_config(family=Wav2Vec2Config, **other) -> Wav2Vec2Config:
     values = dict(
         hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40, conv_dim=(16,) * 7,
         num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4, initializer_range=0.25,
     )  # fmt: skip
-    return Wav2Vec2Config(**{**values, **other})
+    return family(**{**values, **other})
 
 
 def parity_cases() -> dict[str, tuple[ClaspConfig, RobertaConfig, Wav2Vec2Config, list[tuple[int, int]]]]:
@@ -101,6 +106,38 @@ def parity_cases() -> dict[str, tuple[ClaspConfig, RobertaConfig, Wav2Vec2Config
             ),
             [(10, 3000), (2, 2200), (6, 400)],
         ),
+        # BERT's positions from 0 and padding 0; HuBERT without the norm before its projection
+        "bert-hubert": (
+            ClaspConfig(hidden_size=16, fusion=FusionConfig(split_heads=2, **fusion)),
+            text_config(
+                BertConfig, hidden_size=16, intermediate_size=24, type_vocab_size=2, layer_norm_eps=1e-12,
+                pad_token_id=0, bos_token_id=2, eos_token_id=3,
+            ),
+            speech_config(
+                HubertConfig, hidden_size=16, intermediate_size=24, conv_dim=(8,) * 7, feat_proj_layer_norm=False
+            ),
+            four,
+        ),
+        # data2vec's five positional convolutions
+        "xlm-roberta-data2vec": (
+            ClaspConfig(hidden_size=16, fusion=FusionConfig(split_heads=2, **fusion)),
+            text_config(XLMRobertaConfig, hidden_size=16, intermediate_size=24),
+            speech_config(
+                Data2VecAudioConfig, hidden_size=16, intermediate_size=24, conv_dim=(8,) * 7,
+                num_conv_pos_embeddings=5, conv_pos_kernel_size=5,
+            ),
+            four,
+        ),
+        # the norms of UniSpeech-SAT large; its mask embedding is there although nothing is masked
+        "roberta-unispeech-sat": (
+            ClaspConfig(hidden_size=16, fusion=FusionConfig(split_heads=2, **fusion)),
+            text_config(hidden_size=16, intermediate_size=24),
+            speech_config(
+                UniSpeechSatConfig, hidden_size=16, intermediate_size=24, conv_dim=(8,) * 7,
+                feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, mask_time_prob=0.0,
+            ),
+            four,
+        ),
     }  # fmt: skip
 
 
@@ -109,7 +146,9 @@ def make_parity(folder: Path) -> None:
         torch.manual_seed(seed)
         model = Clasp(config, text, speech).eval()
         perturb(model)
-        model.speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original0.data *= 3  # GELU's bend
+        for key, parameter in model.speech_encoder.named_parameters():
+            if key == "encoder.pos_conv_embed.conv.parametrizations.weight.original0":
+                parameter.data *= 3  # GELU's bend
         model.double()
         ids, mask, wav, lengths, labels = batch(text, shapes, config.num_labels, seed + 100)
         inputs = (ids, mask, wav.double(), lengths, labels)

@@ -34,14 +34,15 @@ const SPEECH: Table = &[
     ("speech_encoder.feature_encoder.", "speech_encoder.feature_extractor."),
     ("speech_encoder.mask_embedding", "speech_encoder.masked_spec_embed"),
     (
-        "speech_encoder.positional.length",
+        "speech_encoder.positional.One.length",
         "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original0",
     ),
     (
-        "speech_encoder.positional.direction",
+        "speech_encoder.positional.One.direction",
         "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original1",
     ),
-    ("speech_encoder.positional.bias", "speech_encoder.encoder.pos_conv_embed.conv.bias"),
+    ("speech_encoder.positional.One.bias", "speech_encoder.encoder.pos_conv_embed.conv.bias"),
+    ("speech_encoder.positional.Several.", "speech_encoder.encoder.pos_conv_embed.layers."),
     ("speech_encoder.norm.", "speech_encoder.encoder.layer_norm."),
     ("speech_encoder.layers.", "speech_encoder.encoder.layers."),
     (".attention.query.", ".attention.q_proj."),

@@ -29,15 +29,17 @@ impl EncoderKind {
     /// Prefixes that model classes with heads put in front of the encoder's names.
     fn published_prefixes(self) -> &'static [&'static str] {
         match self {
-            Self::Text => &["roberta."],
-            Self::Speech => &["wav2vec2.", "w2v_encoder.w2v_model.", "w2v_model."],
+            Self::Text => &["roberta.", "bert."],
+            Self::Speech => {
+                &["wav2vec2.", "hubert.", "data2vec_audio.", "unispeech_sat.", "w2v_encoder.w2v_model.", "w2v_model."]
+            }
         }
     }
 
     /// Tensors that published files hold beside the encoder: heads of pre-training and fine-tuning, buffers.
     fn known_extras(self) -> &'static [&'static str] {
         match self {
-            Self::Text => &["lm_head.", "pooler.", "classifier.", "embeddings.position_ids", "qa_outputs."],
+            Self::Text => &["lm_head.", "cls.", "pooler.", "classifier.", "embeddings.position_ids", "qa_outputs."],
             Self::Speech => &[
                 "quantizer.",
                 "project_q.",
@@ -46,6 +48,9 @@ impl EncoderKind {
                 "projector.",
                 "classifier.",
                 "layer_weights",
+                "label_embs_concat",
+                "label_embeddings_concat",
+                "speaker_proj.",
                 "final_proj.",
                 "w2v_encoder.proj.",
                 "masked_spec_embed",

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::problem::{ConfigError, Problem};
 use super::{Architecture, Config, EncoderMap};
 use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
+use crate::encoder::RobertaConfig;
 use crate::method::{ClaspOptions, HeadOptions, ModelSizes};
 
 const MAX_TOKENS: usize = 512;
@@ -143,9 +144,9 @@ impl Config {
         if !self.model.method.reads().text() {
             return None;
         }
-        // RoBERTa numbers its positions from pad_token_id + 1.
-        let unused = whole(text, "pad_token_id", 1).saturating_add(1);
-        let of_encoder = whole(text, "max_position_embeddings", 512).saturating_sub(unused);
+        // A config that cannot be read is reported where the encoder is made.
+        let encoder = RobertaConfig::from_json(&Value::Object(text.clone())).unwrap_or_default();
+        let of_encoder = encoder.max_tokens();
         let of_method = architecture.options.max_tokens();
         let limit = if self.model.method.has_encoders() { of_encoder.min(of_method) } else { of_method };
         if let Some(wanted) = self.data.max_tokens.filter(|wanted| *wanted > limit) {

@@ -16,7 +16,6 @@ const UNUSED: &[&str] = &[
     "id2label",
     "is_encoder_decoder",
     "label2id",
-    "model_type",
     "output_attentions",
     "output_hidden_states",
     "problem_type",

@@ -1,5 +1,5 @@
-//! The two pre-trained encoders: `RoBERTa` for text and wav2vec 2.0 for speech, in the shapes that their Hugging Face
-//! `config.json` states.
+//! The pre-trained encoders: `RoBERTa` and its kin for text, wav2vec 2.0 and its kin for speech, of the family (`model_type`)
+//! and in the shapes that their Hugging Face `config.json` states.
 
 mod inputs;
 pub mod layer;
@@ -43,6 +43,17 @@ pub enum EncoderError {
         /// What the JSON reader found.
         cause: serde_json::Error,
     },
+}
+
+/// Checks that a `config.json` is of one of the families that an encoder is for; without `model_type` it is the first.
+fn check_family(encoder: &'static str, json: &Value, families: &[&str]) -> Result<(), EncoderError> {
+    match json.get("model_type").map(|family| family.as_str().map_or_else(|| family.to_string(), str::to_owned)) {
+        Some(family) if !families.contains(&family.as_str()) => {
+            let problem = format!("model_type = {family} is not supported; it must be one of {}", families.join(", "));
+            Err(EncoderError::Invalid { encoder, problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads the keys that an encoder has from its `config.json`.

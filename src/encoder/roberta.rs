@@ -1,4 +1,5 @@
-//! The text encoder: `RoBERTa` without a pooler (Liu et al. 2019), as Hugging Face's `RobertaModel`.
+//! The text encoder: `RoBERTa` (Liu et al. 2019) or BERT (Devlin et al. 2019) without a pooler, as Hugging Face's
+//! `RobertaModel`, `XLMRobertaModel`, `CamembertModel` and `BertModel`. They differ in where positions begin.
 
 use burn::{
     module::Module,
@@ -22,9 +23,13 @@ use crate::{
 
 const ENCODER: &str = "text encoder";
 
+/// The values of `model_type` that this encoder is for; `DistilRoBERTa` is a `roberta`.
+pub const TEXT_FAMILIES: [&str; 4] = ["roberta", "xlm-roberta", "camembert", BERT];
+const BERT: &str = "bert";
+
 section! {
-    /// `[text.config]`: the keys of a `RoBERTa` `config.json` that matter here, with Hugging Face's defaults (those of
-    /// transformers 4.57 and 5).
+    /// `[text.config]`: the keys of a `config.json` that matter here, with Hugging Face's defaults (those of transformers
+    /// 4.57 and 5), of `RoBERTa` where those of BERT differ.
     #[derive(Clone, Debug, Serialize, Deserialize)]
     #[serde(default)]
     pub struct RobertaConfig("text.config") {
@@ -34,8 +39,10 @@ section! {
             /// only false: there is no decoder here
             add_cross_attention [Boolean], "false";
         } into {}
-        /// rows of the word embeddings
-        vocab_size: usize [at_least(1)] = 50265;
+        /// family of the text encoder
+        model_type: String [Choice(&TEXT_FAMILIES)] = "roberta".to_owned(), "\"roberta\"";
+        /// rows of the word embeddings (30522 in BERT)
+        vocab_size: usize [at_least(1)] = if model_type == BERT { 30522 } else { 50265 }, "50265";
         /// width of the text encoder
         hidden_size: usize [at_least(1)] = 768;
         /// layers
@@ -52,7 +59,7 @@ section! {
         /// dropout of attention weights
         #[beside_checkpoint(free)]
         attention_probs_dropout_prob: f64 [Dropout] = 0.1;
-        /// tokens, and two more
+        /// tokens, and pad_token_id + 1 more (BERT: tokens)
         max_position_embeddings: usize [at_least(5)] = 512;
         /// rows of the type embeddings (1 in RoBERTa base)
         type_vocab_size: usize [at_least(1)] = 2;
@@ -60,8 +67,8 @@ section! {
         layer_norm_eps: f64 [Number(Range::Positive)] = 1e-12;
         /// deviation of fresh weights
         initializer_range: f64 = 0.02;
-        /// id of <pad>
-        pad_token_id: usize [at_least(0)] = 1;
+        /// id of the padding token (0 in BERT)
+        pad_token_id: usize [at_least(0)] = usize::from(model_type != BERT), "1";
         /// id of <s>
         bos_token_id: usize [at_least(0)] = 0;
         /// id of </s>
@@ -83,14 +90,32 @@ impl RobertaConfig {
     /// # Errors
     /// A value of the wrong type, out of range or not supported.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, EncoderError> {
-        let config: Self = super::read_keys(ENCODER, json)?;
+        super::check_family(ENCODER, json, &TEXT_FAMILIES)?;
+        let mut config: Self = super::read_keys(ENCODER, json)?;
+        if config.model_type == BERT {
+            // What BERT's own config leaves unsaid.
+            let published = Self::read(&toml::Table::from_iter([("model_type".to_owned(), BERT.into())]));
+            for (key, value, default) in [
+                ("vocab_size", &mut config.vocab_size, published.vocab_size),
+                ("pad_token_id", &mut config.pad_token_id, published.pad_token_id),
+            ] {
+                if json.get(key).is_none() {
+                    *value = default;
+                }
+            }
+        }
         config.check(json)?;
         Ok(config)
     }
 
     /// The most tokens of a text, the two special ones included.
     pub fn max_tokens(&self) -> usize {
-        self.max_position_embeddings.saturating_sub(self.pad_token_id + 1)
+        self.max_position_embeddings.saturating_sub(self.first_position())
+    }
+
+    /// The position of a text's first token: behind that of padding, and 0 in BERT.
+    fn first_position(&self) -> usize {
+        if self.model_type == BERT { 0 } else { self.pad_token_id.saturating_add(1) }
     }
 
     fn check(&self, json: &serde_json::Value) -> Result<(), EncoderError> {
@@ -100,10 +125,6 @@ impl RobertaConfig {
             found: found.into(),
             supported,
         };
-        let kind = json.get("model_type").and_then(|kind| kind.as_str()).unwrap_or("roberta");
-        if !matches!(kind, "roberta" | "xlm-roberta" | "camembert") {
-            return Err(unsupported("model_type", kind, "roberta"));
-        }
         if self.hidden_act != "gelu" {
             return Err(unsupported("hidden_act", &self.hidden_act, "gelu"));
         }
@@ -180,6 +201,7 @@ pub struct TextEncoder<B: Backend> {
     embeddings: TextEmbeddings<B>,
     layers: Vec<TransformerLayer<B>>,
     pad_token: usize,
+    counts_padding: bool,
     dropout: f64,
 }
 
@@ -199,6 +221,7 @@ impl<B: Backend> TextEncoder<B> {
                 .map(|_| TransformerLayer::new(&layer, LayerInit::Normal(deviation), init))
                 .collect(),
             pad_token: config.pad_token_id,
+            counts_padding: config.model_type == BERT,
             dropout: config.hidden_dropout_prob,
         }
     }
@@ -245,12 +268,16 @@ impl<B: Ops> TextEncoder<B> {
     }
 
     /// Positions count the tokens that are not padding, from one behind the padding token's number; padding tokens
-    /// have that number itself (`create_position_ids_from_input_ids` of Hugging Face).
+    /// have that number itself (`create_position_ids_from_input_ids` of Hugging Face). BERT counts all from 0.
     #[expect(clippy::cast_possible_wrap, reason = "token numbers are small")]
     fn positions(&self, tokens: &[i64], lengths: &Lengths) -> Vec<i64> {
         let pad = self.pad_token as i64;
         let mut positions = Vec::with_capacity(tokens.len());
         for row in tokens.chunks(lengths.longest().max(1)) {
+            if self.counts_padding {
+                positions.extend(0..row.len() as i64);
+                continue;
+            }
             let mut position = pad;
             for &token in row {
                 if token == pad {

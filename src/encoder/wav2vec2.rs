@@ -1,5 +1,7 @@
 //! The speech encoder: wav2vec 2.0 (Baevski et al. 2020) in both published variants, as Hugging Face's
-//! `Wav2Vec2Model`: group norm with post-norm layers (base), layer norm with pre-norm layers (large-lv60, XLSR).
+//! `Wav2Vec2Model`: group norm with post-norm layers (base), layer norm with pre-norm layers (large-lv60, XLSR). The
+//! same networks, trained otherwise, are `HuBERT` (Hsu et al. 2021, `HubertModel`) and `UniSpeech-SAT` (Chen et al. 2022);
+//! data2vec (Baevski et al. 2022, `Data2VecAudioModel`) has several positional convolutions.
 //!
 //! *Departure* from Hugging Face's batching: padding never reaches a result. Group-norm statistics run over an
 //! utterance's own frames, padded frames are zeroed before the positional convolution, and attention is masked.
@@ -123,7 +125,7 @@ impl<B: Ops> FeatureEncoder<B> {
 /// Frames to the width of the layers.
 #[derive(Module, Debug)]
 pub struct FeatureProjection<B: Backend> {
-    layer_norm: LayerNorm<B>,
+    layer_norm: Option<LayerNorm<B>>,
     projection: Linear<B>,
 }
 
@@ -162,6 +164,73 @@ impl<B: Ops> PositionalConvolution<B> {
     }
 }
 
+/// One of data2vec's positional convolutions; the norm behind it has no parameters.
+#[derive(Module, Debug)]
+pub struct PositionalLayer<B: Backend> {
+    /// Its weight is [hidden, hidden / groups, kernel].
+    conv: Convolution<B>,
+    groups: usize,
+}
+
+impl<B: Backend> PositionalLayer<B> {
+    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+    fn new(config: &Wav2Vec2Config, init: &mut Init<'_, B>) -> Self {
+        let (width, kernel, groups) =
+            (config.hidden_size, config.conv_pos_kernel_size, config.num_conv_pos_embedding_groups);
+        let input = width / groups;
+        let fan_in = (input * kernel) as f64;
+        Self {
+            conv: Convolution {
+                weight: init.normal([width, input, kernel], (2.0 / fan_in).sqrt()), // Kaiming
+                bias: Some(init.uniform([width], -1.0 / fan_in.sqrt(), 1.0 / fan_in.sqrt())),
+            },
+            groups,
+        }
+    }
+}
+
+impl<B: Ops> PositionalLayer<B> {
+    /// [batch, frames, hidden] -> the same.
+    fn forward(&self, x: Tensor<B, 3>, precision: Precision) -> Tensor<B, 3> {
+        let [batch, frames, width] = x.dims();
+        let zero = Tensor::zeros([width], &x.device());
+        let (weight, bias) = (self.conv.weight.val(), self.conv.bias.as_ref().map_or_else(|| zero.clone(), Param::val));
+        let x = ops::positional_convolution(x, weight, bias, self.groups, precision);
+        let one = Tensor::ones([width], &x.device());
+        let x = <B as Ops>::layer_norm(x.reshape([batch * frames, width]), one, zero, FEATURE_EPSILON);
+        <B as Ops>::gelu(x.reshape([batch, frames, width]))
+    }
+}
+
+/// What tells the layers where a frame is.
+#[derive(Module, Debug)]
+pub enum Positional<B: Backend> {
+    One(PositionalConvolution<B>),
+    Several(Vec<PositionalLayer<B>>),
+}
+
+impl<B: Ops> Positional<B> {
+    /// [batch, frames, hidden], zero behind the valid frames -> the same.
+    fn forward(&self, x: Tensor<B, 3>, lengths: &Lengths, precision: Precision) -> Tensor<B, 3> {
+        match self {
+            Self::One(convolution) => convolution.forward(x, precision),
+            Self::Several(layers) => {
+                layers.iter().fold(x, |x, layer| zero_padding(layer.forward(x, precision), lengths))
+            }
+        }
+    }
+}
+
+/// [batch, frames, hidden] with zeros behind the valid frames.
+fn zero_padding<B: Backend>(x: Tensor<B, 3>, lengths: &Lengths) -> Tensor<B, 3> {
+    if lengths.is_full() {
+        return x;
+    }
+    let [batch, frames, _] = x.dims();
+    let mask = lengths.mask::<B>(&x.device()).reshape([batch, frames, 1]);
+    x * mask
+}
+
 /// Samples to hidden states.
 #[derive(Module, Debug)]
 pub struct SpeechEncoder<B: Backend> {
@@ -169,7 +238,7 @@ pub struct SpeechEncoder<B: Backend> {
     feature_projection: FeatureProjection<B>,
     /// What masked frames are replaced by in training.
     mask_embedding: Option<Param<Tensor<B, 1>>>,
-    positional: PositionalConvolution<B>,
+    positional: Positional<B>,
     /// In front of the layers (post-norm) or behind them (pre-norm).
     norm: LayerNorm<B>,
     layers: Vec<TransformerLayer<B>>,
@@ -190,14 +259,19 @@ impl<B: Backend> SpeechEncoder<B> {
                 conv_layers: (0..config.conv_dim.len()).map(|index| FeatureLayer::new(config, index, init)).collect(),
             },
             feature_projection: FeatureProjection {
-                layer_norm: LayerNorm::new(features, config.layer_norm_eps, init),
+                layer_norm: config.feat_proj_layer_norm.then(|| LayerNorm::new(features, config.layer_norm_eps, init)),
                 projection: Linear {
                     weight: init.uniform([width, features], -bound, bound),
                     bias: init.uniform([width], -bound, bound),
                 },
             },
             mask_embedding: config.has_mask_embedding().then(|| init.uniform([width], 0.0, 1.0)),
-            positional: PositionalConvolution::new(config, init),
+            positional: if config.is_data2vec() {
+                let layers = 0..config.num_conv_pos_embeddings;
+                Positional::Several(layers.map(|_| PositionalLayer::new(config, init)).collect())
+            } else {
+                Positional::One(PositionalConvolution::new(config, init))
+            },
             norm: LayerNorm::new(width, config.layer_norm_eps, init),
             layers: (0..config.num_hidden_layers)
                 .map(|_| TransformerLayer::new(&layer, LayerInit::Normal(deviation), init))
@@ -280,7 +354,11 @@ impl<B: Ops> SpeechEncoder<B> {
         let lengths = lengths.padded_for::<B>();
         let features = with_zeros(features, lengths.longest());
         let [batch, frames, channels] = features.dims();
-        let features = self.feature_projection.layer_norm.forward(features.reshape([batch * frames, channels]));
+        let features = features.reshape([batch * frames, channels]);
+        let features = match &self.feature_projection.layer_norm {
+            Some(norm) => norm.forward(features),
+            None => features,
+        };
         let features = self.feature_projection.projection.forward_in(features, mode.precision());
         let features = ops::dropout(features, mode.dropout(self.config.feat_proj_dropout));
         let hidden = self.mask_spans(features.reshape([batch, frames, self.config.hidden_size]), &lengths, mode);
@@ -291,10 +369,8 @@ impl<B: Ops> SpeechEncoder<B> {
     /// [batch, frames, hidden] -> [batch * frames, hidden]
     fn layers(&self, hidden: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
         let [batch, frames, width] = hidden.dims();
-        let device = hidden.device();
-        let hidden =
-            if lengths.is_full() { hidden } else { hidden * lengths.mask::<B>(&device).reshape([batch, frames, 1]) };
-        let hidden = hidden.clone() + self.positional.forward(hidden, mode.precision());
+        let hidden = zero_padding(hidden, lengths);
+        let hidden = hidden.clone() + self.positional.forward(hidden, lengths, mode.precision());
         let mut hidden = hidden.reshape([batch * frames, width]);
         if !self.config.do_stable_layer_norm {
             hidden = self.norm.forward(hidden);

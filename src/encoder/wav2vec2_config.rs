@@ -1,4 +1,4 @@
-//! The keys of a wav2vec 2.0 `config.json` that matter here.
+//! The keys that matter here of the `config.json` of wav2vec 2.0 and the families that share its shape.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +14,19 @@ use crate::keys::{
 
 const ENCODER: &str = "speech encoder";
 
+/// The values of `model_type` that this encoder is for.
+pub const SPEECH_FAMILIES: [&str; 4] = ["wav2vec2", "hubert", DATA2VEC, UNISPEECH_SAT];
+const DATA2VEC: &str = "data2vec-audio";
+const UNISPEECH_SAT: &str = "unispeech-sat";
+
 section! {
-    /// `[speech.config]`: a wav2vec 2.0 `config.json` with Hugging Face's defaults (those of the code of transformers
-    /// 4.57 and 5, not of its docstring).
+    /// `[speech.config]`: a `config.json` with Hugging Face's defaults (those of the code of transformers 4.57 and 5, not
+    /// of its docstring), of wav2vec 2.0 where those of data2vec differ.
     #[derive(Clone, Debug, Serialize, Deserialize)]
     #[serde(default)]
     pub struct Wav2Vec2Config("speech.config") {
+        /// family of the speech encoder
+        model_type: String [Choice(&SPEECH_FAMILIES)] = "wav2vec2".to_owned(), "\"wav2vec2\"";
         /// width of the speech encoder
         hidden_size: usize [at_least(1)] = 768;
         /// layers
@@ -61,8 +68,12 @@ section! {
         conv_kernel: Vec<usize> [Integers] = vec![10, 3, 3, 3, 3, 2, 2];
         /// whether the convolutions have a bias
         conv_bias: bool = false;
-        /// kernel of the positional convolution
-        num_conv_pos_embeddings: usize [at_least(1)] = 128;
+        /// norm before the feature projection (hubert may be without)
+        feat_proj_layer_norm: bool = true, "true";
+        /// kernel of the positional convolution; data2vec-audio: their number (5)
+        num_conv_pos_embeddings: usize [at_least(1)] = if model_type == DATA2VEC { 5 } else { 128 }, "128";
+        /// kernel of each of data2vec-audio's positional convolutions
+        conv_pos_kernel_size: usize [at_least(1)] = 19, "19";
         /// its groups; divides hidden_size
         num_conv_pos_embedding_groups: usize [at_least(1)] = 16;
         /// norms before the layers, as in large-lv60
@@ -88,6 +99,8 @@ section! {
         /// channel spans at least
         #[beside_checkpoint(free)]
         mask_feature_min_masks: usize [at_least(0)] = 0;
+        /// only false: there is no such norm here
+        conv_pos_batch_norm: bool = false, "false";
         /// only false: there is no such adapter here
         add_adapter: bool = false;
     }
@@ -110,7 +123,16 @@ impl Wav2Vec2Config {
     /// # Errors
     /// A value of the wrong type, out of range or not supported.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, EncoderError> {
-        let config: Self = super::read_keys(ENCODER, json)?;
+        super::check_family(ENCODER, json, &SPEECH_FAMILIES)?;
+        let mut config: Self = super::read_keys(ENCODER, json)?;
+        if config.is_data2vec() {
+            if json.get("num_conv_pos_embeddings").is_none() {
+                config.num_conv_pos_embeddings = 5;
+            }
+            // It has no such keys: its convolutions have layer norms, its layers the norm behind.
+            config.feat_extract_norm = "layer".into();
+            config.do_stable_layer_norm = false;
+        }
         config.check_supported(json)?;
         config.check_ranges()?;
         config.check_sizes()?;
@@ -125,9 +147,14 @@ impl Wav2Vec2Config {
             .fold(samples, |time, (&kernel, &stride)| if time < kernel { 0 } else { (time - kernel) / stride + 1 })
     }
 
-    /// Whether the encoder has the vector that replaces masked frames.
+    /// Whether the encoder has the vector that replaces masked frames; Hugging Face's `UniSpeechSatModel` always does.
     pub fn has_mask_embedding(&self) -> bool {
-        self.mask_time_prob > 0.0 || self.mask_feature_prob > 0.0
+        self.mask_time_prob > 0.0 || self.mask_feature_prob > 0.0 || self.model_type == UNISPEECH_SAT
+    }
+
+    /// Whether the positional convolution is data2vec's: several with norms in place of one with a weight norm.
+    pub fn is_data2vec(&self) -> bool {
+        self.model_type == DATA2VEC
     }
 
     /// The shape of its layers.
@@ -146,10 +173,8 @@ impl Wav2Vec2Config {
     }
 
     fn check_supported(&self, json: &serde_json::Value) -> Result<(), EncoderError> {
-        let kind = json.get("model_type").and_then(|kind| kind.as_str()).unwrap_or("wav2vec2");
         let adapters = json.get("adapter_attn_dim").is_some_and(|width| !width.is_null());
         let checks = [
-            ("model_type", kind == "wav2vec2", kind.to_owned(), "wav2vec2"),
             ("hidden_act", self.hidden_act == "gelu", self.hidden_act.clone(), "gelu"),
             (
                 "feat_extract_activation",
@@ -163,6 +188,13 @@ impl Wav2Vec2Config {
                 self.feat_extract_norm.clone(),
                 "group or layer",
             ),
+            (
+                "feat_proj_layer_norm",
+                self.feat_proj_layer_norm || self.model_type == "hubert",
+                "false".to_owned(),
+                "true",
+            ),
+            ("conv_pos_batch_norm", !self.conv_pos_batch_norm, "true".to_owned(), "false"),
             ("add_adapter", !self.add_adapter, "true".to_owned(), "false"),
             ("adapter_attn_dim", !adapters, "a number".to_owned(), "null"),
         ];
@@ -218,7 +250,11 @@ impl Wav2Vec2Config {
                 return invalid(format!("{key} = {parts} must divide hidden_size = {}", self.hidden_size));
             }
         }
-        if self.num_conv_pos_embeddings == 0 || self.mask_time_length == 0 || self.mask_feature_length == 0 {
+        if self.num_conv_pos_embeddings == 0
+            || self.conv_pos_kernel_size == 0
+            || self.mask_time_length == 0
+            || self.mask_feature_length == 0
+        {
             return invalid("num_conv_pos_embeddings and the mask lengths must be 1 or more".into());
         }
         Ok(())

@@ -20,7 +20,8 @@ use crate::reference::{Cpu, relative_error, values};
 
 /// Single precision, summed in another order.
 const TOLERANCE: f64 = 1e-5;
-const FIXTURES: [&str; 3] = ["group-norm", "layer-norm", "adapters"];
+const FIXTURES: [&str; 6] =
+    ["group-norm", "layer-norm", "adapters", "bert-hubert", "xlm-roberta-data2vec", "roberta-unispeech-sat"];
 const PAD: i64 = 1;
 /// Entries of the fixtures' vocabulary.
 const VOCABULARY: usize = 96;

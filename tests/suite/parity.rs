@@ -62,6 +62,16 @@ fn encoders_of_other_widths_and_plain_attention_give_the_reference() {
     holds("adapters");
 }
 
+/// Each family of text encoders with one of speech encoders.
+const FAMILIES: [&str; 3] = ["bert-hubert", "xlm-roberta-data2vec", "roberta-unispeech-sat"];
+
+#[test]
+fn the_other_families_give_the_reference() {
+    for name in FAMILIES {
+        holds(name);
+    }
+}
+
 /// The difference of bf16 to f32: not large, and not nothing either.
 #[test]
 fn bf16_gives_the_reference_but_for_its_rounding() {
@@ -81,7 +91,7 @@ fn bf16_gives_the_reference_but_for_its_rounding() {
 
 #[test]
 fn ten_steps_of_adam_follow_the_reference() {
-    for name in ["group-norm", "layer-norm", "adapters"] {
+    for name in ["group-norm", "layer-norm", "adapters"].into_iter().chain(FAMILIES) {
         trains_alike(name);
     }
 }

@@ -1,5 +1,6 @@
 //! Resolves `[text]` and `[speech]`: where the weights and the tokenizer come from, and what may be set beside them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -37,6 +38,9 @@ pub(super) fn no_speech() -> SpeechConfig {
         feature_cache: None,
     }
 }
+
+/// Keys of a fresh encoder that are always stated and whose default is the family's.
+const OF_FAMILY: [&str; 3] = ["vocab_size", "pad_token_id", "num_conv_pos_embeddings"];
 
 impl Resolver<'_> {
     pub(super) fn text_encoder(&mut self, has_init: bool, dropout: Option<f64>) -> TextConfig {
@@ -109,12 +113,19 @@ impl Resolver<'_> {
         let checkpoint = self.get::<PathBuf>(checkpoint_key);
         let is_stated = self.document.has_section(section);
         let is_fresh = checkpoint.is_none() && !has_init && is_stated;
+        // Defaults that the family decides.
+        let mut of_family = BTreeMap::new();
+        match modality {
+            Modality::Text => RobertaConfig::read(self).write(&mut of_family),
+            Modality::Speech => Wav2Vec2Config::read(self).write(&mut of_family),
+        }
         let mut map = EncoderMap::new();
         for key in table {
             let name = key.split().1;
             let dropout = dropout.filter(|_| key.kind == Kind::Dropout);
             let default = match key.preset {
                 Preset::Value(value) if is_fresh => Some(value()),
+                Preset::Depends(_) if is_fresh && OF_FAMILY.contains(&name) => of_family.get(key.path).cloned(),
                 _ => None,
             };
             let stated = self.set(key.path).map(|value| json(value, key.kind));
@@ -168,8 +179,9 @@ impl Resolver<'_> {
             Modality::Text => {
                 let positions = whole("max_position_embeddings");
                 let padding = map.get("pad_token_id").and_then(Json::as_u64).unwrap_or(1);
-                if positions < padding.saturating_add(4) {
-                    let reason = format!("is {positions}, too few for any text: positions start at pad_token_id + 1");
+                let unused = if map.get("model_type").is_some_and(|family| family == "bert") { 0 } else { padding + 1 };
+                if positions < unused.saturating_add(3) {
+                    let reason = format!("is {positions}, too few for any text: positions start at {unused}");
                     self.conflict("text.config.max_position_embeddings", reason);
                 }
                 for name in ["is_decoder", "add_cross_attention"] {
