@@ -31,12 +31,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     Data2VecAudioConfig,
+    Data2VecAudioForCTC,
     HubertConfig,
+    HubertForCTC,
     RobertaConfig,
     RobertaForMaskedLM,
     RobertaModel,
     UniSpeechSatConfig,
+    UniSpeechSatForCTC,
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
     Wav2Vec2ForPreTraining,
@@ -230,6 +234,37 @@ pad_token_id vocab_size""".split()
 def make_loading(folder: Path) -> None:
     make_roberta(folder)
     make_wav2vec2(folder)
+    make_families(folder)
+
+
+def make_families(folder: Path) -> None:
+    """Each other family as a class with a head saves it."""
+    torch.manual_seed(30)
+    small = dict(hidden_size=16, num_hidden_layers=1, intermediate_size=24)
+    config = text_config(
+        BertConfig, vocab_size=40, max_position_embeddings=18, type_vocab_size=2, layer_norm_eps=1e-12,
+        pad_token_id=0, bos_token_id=2, eos_token_id=3, **small,
+    )  # fmt: skip
+    masked = BertForMaskedLM(config).eval()
+    representable(masked)
+    masked.save_pretrained(folder / "bert-masked-lm")
+    (folder / "bert-masked-lm" / "generation_config.json").unlink(missing_ok=True)
+    ids, mask, *_ = batch(config, [(9, 400)], 2, 31)
+    hidden = masked.bert.double()(input_ids=ids, attention_mask=mask).last_hidden_state.detach().float()
+    save_file({"input.ids": ids, "last_hidden_state": hidden}, folder / "bert.safetensors")
+    families = {
+        "hubert": (HubertForCTC, HubertConfig, {}),
+        "data2vec-audio": (Data2VecAudioForCTC, Data2VecAudioConfig, dict(num_conv_pos_embeddings=5)),
+        "unispeech-sat": (UniSpeechSatForCTC, UniSpeechSatConfig, dict(mask_time_prob=0.0)),
+    }
+    for seed, (name, (model, family, other)) in enumerate(families.items()):
+        torch.manual_seed(31 + seed)
+        ctc = model(speech_config(family, conv_dim=(8,) * 7, vocab_size=6, **{**small, **other})).eval()
+        representable(ctc)
+        ctc.save_pretrained(folder / f"{name}-ctc")
+        _, _, wav, *_ = batch(text_config(), [(4, 2400)], 2, 21)
+        hidden = ctc.base_model.double()(wav.double()).last_hidden_state.detach().float()
+        save_file({"input.wav": wav, "last_hidden_state": hidden}, folder / f"{name}.safetensors")
 
 
 def new(folder: Path, name: str) -> Path:

@@ -1,5 +1,5 @@
-//! Byte-level BPE as RoBERTa's: loads published tokenizers, trains small ones, and encodes with the truncation that
-//! keeps `</s>`.
+//! Loads published tokenizers (byte-level BPE as RoBERTa's, `WordPiece` as BERT's, and what else a `tokenizer.json` of these
+//! families holds), trains small byte-level ones, and encodes with the truncation that keeps `</s>` (or `[SEP]`).
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub struct Encoding {
     pub was_cut: bool,
 }
 
-/// A byte-level BPE tokenizer with RoBERTa's special tokens.
+/// A tokenizer with the special tokens of `RoBERTa` or BERT.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Inner,
@@ -130,26 +130,29 @@ impl Tokenizer {
         let whole = self.inner.to_string(false).map_err(|error| failed(folder, &error))?;
         write(WHOLE_FILE, &whole)?;
         let model = model_of(&self.inner, folder)?;
-        write(VOCABULARY_FILE, &model.get("vocab").cloned().unwrap_or_default().to_string())?;
-        let mut merges = "#version: 0.2\n".to_owned();
-        for merge in model.get("merges").and_then(Value::as_array).into_iter().flatten() {
-            let line = match merge {
-                Value::String(line) => line.clone(),
-                pair => [0, 1].map(|side| pair.get(side).and_then(Value::as_str).unwrap_or_default()).join(" "),
-            };
-            merges.push_str(&line);
-            merges.push('\n');
+        if model.get("type").is_some_and(|kind| kind == "BPE") {
+            write(VOCABULARY_FILE, &model.get("vocab").cloned().unwrap_or_default().to_string())?;
+            write(MERGES_FILE, &merges_of(&model))?;
         }
-        write(MERGES_FILE, &merges)?;
-        let config = self.config.clone().unwrap_or_else(|| {
-            let config = json!({
-                "tokenizer_class": "RobertaTokenizer", "add_prefix_space": false, "model_max_length": max_tokens,
-                "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
-                "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": MASK,
+        match &self.config {
+            Some(config) => write(CONFIG_FILE, config),
+            None => write(CONFIG_FILE, &format!("{:#}\n", self.published_config(max_tokens))),
+        }
+    }
+
+    /// What Hugging Face's loader needs to know of a tokenizer that came without it.
+    fn published_config(&self, max_tokens: usize) -> Value {
+        if self.inner.id_to_token(self.begin).is_some_and(|token| token == "[CLS]") {
+            return json!({
+                "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_tokens, "cls_token": "[CLS]",
+                "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]",
             });
-            format!("{config:#}\n")
-        });
-        write(CONFIG_FILE, &config)
+        }
+        json!({
+            "tokenizer_class": "RobertaTokenizer", "add_prefix_space": false, "model_max_length": max_tokens,
+            "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
+            "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": MASK,
+        })
     }
 
     /// The number of tokens, special ones included: rows of the word embedding.
@@ -184,9 +187,11 @@ impl Tokenizer {
         // A published file may store how its maker once padded and cut; both are ours to decide.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| failed(source, &error))?;
-        let id =
-            |token: &str| inner.token_to_id(token).ok_or_else(|| failed(source, &format!("it has no token {token}")));
-        let (begin, pad, end) = (id("<s>")?, id("<pad>")?, id("</s>")?);
+        let id = |token: &str, in_bert: &str| {
+            let found = inner.token_to_id(token).or_else(|| inner.token_to_id(in_bert));
+            found.ok_or_else(|| failed(source, &format!("it has no token {token} (or {in_bert})")))
+        };
+        let (begin, pad, end) = (id("<s>", "[CLS]")?, id("<pad>", "[PAD]")?, id("</s>", "[SEP]")?);
         Ok(Self { inner, begin, pad, end, config })
     }
 }
@@ -205,6 +210,20 @@ fn failed(path: &Path, error: &(impl ToString + ?Sized)) -> DataError {
 
 fn model_of(inner: &Inner, source: &Path) -> Result<Value, DataError> {
     serde_json::to_value(inner.get_model()).map_err(|error| failed(source, &error))
+}
+
+/// The lines of `merges.txt`.
+fn merges_of(model: &Value) -> String {
+    let mut merges = "#version: 0.2\n".to_owned();
+    for merge in model.get("merges").and_then(Value::as_array).into_iter().flatten() {
+        let line = match merge {
+            Value::String(line) => line.clone(),
+            pair => [0, 1].map(|side| pair.get(side).and_then(Value::as_str).unwrap_or_default()).join(" "),
+        };
+        merges.push_str(&line);
+        merges.push('\n');
+    }
+    merges
 }
 
 fn from_parts(folder: &Path, vocabulary: &PathBuf, merges: &PathBuf) -> Result<Inner, DataError> {
@@ -290,6 +309,41 @@ mod tests {
             assert_eq!(cut, Encoding { ids: vec![0, 31_414, 232, 2], was_cut: true });
             assert_eq!(tokenizer.encode("Hello <mask>!</s>", 512).unwrap().ids, [0, 31_414, 50_264, 328, 2, 2]);
             assert_eq!((tokenizer.vocab_size(), tokenizer.pad_token()), (50_265, 1));
+        }
+    }
+
+    /// By hand: lower case, then the longest pieces of the vocabulary from the left.
+    #[test]
+    fn a_tokenizer_of_bert_has_its_own_special_tokens() {
+        let specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        let tokens = specials.into_iter().chain(["hello", "wor", "##ld", "!"]);
+        let vocabulary: serde_json::Map<String, Value> =
+            tokens.enumerate().map(|(id, token)| (token.to_owned(), id.into())).collect();
+        let added: Vec<Value> = (0..)
+            .zip(specials)
+            .map(|(id, token)| {
+                json!({"id": id, "content": token, "special": true, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false})
+            })
+            .collect();
+        let whole = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                "strip_accents": null, "lowercase": true},
+            "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null,
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocabulary},
+        });
+        let (folder, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(folder.path().join(WHOLE_FILE), whole.to_string()).unwrap();
+        let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        tokenizer.save(again.path(), 512).unwrap();
+        assert!(!again.path().join(MERGES_FILE).exists());
+        for tokenizer in [tokenizer, Tokenizer::load(again.path()).unwrap()] {
+            assert_eq!(tokenizer.encode("Hello world!", 512).unwrap().ids, [2, 5, 6, 7, 8, 3]);
+            assert_eq!(tokenizer.encode("Hello world!", 4).unwrap().ids, [2, 5, 6, 3]);
+            assert_eq!((tokenizer.encode("", 512).unwrap().ids, tokenizer.pad_token()), (vec![2, 3], 0));
         }
     }
 

@@ -68,16 +68,18 @@ fn load(folder: &Path, kind: EncoderKind) -> Result<LoadReport, CheckpointError>
 
 /// The folder's kind by its name.
 fn kind_of(name: &str) -> EncoderKind {
-    if name.starts_with("roberta") { EncoderKind::Text } else { EncoderKind::Speech }
+    if name.starts_with("roberta") || name.starts_with("bert") { EncoderKind::Text } else { EncoderKind::Speech }
 }
 
 /// The hidden states of the encoder of a folder, and those of Hugging Face.
 fn hidden_states(name: &str) -> (Vec<f32>, Vec<f32>, LoadReport) {
     let device = FlexDevice;
     let family = match kind_of(name) {
+        EncoderKind::Text if name.starts_with("bert") => "bert",
         EncoderKind::Text => "roberta",
         EncoderKind::Speech if name.starts_with("wav2vec2-layer") => "wav2vec2-layer",
-        EncoderKind::Speech => "wav2vec2-group",
+        EncoderKind::Speech if name.starts_with("wav2vec2") => "wav2vec2-group",
+        EncoderKind::Speech => name.strip_suffix("-ctc").unwrap(),
     };
     let bytes = std::fs::read(published(&format!("{family}.safetensors"))).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -127,8 +129,8 @@ fn every_published_form_gives_the_same_hidden_states() {
         assert!(report.unused.is_empty(), "{name}: {:?}", report.unused);
         count += 1;
     }
-    // 8 of RoBERTa, 9 of wav2vec 2.0 with group norm and 2 with layer norm.
-    assert_eq!(count, 19);
+    // 8 of RoBERTa, 9 of wav2vec 2.0 with group norm and 2 with layer norm, 4 of other families.
+    assert_eq!(count, 23);
 }
 
 /// A tensor's type, shape and bytes by its name.
@@ -465,7 +467,7 @@ fn an_encoder_that_asks_for_what_we_do_not_have_is_refused() {
         ("roberta-f16", "hidden_act", json!("relu"), "hidden_act = relu is not supported; it must be gelu"),
         ("roberta-f16", "hidden_act", json!("gelu_new"), "hidden_act = gelu_new"),
         ("roberta-f16", "position_embedding_type", json!("relative_key"), "position_embedding_type = relative_key"),
-        ("roberta-f16", "model_type", json!("bert"), "model_type = bert"),
+        ("roberta-f16", "model_type", json!("deberta-v2"), "one of roberta, xlm-roberta, camembert, bert"),
         ("roberta-f16", "num_attention_heads", json!(3), "num_attention_heads = 3 must divide hidden_size = 16"),
         ("roberta-f16", "hidden_size", json!("wide"), "text encoder config: "),
         ("roberta-f16", "hidden_size", json!(-16), "text encoder config: "),
@@ -475,7 +477,7 @@ fn an_encoder_that_asks_for_what_we_do_not_have_is_refused() {
         ("wav2vec2-group-f16", "add_adapter", json!(true), "add_adapter = true is not supported; it must be false"),
         ("wav2vec2-group-f16", "adapter_attn_dim", json!(16), "adapter_attn_dim"),
         ("wav2vec2-group-f16", "model_type", json!("wav2vec2-conformer"), "model_type = wav2vec2-conformer"),
-        ("wav2vec2-group-f16", "model_type", json!("hubert"), "model_type = hubert"),
+        ("wav2vec2-group-f16", "model_type", json!("wavlm"), "one of wav2vec2, hubert, data2vec-audio, unispeech-sat"),
         ("wav2vec2-group-f16", "conv_stride", json!([5, 2]), "conv_dim, conv_kernel and conv_stride"),
         ("wav2vec2-group-f16", "conv_stride", json!([5, 2, 2, 0, 2, 2, 2]), "must be from 1 to 1000000"),
         ("wav2vec2-group-f16", "num_conv_pos_embedding_groups", json!(3), "must divide hidden_size = 16"),
