@@ -4,10 +4,11 @@
 # ///
 """Writes tests/fixtures: small random models with what PyTorch and Hugging Face make of them.
 
-  python scripts/make_fixtures.py [--only parity|loading|tokenizer] [--output tests/fixtures]
+  python scripts/make_fixtures.py [--only parity|loading|tokenizer|real] [--output tests/fixtures]
 
 parity/NAME      a checkpoint folder with inputs, outputs, losses and gradients, and ten Adam steps (clasp_torch.py)
 loading/NAME     encoder folders as they are published, over one set of weights an encoder
+real             what real weights make of texts; read from CLASP_TEST_MODELS (scripts/real_weights.py)
 tokenizer.json   texts with the ids of Hugging Face's RoBERTa tokenizer; read from CLASP_TEST_DATA/roberta-bpe
 
 All is computed in float64 from weights and inputs that float32 holds exactly, and stored in float32, so that the
@@ -414,10 +415,34 @@ def make_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(f"[\n{lines}\n]\n")
 
 
+# --- real -------------------------------------------------------------------------------------------------------------
+
+SENTENCES = [
+    "Hello world!", "", "He hoped there would be stew for dinner, turnips and carrots and bruised potatoes.",
+    "TURN OFF THE LIGHTS IN THE KITCHEN", "na\u00efve caf\u00e9 \u6771\u4eac \U0001f600", "it's 3.14, isn't it?",
+]  # fmt: skip
+
+
+def make_real(folder: Path) -> None:
+    """MiniLM's tokens and first states, from CLASP_TEST_MODELS."""
+    from transformers import AutoModel, AutoTokenizer
+
+    source = Path(os.environ["CLASP_TEST_MODELS"]) / "minilm"
+    tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source).double().eval()
+    rows = []
+    for text in SENTENCES:
+        encoded = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            state = model(**encoded).last_hidden_state[0, 0]
+        rows.append({"text": text, "ids": encoded["input_ids"][0].tolist(), "cls": [round(x, 7) for x in state.tolist()]})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "minilm.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "tests" / "fixtures")
-    parser.add_argument("--only", choices=["parity", "loading", "tokenizer"])
+    parser.add_argument("--only", choices=["parity", "loading", "tokenizer", "real"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name, make in (("parity", make_parity), ("loading", make_loading)):
@@ -426,6 +451,8 @@ def main() -> None:
             make(args.output / name)
     if args.only in (None, "tokenizer"):
         make_tokenizer(args.output)
+    if args.only == "real" or (args.only is None and "CLASP_TEST_MODELS" in os.environ):
+        make_real(args.output / "real")
     size = sum(p.stat().st_size for p in args.output.rglob("*") if p.is_file())
     print(f"{args.output}: {size / 1e6:.2f} MB")
 

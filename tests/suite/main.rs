@@ -32,6 +32,7 @@ mod predict;
 mod prepare;
 mod program;
 mod readme;
+mod real_weights;
 mod reference;
 mod statistics;
 mod test_data;

@@ -11,13 +11,23 @@ use std::{
 
 /// A file or folder in the folder that `CLASP_TEST_DATA` names; none, with the test listed as skipped, if it is not there.
 pub fn test_data(name: &str) -> Option<PathBuf> {
-    let Some(folder) = env::var_os("CLASP_TEST_DATA") else {
-        skip("set CLASP_TEST_DATA");
+    in_folder("CLASP_TEST_DATA", name)
+}
+
+/// The same of `CLASP_TEST_MODELS`, which `scripts/real_weights.py` makes.
+#[allow(dead_code, reason = "unit tests need no real weights")]
+pub fn test_model(name: &str) -> Option<PathBuf> {
+    in_folder("CLASP_TEST_MODELS", name)
+}
+
+fn in_folder(variable: &str, name: &str) -> Option<PathBuf> {
+    let Some(folder) = env::var_os(variable) else {
+        skip(&format!("set {variable}"));
         return None;
     };
     let path = Path::new(&folder).join(name);
     if !path.exists() {
-        skip(&format!("CLASP_TEST_DATA has no {name}"));
+        skip(&format!("{variable} has no {name}"));
         return None;
     }
     Some(path)
