@@ -25,6 +25,9 @@ const VERSION: &str = "brain.Event:2";
 /// Bytes around a record: length and two checksums.
 const FRAME: usize = 16;
 
+/// Bytes that an event begins with: the field of its time.
+const TIME: usize = 9;
+
 /// An event file, open for appending.
 #[derive(Debug)]
 pub struct Events {
@@ -33,23 +36,34 @@ pub struct Events {
 }
 
 impl Events {
-    /// Opens the file, or starts it; what lies behind `step`, and a torn end, are removed before.
+    /// Opens the file, or starts it, so that it has a record for each of these entries of the log and no others: what
+    /// lies behind them or is torn is removed, what a kill left out is written now.
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn open(path: &Path, step: usize) -> Result<Self, FileError> {
+    pub fn open(path: &Path, entries: &[Entry]) -> Result<Self, FileError> {
         let failed = |source| FileError::new("open", path, source);
         let old = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other.map_err(failed)?,
         };
-        let kept = within(&old, step as u64);
-        if kept.len() < old.len() || kept.is_empty() {
+        let mut kept = record_at(&old).map_or(0, |(_, length)| length);
+        let mut written = 0;
+        while let (Some(entry), Some((content, length))) = (entries.get(written), record_at(&old[kept..])) {
+            if !is_of(content, entry) {
+                break;
+            }
+            kept += length;
+            written += 1;
+        }
+        if kept < old.len() || kept == 0 {
             let first = record(&event(seconds(), 0, &field_bytes(3, VERSION.as_bytes())));
-            replace_file(path, if kept.is_empty() { &first } else { kept })?;
+            replace_file(path, if kept == 0 { &first } else { &old[..kept] })?;
         }
         let file = File::options().append(true).open(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file })
+        let mut events = Self { path: path.to_owned(), file };
+        entries[written..].iter().try_for_each(|entry| events.append(entry))?;
+        Ok(events)
     }
 
     /// Appends the scalars of a line of the log.
@@ -57,26 +71,37 @@ impl Events {
     /// # Errors
     /// When they cannot be written.
     pub fn append(&mut self, entry: &Entry) -> Result<(), FileError> {
-        let step = match entry {
-            Entry::Step(entry) => entry.step,
-            Entry::Epoch(entry) => entry.step,
-        };
-        let summary: Vec<u8> = scalars(entry)
-            .into_iter()
-            .filter(|(_, value)| value.is_finite())
-            .flat_map(|(tag, value)| {
-                #[expect(clippy::cast_possible_truncation, reason = "TensorBoard's scalars are single precision")]
-                let value = (value as f32).to_le_bytes();
-                let mut scalar = field_bytes(1, tag.as_bytes());
-                // Field 2, 32 bits: `simple_value`.
-                scalar.push(2 << 3 | 5);
-                scalar.extend(value);
-                field_bytes(1, &scalar)
-            })
-            .collect();
-        let bytes = record(&event(seconds(), step as u64, &field_bytes(5, &summary)));
+        let bytes = record(&of_entry(entry, seconds()));
         self.file.write_all(&bytes).map_err(|source| FileError::new("write", &self.path, source))
     }
+}
+
+/// The event of a line of the log.
+fn of_entry(entry: &Entry, seconds: f64) -> Vec<u8> {
+    let step = match entry {
+        Entry::Step(entry) => entry.step,
+        Entry::Epoch(entry) => entry.step,
+    };
+    let summary: Vec<u8> = scalars(entry)
+        .into_iter()
+        .filter(|(_, value)| value.is_finite())
+        .flat_map(|(tag, value)| {
+            #[expect(clippy::cast_possible_truncation, reason = "TensorBoard's scalars are single precision")]
+            let value = (value as f32).to_le_bytes();
+            let mut scalar = field_bytes(1, tag.as_bytes());
+            // Field 2, 32 bits: `simple_value`.
+            scalar.push(2 << 3 | 5);
+            scalar.extend(value);
+            field_bytes(1, &scalar)
+        })
+        .collect();
+    event(seconds, step as u64, &field_bytes(5, &summary))
+}
+
+/// Whether the content of a record is the event of a line of the log: the same scalars of the same step. The clock says
+/// another time.
+fn is_of(content: &[u8], entry: &Entry) -> bool {
+    content.get(TIME..) == of_entry(entry, 0.0).get(TIME..)
 }
 
 /// The scalars of an entry by their tags.
@@ -175,17 +200,8 @@ fn crc32c(content: &[u8]) -> u32 {
     })
 }
 
-/// The whole records at the beginning of a file whose steps are at most `step`.
-fn within(bytes: &[u8], step: u64) -> &[u8] {
-    let mut end = 0;
-    while let Some(length) = record_at(&bytes[end..], step) {
-        end += length;
-    }
-    &bytes[..end]
-}
-
-/// The length of the record that bytes begin with, if it is whole and not behind `step`.
-fn record_at(bytes: &[u8], step: u64) -> Option<usize> {
+/// The content of the record that bytes begin with, and its length; none where it is not whole.
+fn record_at(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let length = bytes.get(..8)?;
     if masked(length).to_le_bytes() != *bytes.get(8..12)? {
         return None;
@@ -195,15 +211,7 @@ fn record_at(bytes: &[u8], step: u64) -> Option<usize> {
     if masked(content).to_le_bytes() != *bytes.get(length + 12..length.checked_add(FRAME)?)? {
         return None;
     }
-    // Time in nine bytes, then the step as `event` writes it.
-    let mut found = 0;
-    for (place, byte) in content.get(10..)?.iter().take(10).enumerate() {
-        found |= u64::from(byte & 0x7F) << (7 * place).min(63);
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    (found <= step).then_some(length + FRAME)
+    Some((content, length + FRAME))
 }
 
 fn seconds() -> f64 {
@@ -213,7 +221,7 @@ fn seconds() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::log::{LossValues, StepEntry};
+    use crate::run::log::{EpochEntry, LossValues, StepEntry};
 
     fn entry(step: usize) -> Entry {
         Entry::Step(StepEntry {
@@ -264,36 +272,70 @@ mod tests {
         assert_eq!(tags, expected.map(|(tag, value)| (tag.to_owned(), value)));
     }
 
+    /// Contents of the records without what the clock says.
+    fn timeless(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let (mut rest, mut found) = (bytes, Vec::new());
+        while let Some((content, length)) = record_at(rest) {
+            found.push(content[TIME..].to_vec());
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty());
+        found
+    }
+
     #[test]
-    fn a_resume_cuts_what_is_behind_it_and_what_is_torn() {
+    fn a_resume_leaves_a_record_for_each_line_of_the_log() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.out.tfevents.clasp");
-        let size = || fs::metadata(&path).unwrap().len();
-        let mut events = Events::open(&path, 0).unwrap();
-        let empty = size();
-        let mut sizes = Vec::new();
-        for step in [1, 127, 128, 300] {
-            events.append(&entry(step)).unwrap();
-            sizes.push(size());
+        let epoch = Entry::Epoch(Box::new(EpochEntry { epoch: 1, step: 128, data_wait: Some(0.5), ..epoch_entry() }));
+        let entries = [entry(1), entry(127), entry(128), epoch, entry(300)];
+        let mut events = Events::open(&path, &[]).unwrap();
+        for entry in &entries {
+            events.append(entry).unwrap();
         }
         drop(events);
         let whole = fs::read(&path).unwrap();
-        Events::open(&path, 300).unwrap();
+        let all = timeless(&whole);
+        assert_eq!(all.len(), 1 + entries.len());
+        Events::open(&path, &entries).unwrap();
         assert_eq!(fs::read(&path).unwrap(), whole);
-        for (step, expected) in [(299, sizes[2]), (128, sizes[2]), (127, sizes[1]), (0, empty)] {
-            fs::write(&path, &whole).unwrap();
-            Events::open(&path, step).unwrap();
-            assert_eq!(size(), expected, "{step}");
+        // Wherever the log is cut back to, also between the last step of an epoch and its end, which have one number;
+        // and whatever of the file is there.
+        for kept in 0..=entries.len() {
+            for length in (0..whole.len()).step_by(11).chain([whole.len()]) {
+                fs::write(&path, &whole[..length]).unwrap();
+                let mut events = Events::open(&path, &entries[..kept]).unwrap();
+                for entry in &entries[kept..] {
+                    events.append(entry).unwrap();
+                }
+                assert!(timeless(&fs::read(&path).unwrap()) == all, "{kept} lines, {length} bytes");
+            }
         }
-        // Whatever the file is, what is whole at its beginning is kept, and it can be gone on with.
-        for length in 0..whole.len() {
-            fs::write(&path, &whole[..length]).unwrap();
-            Events::open(&path, 300).unwrap().append(&entry(301)).unwrap();
-            let found = fs::read(&path).unwrap();
-            assert_eq!(within(&found, 301).len(), found.len());
-        }
+        // Damage in the middle, and an epoch that stands twice, as older programs left it.
         let mut damaged = whole.clone();
-        damaged[usize::try_from(sizes[0]).unwrap() + 20] ^= 1;
-        assert_eq!(within(&damaged, 300).len() as u64, sizes[0]);
+        damaged[whole.len() / 2] ^= 1;
+        let ends: Vec<usize> = (0..=all.len())
+            .map(|records| all[..records].iter().map(|content| content.len() + TIME + FRAME).sum())
+            .collect();
+        let twice = [&whole[..ends[5]], &whole[ends[4]..]].concat();
+        for bytes in [damaged, twice] {
+            fs::write(&path, bytes).unwrap();
+            Events::open(&path, &entries).unwrap();
+            assert!(timeless(&fs::read(&path).unwrap()) == all);
+        }
+    }
+
+    fn epoch_entry() -> EpochEntry {
+        EpochEntry {
+            epoch: 1,
+            step: 1,
+            train: EpochScores::default(),
+            dev: None,
+            is_best: true,
+            seconds: 1.0,
+            data_wait: None,
+            resident_memory: None,
+            device_memory: None,
+        }
     }
 }

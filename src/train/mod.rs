@@ -42,7 +42,7 @@ use crate::{
     panics,
     run::{
         RunFolder,
-        log::{Entry, EpochEntry, EpochScores, Log, Position, StepEntry, cut_back},
+        log::{self, Entry, EpochEntry, EpochScores, Log, Position, StepEntry, cut_back},
         replace::replace_folder,
         tensorboard::Events,
     },
@@ -270,7 +270,14 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
         }
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
-        let events = Events::open(&folder.events(), state.step)?;
+        let entries = log::read(&folder.log())?;
+        let logged = entries.iter().filter(|entry| matches!(entry, Entry::Epoch(_))).count();
+        if logged < state.epochs {
+            let lacking = state.epochs - logged;
+            let words = format!("warning: {} lacks {lacking} of {} epochs", folder.log().display(), state.epochs);
+            notify(&Event::Message(&words));
+        }
+        let events = Events::open(&folder.events(), &entries)?;
         // Several devices hear of each other's losses in every step.
         let read_every = if team.others.is_empty() { read_every } else { 1 };
         let scoring_cache = features.and_then(|store| team.replica.feature_cache(store, Precision::F32));
