@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempPath;
 
@@ -80,11 +81,75 @@ pub struct AtomicFile {
 #[derive(Debug)]
 enum End {
     /// It gets its name.
-    Renamed(TempPath),
+    Renamed(Unfinished),
     /// It is there already: the target is a device or a pipe.
     Written,
     /// It is copied into the target, a device or a pipe.
     Copied(File),
+}
+
+/// A file that has not got its name yet. It is locked while its process lives.
+#[derive(Debug)]
+struct Unfinished(Option<TempPath>);
+
+/// The unfinished files of this process.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+impl Unfinished {
+    fn new(path: TempPath) -> Self {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_path_buf());
+        Self(Some(path))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_deref().unwrap_or(Path::new(""))
+    }
+
+    fn persist(mut self, target: &Path) -> io::Result<()> {
+        let Some(path) = self.0.take() else { return Ok(()) };
+        Self::forget(&path);
+        path.persist(target).map_err(|problem| problem.error)
+    }
+
+    fn forget(path: &Path) {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| known != path);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            Self::forget(path);
+        }
+    }
+}
+
+/// Removes the files of this process that are not whole, before it ends at once.
+pub fn remove_unfinished() {
+    let paths = std::mem::take(&mut *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner));
+    for path in paths {
+        // The next process removes what cannot be removed now.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Removes the files beside `target` that a killed process did not finish: those that no process holds.
+pub fn remove_unfinished_beside(target: &Path) {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
+        // One that was only just created may not be locked yet.
+        let is_at_work = rest.split_once('-').is_some_and(|(process, _)| Path::new("/proc").join(process).exists());
+        let is_own = rest.starts_with(&format!("{}-", std::process::id()));
+        if !entry.file_type().is_ok_and(|kind| kind.is_file()) || (is_at_work && !is_own) {
+            continue;
+        }
+        let is_free = || File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if is_free() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 impl AtomicFile {
@@ -117,9 +182,13 @@ impl AtomicFile {
                 let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
                 // The library's own files are closed to others than the user.
                 let made = tempfile::Builder::new()
-                    .prefix(TEMPORARY)
+                    .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
                     .make_in(folder.unwrap_or(Path::new(".")), |path| File::create_new(path));
-                made.map(tempfile::NamedTempFile::into_parts).map(|(file, path)| (file, End::Renamed(path)))
+                made.map(tempfile::NamedTempFile::into_parts).map(|(file, path)| {
+                    // Some network file systems have no locks: there it is left to the user.
+                    let _ = file.lock();
+                    (file, End::Renamed(Unfinished::new(path)))
+                })
             }
         }
         .map_err(failed)?;
@@ -133,7 +202,7 @@ impl AtomicFile {
 
     /// Where the file is until it is whole.
     pub fn path(&self) -> &Path {
-        if let End::Renamed(path) = &self.end { path } else { &self.target }
+        if let End::Renamed(unfinished) = &self.end { unfinished.path() } else { &self.target }
     }
 
     /// Brings the file to the disk and puts it in place.
@@ -156,7 +225,7 @@ impl AtomicFile {
         let failed = |source| FileError::new("write", &self.target, source);
         self.writer.flush().map_err(failed)?;
         match self.end {
-            End::Renamed(temporary) => temporary.persist(&self.target).map_err(|problem| failed(problem.error)),
+            End::Renamed(unfinished) => unfinished.persist(&self.target).map_err(failed),
             End::Written => Ok(()),
             End::Copied(mut target) => {
                 let mut file = self.writer.get_ref();
@@ -230,6 +299,55 @@ pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read_bounded(path, most)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// The path from the root, without links where its folder exists, so that `..` means what it says.
+///
+/// # Errors
+/// The path is empty.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        if let Ok(folder) = parent.canonicalize() {
+            return Ok(folder.join(name));
+        }
+    }
+    std::path::absolute(path)
+}
+
+/// `target` as seen from `folder`, both from the root: relative where they share more than the root.
+pub fn relative(target: &Path, folder: &Path) -> PathBuf {
+    let target_parts: Vec<Component> = target.components().collect();
+    let folder_parts: Vec<Component> = folder.components().collect();
+    let shared = target_parts.iter().zip(&folder_parts).take_while(|(left, right)| left == right).count();
+    // One shared component is the root, which says nothing about belonging together.
+    if shared < 2 {
+        return target.to_path_buf();
+    }
+    let up = folder_parts.iter().skip(shared).map(|_| Component::ParentDir);
+    let path: PathBuf = up.chain(target_parts.iter().skip(shared).copied()).collect();
+    // The folder itself: an empty path would be read as none.
+    if path.as_os_str().is_empty() { Component::CurDir.as_os_str().into() } else { path }
+}
+
+/// What a path that [`relative`] wrote leads to now: from the folder as it lies today, else from where it lay then.
+pub fn found_from(path: &Path, folder: &Path, then: Option<&Path>) -> PathBuf {
+    let from = |folder: &Path| {
+        // Without links, so that `..` can be taken away also where the folder is no more.
+        let mut found = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        for part in path.components() {
+            match part {
+                Component::ParentDir => {
+                    found.pop();
+                }
+                Component::CurDir => {}
+                part => found.push(part),
+            }
+        }
+        found
+    };
+    let today = from(folder);
+    if today.exists() { today } else { then.map(from).filter(|path| path.exists()).unwrap_or(today) }
 }
 
 /// The last bytes of a file, as many as there are and `most` at most, as text.
@@ -311,6 +429,25 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert_eq!(read_bounded(&pipe, 5).unwrap_err().to_string(), "it is a pipe, not a regular file");
         assert_eq!(read_bounded(folder.path(), 5).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_is_at_work_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        // Linux gives no process a number above 2^22.
+        for name in [&format!("{TEMPORARY}4194305-abc"), &format!("{TEMPORARY}{}-abc", std::process::id()), "mine"] {
+            fs::write(folder.path().join(name), "half").unwrap();
+        }
+        fs::create_dir(folder.path().join(format!("{TEMPORARY}last"))).unwrap();
+        let file = AtomicFile::create(&target).unwrap();
+        remove_unfinished_beside(&target);
+        let own = file.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let mut expected = vec![own, format!("{TEMPORARY}last"), "mine".to_owned()];
+        expected.sort();
+        assert_eq!(names(folder.path()), expected);
+        file.commit().unwrap();
+        assert!(target.is_file());
     }
 
     #[test]

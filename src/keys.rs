@@ -120,6 +120,12 @@ impl Kind {
         matches!(self, Self::Number(_) | Self::Dropout)
     }
 
+    /// Whether the value is a path.
+    #[must_use]
+    pub const fn is_path(self) -> bool {
+        matches!(self, Self::File | Self::Model | Self::Folder)
+    }
+
     /// Whether a bare word on the command line is meant as a string.
     #[must_use]
     pub const fn is_text(self) -> bool {

@@ -83,6 +83,7 @@ pub enum Command {
 
 /// `clasp train`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct TrainArguments {
     /// A config file, else the name of a built-in config (see `clasp config list`)
     #[arg(long, value_name = "FILE", default_value = "demo.toml")]
@@ -94,8 +95,15 @@ pub struct TrainArguments {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Go on with the run in the run folder, from its last checkpoint; begin where there is none yet
+    ///
+    /// `train.epochs` may be another, also where the run is finished, and so may `run.test_at_end`. Data and weights may
+    /// lie elsewhere by now: their content decides.
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// Go on with another train.epochs although the learning rate of train.schedule depends on it: what is left of
+    /// training follows the new schedule
+    #[arg(long, requires = "resume")]
+    pub new_schedule: bool,
     /// Remove the run that is in the run folder, and begin anew
     #[arg(long)]
     pub overwrite: bool,
@@ -342,6 +350,9 @@ pub struct VerifyArguments {
     /// Utterances a batch; changes no result
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
     pub batch_size: u32,
+    /// Also decode every recording
+    #[arg(long)]
+    pub decode: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -99,9 +99,9 @@ fn conclude(summary: Summary, results: &Results) -> anyhow::Result<u8> {
 
 /// Where all runs stand; folders that hold something else are refused together.
 fn statuses(plan: &Plan) -> anyhow::Result<Vec<RunStatus>> {
-    let differences = |stored: &str, config: &Config| train::differences(stored, config, false);
+    let compare = |stored: &str, config: &Config| train::compare(stored, config, false, train::Allowed::default());
     let mut hashes = Hashes::default();
-    let status = |run| status(run, &differences, &mut hashes, plan.corpus_of(run).made_up.is_some());
+    let status = |run| status(run, &compare, &mut hashes, plan.corpus_of(run).made_up.is_some());
     let statuses = plan.runs.iter().map(status).collect::<Result<Vec<_>, _>>()?;
     let others: Vec<String> = statuses
         .iter()

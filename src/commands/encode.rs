@@ -9,14 +9,14 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::{count, output::Output, tell_counts};
+use super::{count, end_at_signals, output::Output, tell_counts};
 use clasp::{
     cli::EncodeArguments,
     data::{DataError, manifest},
     device::{self, Task},
     error,
     eval::report::InputCounts,
-    files::{AtomicFile, FileError},
+    files::{AtomicFile, FileError, remove_unfinished_beside},
     inference::predictor::{NOT_FINITE, Predictor},
     method::tensors,
     ops::Ops,
@@ -31,6 +31,7 @@ const WORKERS: usize = 2;
 /// # Errors
 /// A checkpoint, manifest or utterance that cannot be read; a file that cannot be written.
 pub fn run(arguments: &EncodeArguments) -> anyhow::Result<u8> {
+    end_at_signals()?;
     let chosen = device::choose(arguments.device)?;
     device::dispatch(chosen, EncodeTask(arguments))
 }
@@ -53,6 +54,7 @@ impl Task for EncodeTask<'_> {
         rows.iter().try_for_each(|row| output.is_not_recording(row))?;
         let cannot =
             |problem: FileError| anyhow::Error::new(FileError { action: "write", ..problem }).context("--output");
+        remove_unfinished_beside(path);
         let mut file = Some(AtomicFile::create_seekable(path).map_err(cannot)?);
         let predictor = Predictor::<B>::load(&arguments.checkpoint, device)?;
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::{BATCHES_AT_ONCE, count, output::Output, write_output};
+use super::{BATCHES_AT_ONCE, count, end_at_signals, output::Output, write_output};
 use clasp::{
     asr_tts::AsrTts,
     cli::{EvalArguments, Split},
@@ -20,7 +20,7 @@ use clasp::{
         report::InputCounts,
         statistics::RESAMPLES,
     },
-    files::{OutputIsInput, user_cache},
+    files::{OutputIsInput, remove_unfinished_beside, user_cache},
     inference::predictor::{Input, Predictor},
     method::Reads,
     ops::Ops,
@@ -38,6 +38,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
     if let (Some(other), Some(split)) = (&arguments.against, arguments.split) {
         return against(arguments, other, name(split));
     }
+    end_at_signals()?;
     let chosen = device::choose(arguments.device)?;
     let (run, is_of_best) = run_of(&arguments.checkpoint);
     let (path, split, is_of_the_run) = match (&arguments.manifest, arguments.split) {
@@ -85,7 +86,11 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         data_split: run.is_run().then(|| data_split(&run, &path, &split, is_of_the_run)).transpose()?.flatten(),
         is_quiet: false,
     };
-    let report = score(&scoring, chosen)?;
+    let report = score(&scoring, chosen);
+    if is_test {
+        run.end_test_use()?;
+    }
+    let report = report?;
     if arguments.json {
         write_output(&format!("{:#}\n", json!(report)))?;
     } else {
@@ -210,7 +215,9 @@ fn known_split(run: &RunFolder, path: &Path) -> anyhow::Result<Option<String>> {
 /// The manifest of a split of a run.
 fn split_of_run(run: &RunFolder, split: Split) -> anyhow::Result<PathBuf> {
     run.load_manifest()?;
-    let config = config::load(&run.config().display().to_string(), &[])?;
+    let path = run.config();
+    let text = std::fs::read_to_string(&path).map_err(|cause| config::ConfigError::Unreadable { path, cause })?;
+    let config = config::parse_stored(run, &text)?;
     let splits = setup::splits(&config)?;
     let found = splits.named().find(|(found, _)| *found == name(split)).map(|(_, path)| path.to_owned());
     found.ok_or_else(|| {
@@ -316,6 +323,7 @@ impl Task for EvalTask<'_> {
         options.data_sha256 = Some(HashedFile::of(scoring.split, scoring.manifest)?.sha256);
         let report = Report::from_predictions(&results, &options)?;
         if let Some(output) = scoring.output {
+            remove_unfinished_beside(&output.report(scoring.split));
             predictions::write(&output.predictions(scoring.split), &results)?;
             report.save(&output.report(scoring.split))?;
         }

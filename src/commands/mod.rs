@@ -18,12 +18,25 @@ pub mod verify;
 
 use std::{io::Write as _, sync::Mutex};
 
+use anyhow::Context as _;
+
 use clasp::{
     cli::{Cli, Command},
+    error,
     eval::report::InputCounts,
     exit::OutputError,
+    files::remove_unfinished,
     terminal::{Event, Progress},
 };
+
+/// Lets Ctrl-C and SIGTERM end the program at once, without the files that are not whole.
+fn end_at_signals() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        remove_unfinished();
+        std::process::exit(i32::from(error::INTERRUPTED));
+    })
+    .context("cannot listen for Ctrl-C")
+}
 
 /// Utterances that are read, decoded and answered together where a manifest is streamed: this many batches.
 const BATCHES_AT_ONCE: usize = 8;

@@ -1,22 +1,31 @@
-//! `clasp verify`: whether a run can still be had from what it was made from: the hashes of its data, split and
-//! weights, and its test score, computed again.
+//! `clasp verify`: whether a run can still be had from what it was made from: the hashes of its data, recordings, split
+//! and weights, and its test score, computed again.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rayon::prelude::*;
 use serde_json::json;
 
-use super::{eval, write_output};
+use super::{counting, eval, write_output};
 use clasp::{
     cli::VerifyArguments,
-    data::{DataError, manifest},
-    device, error,
+    data::{
+        DataError, audio,
+        manifest::{self, Row},
+    },
+    device,
+    error::{self, Problems},
     eval::{Report, predictions},
     run::{
-        RunFolder,
-        provenance::{HashedFile, Program, Provenance},
+        RunError, RunFolder,
+        provenance::{HashedFile, Program, Provenance, ProvenanceError},
+        recordings,
     },
     splits::record::SplitRecord,
+    terminal::{Event, Progress},
 };
 
 /// How far a score may be from the stored one: another machine sums in another order.
@@ -37,15 +46,23 @@ struct Finding {
 pub fn run(arguments: &VerifyArguments) -> anyhow::Result<u8> {
     let chosen = device::choose(arguments.device)?;
     let folder = RunFolder::new(&arguments.run);
-    let mut manifest = folder.load_manifest()?;
+    let manifest = folder.load_manifest()?;
     let mut findings = vec![program(&manifest)];
     findings.extend(manifest.files.iter().map(|stored| file(&folder, stored)));
-    findings.extend(split(&manifest));
+    let parts = Parts::of(&manifest);
+    findings.extend(split(&manifest, &parts));
+    findings.push(recorded(&folder, &parts)?);
+    if arguments.decode {
+        findings.push(decoded(&parts));
+    }
     if folder.report("test").is_file() {
         // Counted before it is looked at, as any scoring of the test split.
-        manifest.count_test_use();
-        manifest.save(&folder.manifest())?;
-        findings.push(test_score(&folder, &manifest, chosen, arguments.batch_size)?);
+        let is_counted = count_test_use(&folder)?;
+        let found = test_score(&folder, &manifest, chosen, arguments.batch_size);
+        if is_counted {
+            folder.end_test_use()?;
+        }
+        findings.push(found?);
     }
     let differing: Vec<&Finding> = findings.iter().filter(|finding| finding.differs).collect();
     let text = if arguments.json {
@@ -104,15 +121,94 @@ fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-fn split(manifest: &Provenance) -> Option<Finding> {
+/// Counts this use of the test split; not in a folder that cannot be written, where a note says so.
+fn count_test_use(folder: &RunFolder) -> anyhow::Result<bool> {
+    match folder.count_test_use() {
+        Ok(_) => Ok(true),
+        Err(RunError::Provenance(ProvenanceError::File(error)))
+            if [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem].contains(&error.cause.kind()) =>
+        {
+            let words = format!("note: this use of the test split is not counted: {error}");
+            Progress::stderr(false).handle(&Event::Message(&words));
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The splits of a run as their manifests have them now.
+struct Parts<'a> {
+    read: Vec<(&'a str, &'a Path, Vec<Row>)>,
+    /// Those whose manifest cannot be read.
+    missing: Vec<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(manifest: &'a Provenance) -> Self {
+        let mut parts = Self { read: Vec::new(), missing: Vec::new() };
+        for role in ["train", "dev", "test"] {
+            let Some(file) = manifest.files.iter().find(|file| file.role == role) else { continue };
+            match manifest::read(&file.path) {
+                Ok(rows) => parts.read.push((role, &file.path, rows)),
+                Err(_) => parts.missing.push(role),
+            }
+        }
+        parts
+    }
+
+    fn used(&self) -> Vec<(&str, &Path, &[Row])> {
+        self.read.iter().map(|(role, path, rows)| (*role, *path, rows.as_slice())).collect()
+    }
+}
+
+/// The recordings as they are now against those that the run was made from.
+fn recorded(folder: &RunFolder, parts: &Parts) -> anyhow::Result<Finding> {
+    let what = "recordings".to_owned();
+    let Some(mut known) = recordings::read(&folder.recordings())? else {
+        let text = "not known: the program that trained this run did not hash them".to_owned();
+        return Ok(Finding { what, text, differs: false });
+    };
+    // What their manifests say of them is not known.
+    known.retain(|recording| !parts.missing.contains(&recording.split.as_str()));
+    let changed = recordings::changed(&known, &recordings::of(&parts.used(), None)?);
+    let differs = !changed.is_empty();
+    let text = if differs {
+        format!("{} of {} differ: {}", changed.len(), known.len(), Problems(changed))
+    } else {
+        format!("{} have the sha256 that they had", known.len())
+    };
+    Ok(Finding { what, text, differs })
+}
+
+/// Whether every recording can be decoded.
+fn decoded(parts: &Parts) -> Finding {
+    let rows: Vec<&Row> = parts.read.iter().flat_map(|(.., rows)| rows).filter(|row| row.audio.is_some()).collect();
+    let done = AtomicUsize::new(0);
+    let problems: Vec<String> = counting("decoding", |progress| {
+        rows.par_iter()
+            .filter_map(|row| {
+                let loaded = audio::load(row.audio.as_deref()?, row.start, row.end);
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, rows.len());
+                loaded.err().map(|problem| format!("utterance `{}`: {problem}", row.id))
+            })
+            .collect()
+    });
+    let differs = !problems.is_empty();
+    let text = if differs {
+        format!("{} of {} utterances: {}", problems.len(), rows.len(), Problems(problems))
+    } else {
+        format!("{} utterances", rows.len())
+    };
+    Finding { what: "decoded".to_owned(), text, differs }
+}
+
+fn split(manifest: &Provenance, parts: &Parts) -> Option<Finding> {
     let stored = manifest.split.as_ref()?;
-    let parts: Vec<(&str, &Path, Vec<manifest::Row>)> = ["train", "dev", "test"]
-        .into_iter()
-        .filter_map(|role| manifest.files.iter().find(|file| file.role == role))
-        .filter_map(|file| Some((file.role.as_str(), file.path.as_path(), manifest::read(&file.path).ok()?)))
-        .collect();
-    let used: Vec<(&str, &Path, &[manifest::Row])> =
-        parts.iter().map(|(role, path, rows)| (*role, *path, rows.as_slice())).collect();
+    if !parts.missing.is_empty() {
+        let text = format!("not known: the manifest of {} cannot be read", parts.missing.join(" and "));
+        return Some(Finding { what: "parts".to_owned(), text, differs: true });
+    }
+    let used = parts.used();
     let found = SplitRecord::of(&used);
     let differs = found.used_sha256 != stored.used_sha256;
     let text = if differs {

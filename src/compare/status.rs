@@ -11,7 +11,7 @@ use crate::eval::{
 };
 use crate::run::log::{self, Entry};
 use crate::run::provenance::HashedFile;
-use crate::run::{Decision, Existing, RunError, RunFolder};
+use crate::run::{Comparison, Decision, Existing, RunError, RunFolder};
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,20 +26,20 @@ pub enum RunStatus {
     Other(String),
 }
 
-/// Where a run stands. `differences` says in which keys the stored config of a run differs from another one; a corpus
-/// that is made up is made again where it is gone.
+/// Where a run stands. `compare` says how another config stands to the stored one of a run; a corpus that is made up is
+/// made again where it is gone.
 ///
 /// # Errors
 /// When the run's folder cannot be read.
 pub fn status(
     run: &PlannedRun,
-    differences: &dyn Fn(&str, &Config) -> Vec<String>,
+    compare: &dyn Fn(&str, &Config) -> Comparison,
     hashes: &mut Hashes,
     is_made_up: bool,
 ) -> Result<RunStatus, RunError> {
     let folder = folder(run);
     let resume = Existing { resume: true, overwrite: false };
-    Ok(match folder.decide(resume, |stored| differences(stored, &run.config)) {
+    Ok(match folder.decide(resume, |stored| compare(stored, &run.config)) {
         Ok(Decision::Start) => RunStatus::Missing,
         Ok(Decision::Show(_)) => match hashes.changed(run, &folder, is_made_up)? {
             changed if changed.is_empty() && is_scored(&folder) => RunStatus::Done,

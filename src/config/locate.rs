@@ -40,6 +40,15 @@ pub enum TokenizerFiles {
     },
 }
 
+impl TokenizerFiles {
+    /// The file that has the vocabulary.
+    pub fn first(&self) -> &Path {
+        match self {
+            Self::Whole(path) | Self::Parts { vocab: path, .. } => path,
+        }
+    }
+}
+
 /// Finds an encoder's files in its resolved folder; `key` is the config key to name, as `text.checkpoint`.
 ///
 /// # Errors

@@ -34,6 +34,7 @@ use crate::keys::{
     Range, ZeroIsNone, at_least, section,
 };
 
+use crate::run::RunFolder;
 use document::Document;
 use resolve::Surroundings;
 
@@ -332,6 +333,14 @@ pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Config, ConfigEr
     let source = builtin::find(name_or_path)?;
     let surroundings = Surroundings::of(&source);
     parse(&source.name, &source.text, overrides, &surroundings)
+}
+
+/// Resolves the config that a run folder keeps, from its text: paths are relative to that folder, which is `run.dir`.
+///
+/// # Errors
+/// [`ConfigError`]; all problems of the config at once.
+pub fn parse_stored(run: &RunFolder, text: &str) -> Result<Config, ConfigError> {
+    parse(&run.config().display().to_string(), text, &[], &Surroundings::of_run(run))
 }
 
 /// Resolves a config's text; `name` is the file's in messages.

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::error::Problems;
+
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyOrigin {
@@ -133,6 +135,9 @@ fn list(name: &str, problems: &[Problem]) -> String {
 /// Why there is no config, or none that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// Data and encoders that a config names and that are not there.
+    #[error("{missing}")]
+    NotThere { missing: Problems },
     /// Neither a file nor a built-in config has this name.
     #[error("no config file {name}, and no built-in config of that name (built in: {built_in})")]
     NotFound {

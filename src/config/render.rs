@@ -4,33 +4,38 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::{Config, DataSource, EncoderSource, FeaturePrecision, LossConfig, Method, TokenizerSource, table};
+use crate::files::{absolute, relative};
 use crate::keys::{Preset, Setting};
 
 impl Config {
     /// The config as a TOML file with absolute paths, in the order of the table of keys.
     pub fn to_toml(&self) -> String {
-        let values = self.values();
-        let mut text = String::new();
-        let mut section = "";
-        for key in table::all() {
-            let Some(value) = values.get(key.path).filter(|value| !value.is_null()) else { continue };
-            let (own, name) = key.split();
-            if own != section {
-                section = own;
-                let gap = if text.is_empty() { "" } else { "\n" };
-                let _ = writeln!(text, "{gap}[{section}]");
+        text_of(&self.values())
+    }
+
+    /// The config as its run folder keeps it: paths relative to that folder where they can be, and without `run.dir`,
+    /// which is that folder wherever it lies.
+    pub fn to_stored_toml(&self) -> String {
+        let mut values = self.values();
+        values.remove("run.dir");
+        let folder = self.run.dir.canonicalize().unwrap_or_else(|_| self.run.dir.clone());
+        for (path, value) in &mut values {
+            let is_path = table::find(path).is_some_and(|key| key.kind.is_path());
+            let target = value.as_str().map(Path::new).filter(|target| is_path && target.is_absolute());
+            if let Some(Ok(target)) = target.map(absolute) {
+                *value = relative(&target, &folder).write();
             }
-            let _ = writeln!(text, "{name} = {}", literal(value));
         }
-        text
+        text_of(&values)
     }
 
     /// Every key with its value; null where it is not set.
-    fn values(&self) -> BTreeMap<String, Value> {
+    pub fn values(&self) -> BTreeMap<String, Value> {
         let mut values = BTreeMap::new();
         self.data.write(&mut values);
         self.data.source.write(&mut values);
@@ -110,8 +115,25 @@ impl TokenizerSource {
     }
 }
 
+/// The values as a TOML file, in the order of the table of keys.
+fn text_of(values: &BTreeMap<String, Value>) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for key in table::all() {
+        let Some(value) = values.get(key.path).filter(|value| !value.is_null()) else { continue };
+        let (own, name) = key.split();
+        if own != section {
+            section = own;
+            let gap = if text.is_empty() { "" } else { "\n" };
+            let _ = writeln!(text, "{gap}[{section}]");
+        }
+        let _ = writeln!(text, "{name} = {}", literal(value));
+    }
+    text
+}
+
 /// A JSON value in TOML. Small numbers keep their exponent: 1e-5 reads better than 0.00001.
-fn literal(value: &Value) -> String {
+pub fn literal(value: &Value) -> String {
     match value {
         Value::String(text) => toml::Value::String(text.clone()).to_string(),
         Value::Array(values) => format!("[{}]", values.iter().map(literal).collect::<Vec<_>>().join(", ")),

@@ -2,11 +2,12 @@
 //! file at once; the parser of one line serves `predict`, which goes on past bad rows.
 
 use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::{DataError, FileProblem};
+use crate::files::{absolute, relative};
 
 /// One utterance of a manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -208,7 +209,7 @@ fn to_json(row: &Row, folder: &Path) -> Result<Map<String, Value>, DataError> {
     let mut map = Map::new();
     map.insert("id".to_owned(), row.id.clone().into());
     if let Some(audio) = &row.audio {
-        let written = relative(&absolute(audio)?, folder);
+        let written = relative(&absolute(audio).map_err(|error| DataError::file(audio, &error))?, folder);
         let Some(written) = written.to_str() else {
             return Err(DataError::File { path: audio.clone(), problem: FileProblem::PathNotText });
         };
@@ -229,31 +230,6 @@ fn to_json(row: &Row, folder: &Path) -> Result<Map<String, Value>, DataError> {
         map.entry(key.clone()).or_insert_with(|| value.clone());
     }
     Ok(map)
-}
-
-/// The path from the root, without links where its folder exists, so that `..` means what it says.
-fn absolute(path: &Path) -> Result<PathBuf, DataError> {
-    if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        if let Ok(folder) = parent.canonicalize() {
-            return Ok(folder.join(name));
-        }
-    }
-    std::path::absolute(path).map_err(|error| DataError::file(path, &error))
-}
-
-fn relative(target: &Path, folder: &Path) -> PathBuf {
-    let target_parts: Vec<Component> = target.components().collect();
-    let folder_parts: Vec<Component> = folder.components().collect();
-    let shared = target_parts.iter().zip(&folder_parts).take_while(|(left, right)| left == right).count();
-    // One shared component is the root, which says nothing about belonging together.
-    if shared < 2 {
-        return target.to_path_buf();
-    }
-    let up = folder_parts.iter().skip(shared).map(|_| Component::ParentDir);
-    let path: PathBuf = up.chain(target_parts.iter().skip(shared).copied()).collect();
-    // The folder itself: an empty path would be read as none.
-    if path.as_os_str().is_empty() { Component::CurDir.as_os_str().into() } else { path }
 }
 
 fn parse(bytes: &[u8], line: usize, base: &Path, found: &mut Vec<LineProblem>) -> Row {

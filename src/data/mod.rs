@@ -40,6 +40,9 @@ pub enum DataError {
     /// A file or folder cannot be written: the disk's fault, not the data's; exit code 1.
     #[error("cannot write {}: {problem}", path.display())]
     Write { path: PathBuf, problem: String },
+    /// Manifests that a config names and that are not there.
+    #[error("{missing}; check the paths (those of a config are relative to its folder)")]
+    NotThere { missing: Problems },
     /// Audio of a corpus that cannot be used.
     #[error(
         "{} of {total} utterances have audio that cannot be used; mend it, or leave them out with --skip-bad:\n{}",

@@ -2,6 +2,7 @@
 
 pub mod log;
 pub mod provenance;
+pub mod recordings;
 pub mod replace;
 pub mod tensorboard;
 
@@ -23,8 +24,12 @@ const LOG: &str = "log.jsonl";
 const EVENTS: &str = "events.out.tfevents.clasp";
 const BEST: &str = "best";
 const LAST: &str = "last";
+/// What the manifest calls the weights of the best epoch.
+const BEST_WEIGHTS: &str = "best weights";
+/// Size, time and hash of every recording.
+const RECORDINGS: &str = "recordings-sha256.jsonl";
 /// What a folder must not hold unless a manifest says that it is a run.
-const NAMES: [&str; 5] = [CONFIG, LOG, EVENTS, BEST, LAST];
+const NAMES: [&str; 6] = [CONFIG, LOG, EVENTS, BEST, LAST, RECORDINGS];
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +56,17 @@ pub enum RunError {
     },
     /// It holds a run of another config.
     #[error(
-        "{path} holds {what} with another config or other data ({differences}); continue it with `--resume` and what it \
-         was started with, replace it with `--overwrite`, or choose another folder with `--set run.dir=`",
+        "{path} holds {what} with another config or other data ({differences}); {} what it was started with, replace it \
+         with `--overwrite`, or choose another folder with `--set run.dir=`",
+        if *is_resumed { "go on with" } else { "continue it with `--resume` and" },
         path = path.display()
     )]
     OtherConfig {
         path: PathBuf,
         /// An unfinished or a finished run.
         what: &'static str,
+        /// Whether `--resume` was given.
+        is_resumed: bool,
         differences: Problems,
     },
     /// It holds files of these names that are not a run's.
@@ -69,7 +77,7 @@ pub enum RunError {
     Foreign { path: PathBuf, name: &'static str },
     /// It holds a run of some epochs whose newest checkpoint is gone.
     #[error(
-        "{path} holds an unfinished run, but its `{LAST}` is gone: put it back to continue; or begin it anew with \
+        "{path} holds a run that can go on, but its `{LAST}` is gone: put it back to continue; or begin it anew with \
          `--overwrite`; or start another from its best epoch with `--set train.init={best}` and another `run.dir`",
         path = path.display(),
         best = best.display()
@@ -155,6 +163,15 @@ pub enum Decision {
     Show(Value),
 }
 
+/// How another config stands to the one that a run was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// The keys that differ, of those that may not.
+    pub differences: Vec<String>,
+    /// Whether it asks for more than the finished run came to: further epochs, or the score of the test split.
+    pub asks_for_more: bool,
+}
+
 /// A run folder, whether it exists or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFolder {
@@ -189,6 +206,11 @@ impl RunFolder {
 
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
+    }
+
+    /// The hashes of the recordings.
+    pub fn recordings(&self) -> PathBuf {
+        self.path.join(RECORDINGS)
     }
 
     /// The log's scalars for TensorBoard.
@@ -269,16 +291,12 @@ impl RunFolder {
         })
     }
 
-    /// What `train` does with the folder. `differences` gets the text of the config that the run there was started
-    /// with, and says in which keys the new one differs (in those that matter to the result).
+    /// What `train` does with the folder. `compare` gets the text of the config that the run there was started with, and
+    /// says how the new one stands to it.
     ///
     /// # Errors
     /// When the folder holds something that must be left alone.
-    pub fn decide(
-        &self,
-        existing: Existing,
-        differences: impl FnOnce(&str) -> Vec<String>,
-    ) -> Result<Decision, RunError> {
+    pub fn decide(&self, existing: Existing, compare: impl FnOnce(&str) -> Comparison) -> Result<Decision, RunError> {
         if existing.resume && existing.overwrite {
             return Err(RunError::Contradiction);
         }
@@ -306,12 +324,16 @@ impl RunFolder {
             path: self.config(),
             cause,
         })?;
-        let differences = differences(&stored);
+        let Comparison { differences, asks_for_more } = compare(&stored);
         if !differences.is_empty() {
-            return Err(RunError::OtherConfig { path: path(), what, differences: Problems(differences) });
+            let (is_resumed, differences) = (existing.resume, Problems(differences));
+            return Err(RunError::OtherConfig { path: path(), what, is_resumed, differences });
         }
         Ok(match state {
-            State::Finished(result) => Decision::Show(result),
+            State::Finished(_) if asks_for_more && !self.last().is_dir() => {
+                return Err(RunError::NoLast { path: path(), best: self.best() });
+            }
+            State::Finished(result) if !asks_for_more => Decision::Show(result),
             State::Unfinished { can_resume: false } => Decision::Start,
             _ => Decision::Resume,
         })
@@ -359,27 +381,43 @@ impl RunFolder {
         session: Session,
     ) -> Result<Provenance, RunError> {
         // The manifest goes last and comes first: whatever is there at any moment, a manifest says that it is a run.
-        let manifest = Provenance::new(seed, files, session);
+        let mut manifest = Provenance::new(seed, files, session);
         if self.is_run() {
             self.clear()?;
         }
+        manifest.folder = self.path.canonicalize().ok();
         manifest.save(&self.manifest())?;
         replace_file(&self.config(), config.as_bytes())?;
         Ok(manifest)
     }
 
-    /// Notes that another process goes on with the run. What was scored before is of weights that training changes, and
-    /// is removed.
+    /// Notes that another process goes on with the run, with a config that may ask for more than the first one, and with
+    /// these files. What was scored before is of weights that training changes, and is removed where it `trains`.
     ///
     /// # Errors
     /// When the manifest cannot be read or written, or a file not removed.
-    pub fn begin_again(&self, _lock: &Lock, session: Session) -> Result<Provenance, RunError> {
+    pub fn begin_again(
+        &self,
+        _lock: &Lock,
+        config: &str,
+        files: Vec<HashedFile>,
+        session: Session,
+        trains: bool,
+    ) -> Result<Provenance, RunError> {
         let mut manifest = self.load_manifest()?;
-        for name in self.names()?.into_iter().filter(|name| is_of_a_split(name)) {
+        for name in self.names()?.into_iter().filter(|name| trains && is_of_a_split(name)) {
             let path = self.path.join(name);
             remove(&path).map_err(|source| FileError::new("remove", &path, source))?;
         }
         manifest.sessions.push(session);
+        manifest.finished = false;
+        manifest.result = None;
+        manifest.files.retain(|old| !files.iter().any(|new| new.role == old.role) && old.role != BEST_WEIGHTS);
+        manifest.files.splice(0..0, files);
+        // First the mark that the run is not finished: then its config may say more than it came to.
+        manifest.save(&self.manifest())?;
+        replace_file(&self.config(), config.as_bytes())?;
+        manifest.folder = self.path.canonicalize().ok();
         manifest.save(&self.manifest())?;
         Ok(manifest)
     }
@@ -389,6 +427,10 @@ impl RunFolder {
     /// # Errors
     /// When the manifest cannot be written.
     pub fn finish(&self, _lock: &Lock, manifest: &mut Provenance, result: Value) -> Result<(), RunError> {
+        let best = self.best().join("model.safetensors");
+        if best.is_file() {
+            manifest.files.push(HashedFile::of(BEST_WEIGHTS, &best)?);
+        }
         self.take_over_uses(manifest);
         manifest.finished = true;
         manifest.result = Some(result);
@@ -399,7 +441,8 @@ impl RunFolder {
     /// Adds the uses of the test split that the stored manifest knows: `eval` may look at it while the run is at work.
     pub fn take_over_uses(&self, manifest: &mut Provenance) {
         for used in self.load_manifest().map(|stored| stored.test_uses).unwrap_or_default() {
-            if !manifest.test_uses.contains(&used) {
+            let is_it = |known: &provenance::TestUse| known.at == used.at && known.command == used.command;
+            if !manifest.test_uses.iter().any(is_it) {
                 manifest.test_uses.push(used);
             }
         }
@@ -410,12 +453,24 @@ impl RunFolder {
     /// # Errors
     /// When the manifest cannot be read or written.
     pub fn count_test_use(&self) -> Result<usize, RunError> {
+        self.note_test_use(Provenance::count_test_use)
+    }
+
+    /// Notes that the scoring that [`RunFolder::count_test_use`] counted is over, whatever came of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn end_test_use(&self) -> Result<usize, RunError> {
+        self.note_test_use(Provenance::end_test_use)
+    }
+
+    fn note_test_use(&self, note: impl FnOnce(&mut Provenance)) -> Result<usize, RunError> {
         // A file that lives as long as the run, unlike the manifest, which is replaced. Some network file systems have no
         // locks: then there is none to respect.
         let file = File::open(self.config()).ok();
         let _lock = file.filter(|file| file.lock().is_ok());
         let mut manifest = self.load_manifest()?;
-        manifest.count_test_use();
+        note(&mut manifest);
         manifest.save(&self.manifest())?;
         Ok(manifest.test_uses.len())
     }
@@ -488,8 +543,9 @@ mod tests {
         Session::start("cpu", 2)
     }
 
-    fn differences(stored: &str) -> Vec<String> {
-        if stored == "seed = 1\n" { Vec::new() } else { vec!["train.seed".into()] }
+    fn differences(stored: &str) -> Comparison {
+        let differences = if stored == "seed = 1\n" { Vec::new() } else { vec!["train.seed".into()] };
+        Comparison { differences, asks_for_more: false }
     }
 
     fn decided(folder: &RunFolder, existing: Existing) -> Result<Decision, String> {
@@ -522,7 +578,9 @@ mod tests {
         for path in [folder.report("test"), folder.predictions("test"), folder.report("dev"), mine.clone()] {
             fs::write(path, "").unwrap();
         }
-        folder.begin_again(&lock, session()).unwrap();
+        folder.begin_again(&lock, "seed = 1\n", Vec::new(), session(), false).unwrap();
+        assert!(folder.report("test").is_file());
+        folder.begin_again(&lock, "seed = 1\n", Vec::new(), session(), true).unwrap();
         assert!(mine.is_file() && folder.is_run() && folder.config().is_file());
         assert!(!folder.report("test").exists() && !folder.predictions("test").exists());
         assert!(!folder.report("dev").exists());
@@ -557,12 +615,18 @@ mod tests {
         fs::create_dir(folder.last()).unwrap();
         assert_eq!(decided(&folder, RESUME), Ok(Decision::Resume));
         assert_eq!(decided(&folder, OVERWRITE), Ok(Decision::Start));
-        let mut manifest = folder.begin_again(&lock, session()).unwrap();
+        let mut manifest = folder.begin_again(&lock, "seed = 1\n", Vec::new(), session(), true).unwrap();
         assert_eq!(manifest.sessions.len(), 2);
         folder.finish(&lock, &mut manifest, json!({"best_epoch": 2})).unwrap();
         for existing in [NEITHER, RESUME] {
             assert_eq!(decided(&folder, existing), Ok(Decision::Show(json!({"best_epoch": 2}))));
         }
+        // Further epochs go on from `last/`, and a kill at that moment leaves no run that seems finished.
+        let more = |_: &str| Comparison { asks_for_more: true, ..Comparison::default() };
+        assert_eq!(folder.decide(RESUME, more).unwrap(), Decision::Resume);
+        let mut manifest = folder.begin_again(&lock, "seed = 1\n", Vec::new(), session(), true).unwrap();
+        assert_eq!(folder.state().unwrap(), State::Unfinished { can_resume: true });
+        folder.finish(&lock, &mut manifest, json!({"best_epoch": 4})).unwrap();
         fs::write(folder.config(), "seed = 2\n").unwrap();
         for existing in [NEITHER, RESUME] {
             let error = decided(&folder, existing).unwrap_err();

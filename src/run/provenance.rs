@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::files::{FileError, replace_file};
+use crate::files::{FileError, absolute, found_from, relative, replace_file};
 use crate::hash;
 use crate::splits::record::SplitRecord;
 
@@ -144,6 +144,17 @@ pub struct TestUse {
     /// When, in UTC.
     pub at: String,
     pub command: Vec<String>,
+    /// The process while it is at work. One that was killed has shown nothing, so that doing the same again is no other
+    /// use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<u32>,
+}
+
+impl TestUse {
+    fn is_killed(&self) -> bool {
+        let is_gone = |process| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{process}")).exists();
+        self.process.is_some_and(is_gone)
+    }
 }
 
 /// The contents of `manifest.json`.
@@ -153,7 +164,12 @@ pub struct Provenance {
     pub format: String,
     /// Seed of the run.
     pub seed: u64,
-    /// Data, splits and weights that it was made from.
+    /// The run folder when its config was written: where paths that are relative lead if the folder was moved since
+    /// and what they name was not.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
+    /// Data, splits and weights that it was made from; in the file their paths are relative to the run folder where
+    /// they can be.
     pub files: Vec<HashedFile>,
     /// Its split: the hash, how it was made, what the parts share.
     #[serde(default)]
@@ -174,6 +190,7 @@ impl Provenance {
         Self {
             format: FORMAT.to_owned(),
             seed,
+            folder: None,
             files,
             split: None,
             sessions: vec![session],
@@ -186,7 +203,17 @@ impl Provenance {
     /// Counts one more use of the test split, by this process.
     pub fn count_test_use(&mut self) {
         let command = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
-        self.test_uses.push(TestUse { at: now(), command });
+        let process = Some(std::process::id());
+        match self.test_uses.iter_mut().find(|used| used.command == command && used.is_killed()) {
+            Some(killed) => killed.process = process,
+            None => self.test_uses.push(TestUse { at: now(), command, process }),
+        }
+    }
+
+    /// Notes that the scoring that this process counted is over, whatever came of it.
+    pub fn end_test_use(&mut self) {
+        let own = Some(std::process::id());
+        self.test_uses.iter_mut().filter(|used| used.process == own).for_each(|used| used.process = None);
     }
 
     /// Notes that the last session ends now.
@@ -220,7 +247,12 @@ impl Provenance {
         if format != FORMAT {
             return Err(malformed(format!("its `format` is `{format}`, not `{FORMAT}`")));
         }
-        serde_json::from_value(value).map_err(|error| malformed(error.to_string()))
+        let mut manifest: Self = serde_json::from_value(value).map_err(|error| malformed(error.to_string()))?;
+        let folder = folder_of(path);
+        for file in &mut manifest.files {
+            file.path = found_from(&file.path, folder, manifest.folder.as_deref());
+        }
+        Ok(manifest)
     }
 
     /// Writes the manifest, in one step.
@@ -228,11 +260,22 @@ impl Provenance {
     /// # Errors
     /// When it cannot be written; then the old one stays.
     pub fn save(&self, path: &Path) -> Result<(), ProvenanceError> {
-        let mut text =
-            serde_json::to_vec_pretty(self).map_err(|error| FileError::new("write", path, io::Error::from(error)))?;
+        let mut stored = self.clone();
+        let folder = folder_of(path).canonicalize().ok();
+        for file in &mut stored.files {
+            if let (Some(folder), Ok(path)) = (&folder, absolute(&file.path)) {
+                file.path = relative(&path, folder);
+            }
+        }
+        let mut text = serde_json::to_vec_pretty(&stored)
+            .map_err(|error| FileError::new("write", path, io::Error::from(error)))?;
         text.push(b'\n');
         Ok(replace_file(path, &text)?)
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The present time in UTC, to the second, as RFC 3339 writes it.
@@ -323,6 +366,7 @@ mod tests {
         let path = folder.path().join("manifest.json");
         let mut manifest = Provenance::new(7, Vec::new(), Session::start("cpu", 2));
         manifest.count_test_use();
+        manifest.end_test_use();
         manifest.end_session();
         manifest.result = Some(json!({"best_epoch": 3}));
         manifest.save(&path).unwrap();
@@ -334,6 +378,53 @@ mod tests {
         assert!((0.0..3600.0).contains(&manifest.seconds().unwrap()));
         manifest.sessions.push(Session::start("cpu", 2));
         assert_eq!((manifest.seconds(), manifest.peak_memory_bytes().is_some()), (None, true));
+    }
+
+    #[test]
+    fn a_use_of_test_that_was_killed_is_not_counted_twice() {
+        let mut manifest = Provenance::new(7, Vec::new(), Session::start("cpu", 2));
+        manifest.count_test_use();
+        // This process is at work: another scoring is another use.
+        manifest.count_test_use();
+        assert_eq!(manifest.test_uses.len(), 2);
+        // No process has this number: Linux gives none above 2^22.
+        manifest.test_uses[0].process = Some(u32::MAX);
+        manifest.count_test_use();
+        assert_eq!(manifest.test_uses.len(), 2);
+        // Another command is another use, also after a kill.
+        manifest.test_uses[0].process = Some(u32::MAX);
+        manifest.test_uses[0].command.push("--split".to_owned());
+        manifest.count_test_use();
+        assert_eq!(manifest.test_uses.len(), 3);
+        manifest.end_test_use();
+        manifest.count_test_use();
+        assert_eq!(manifest.test_uses.len(), 4);
+    }
+
+    #[test]
+    fn files_are_found_where_the_folder_lies_and_where_it_lay() {
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().canonicalize().unwrap().join(name);
+        for folder in ["project/run", "project/data", "elsewhere"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        fs::write(at("project/data/train.jsonl"), "rows").unwrap();
+        let file = HashedFile::of("train", &at("project/data/train.jsonl")).unwrap();
+        let mut manifest = Provenance::new(7, vec![file], Session::start("cpu", 2));
+        manifest.folder = Some(at("project/run"));
+        manifest.save(&at("project/run/manifest.json")).unwrap();
+        let stored: Value = serde_json::from_slice(&fs::read(at("project/run/manifest.json")).unwrap()).unwrap();
+        assert_eq!(stored["files"][0]["path"], "../data/train.jsonl");
+        let path = |manifest: &str| Provenance::load(&at(manifest)).unwrap().files[0].path.clone();
+        // The whole was moved.
+        fs::rename(at("project"), at("renamed")).unwrap();
+        assert_eq!(path("renamed/run/manifest.json"), at("renamed/data/train.jsonl"));
+        // The run alone.
+        fs::rename(at("renamed"), at("project")).unwrap();
+        fs::rename(at("project/run"), at("elsewhere/run")).unwrap();
+        assert_eq!(path("elsewhere/run/manifest.json"), at("project/data/train.jsonl"));
+        Provenance::load(&at("elsewhere/run/manifest.json")).unwrap().save(&at("elsewhere/run/manifest.json")).unwrap();
+        assert_eq!(path("elsewhere/run/manifest.json"), at("project/data/train.jsonl"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::{
     },
     demo::{self, DemoOptions},
     encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
+    error::Problems,
     inference::pass::check_frames,
     loss::class_weights,
     method::{Method, Reads},
@@ -106,6 +107,7 @@ pub fn splits(config: &Config) -> anyhow::Result<Splits> {
 /// A manifest, tokenizer, encoder config or checkpoint that is missing or does not fit.
 pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let splits = splits(config)?;
+    check_there(config, &splits)?;
     let train_rows = manifest::read(&splits.train).context("data.train")?;
     let dev_rows = splits.dev.as_deref().map(manifest::read).transpose().context("data.dev")?;
     if let Some(folder) = &config.train.init {
@@ -196,6 +198,35 @@ pub fn check_splits(config: &Config) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a config names and is not there is told at once; a single thing where it is read, with more words.
+fn check_there(config: &Config, splits: &Splits) -> anyhow::Result<()> {
+    let data = splits.named().filter(|(_, path)| !path.exists());
+    let data: Vec<String> =
+        data.map(|(name, path)| format!("data.{name}: there is no file {}", path.display())).collect();
+    let mut models: Vec<String> = Vec::new();
+    if let Some(folder) = &config.train.init {
+        models.extend(check_folder(folder).err().map(|problem| format!("train.init: {problem}")));
+    }
+    for (key, source) in [("text.checkpoint", &config.text.source), ("speech.checkpoint", &config.speech.source)] {
+        if let EncoderSource::Checkpoint { folder, .. } = source {
+            models.extend(locate::encoder(key, folder).err().map(|problem| problem.to_string()));
+        }
+    }
+    if let TokenizerSource::Folder(folder) = &config.text.tokenizer {
+        let is_encoder = matches!(&config.text.source, EncoderSource::Checkpoint { folder: own, .. } if own == folder);
+        // An encoder's folder that is not there is told as that.
+        if !is_encoder || folder.is_dir() {
+            models.extend(locate::tokenizer(folder).err().map(|problem| problem.to_string()));
+        }
+    }
+    if data.len() + models.len() < 2 {
+        return Ok(());
+    }
+    let has_models = !models.is_empty();
+    let missing = Problems(data.into_iter().chain(models).collect());
+    if has_models { Err(ConfigError::NotThere { missing }.into()) } else { Err(DataError::NotThere { missing }.into()) }
 }
 
 /// A checkpoint to start from is of the method that is trained.

@@ -34,6 +34,7 @@ mod program;
 mod readme;
 mod real_weights;
 mod reference;
+mod runs;
 mod statistics;
 mod test_data;
 mod tokenizer;

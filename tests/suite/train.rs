@@ -115,8 +115,11 @@ fn a_run_folder_has_all_that_it_should() {
     ] {
         assert!(!config["fusion"][key].is_null(), "config.json has no fusion.{key}");
     }
-    let resolved = clasp(run, &["config", "show", "config.toml", "--resolved"]).good();
-    assert_eq!(resolved.stdout, fs::read_to_string(run.join("config.toml")).unwrap());
+    // What it keeps is the resolved config, but for where it lies.
+    let resolved = clasp(run, &["config", "show", "config.toml", "--resolved"]).good().stdout;
+    let place = format!("dir = \"{}\"\n", run.display());
+    assert!(resolved.contains(&place), "{resolved}");
+    assert_eq!(resolved.replace(&place, ""), fs::read_to_string(run.join("config.toml")).unwrap());
 }
 
 #[test]
@@ -283,8 +286,21 @@ fn parts(path: &Path) -> (Value, Vec<u8>) {
     (serde_json::from_slice(&head[8..]).unwrap(), data)
 }
 
+/// The lengths of the records for TensorBoard, which have a number for each scalar.
+fn records(run: &Path) -> Vec<u64> {
+    let bytes = fs::read(run.join("events.out.tfevents.clasp")).unwrap();
+    let (mut rest, mut lengths) = (&bytes[..], Vec::new());
+    while !rest.is_empty() {
+        let length = u64::from_le_bytes(rest[..8].try_into().unwrap());
+        lengths.push(length);
+        rest = &rest[usize::try_from(length).unwrap() + 16..];
+    }
+    lengths
+}
+
 /// Two runs have the same log, weights, moments and state.
 pub fn assert_same(run: &Path, other: &Path) {
+    assert_eq!(records(run), records(other));
     assert_eq!(timeless(&run.join("log.jsonl")), timeless(&other.join("log.jsonl")));
     let optimizer = "last/optimizer.safetensors";
     assert!(parts(&run.join(optimizer)) == parts(&other.join(optimizer)), "{optimizer} differs");

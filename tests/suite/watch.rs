@@ -57,7 +57,7 @@ fn what_differs_is_told() {
     let folder = folder();
     let at = folder.path();
     copy_folder(tiny_run().parent().unwrap(), at);
-    // The copy's config and manifest name the original's data.
+    // The copy's manifest names the copy's data.
     let said = clasp(at, &["verify", "run"]).good();
     for part in ["ok       train", "ok       parts", "ok       test score", "as in the report"] {
         assert!(said.stdout.contains(part), "no {part:?} in {}", said.stdout);
@@ -82,7 +82,8 @@ fn what_differs_is_told() {
     let mut state: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
     for file in state["files"].as_array_mut().unwrap() {
         if file["role"] == "train" {
-            let rows = fs::read_to_string(file["path"].as_str().unwrap()).unwrap();
+            assert_eq!(file["path"], "corpus/train.jsonl");
+            let rows = fs::read_to_string(at.join("run/corpus/train.jsonl")).unwrap();
             let path = at.join("other.jsonl");
             fs::write(&path, rows.replace("train-0001", "train-x001")).unwrap();
             file["path"] = json!(path);

@@ -6,7 +6,7 @@ mod encoders;
 mod reader;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Value;
 
@@ -20,7 +20,7 @@ use super::{
 use crate::choices::{Ablation, FusionKind};
 use crate::keys::{Kind, number};
 use crate::method::ModelSizes;
-use crate::run::unfit;
+use crate::run::{RunFolder, unfit};
 use reader::Resolver;
 
 /// What the meaning of paths depends on.
@@ -34,13 +34,25 @@ pub struct Surroundings {
     pub hub_cache: PathBuf,
     /// The name of the config without folder and ending.
     pub name: String,
+    /// Where the config is the one that a run folder keeps: all its paths are relative to that folder.
+    pub stored: Option<StoredConfig>,
+}
+
+/// The run folder of a stored config, which is `config_folder`.
+#[derive(Clone, Debug)]
+pub struct StoredConfig {
+    /// Where it lay when the config was written.
+    pub then: Option<PathBuf>,
 }
 
 impl Surroundings {
     /// Those of a config that was found: a built-in one lies in the current folder, as it were.
     pub fn of(source: &Source) -> Self {
         let current_folder = std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("."));
+        let run = source.folder.as_deref().map(RunFolder::new).filter(RunFolder::is_run);
+        let is_stored = |run: &RunFolder| run.config().file_name() == Path::new(&source.name).file_name();
         Self {
+            stored: run.filter(is_stored).map(|run| StoredConfig::of(&run)),
             config_folder: source.folder.clone().unwrap_or_else(|| current_folder.clone()),
             current_folder,
             hub_cache: locate::hub_cache(),
@@ -50,14 +62,36 @@ impl Surroundings {
 
     /// The run folder where the config names none.
     pub(super) fn run_dir(&self) -> PathBuf {
+        if self.stored.is_some() {
+            return self.config_folder.clone();
+        }
         self.current_folder.join("runs").join(&self.name)
+    }
+
+    /// Those of the config in a run folder.
+    pub(super) fn of_run(run: &RunFolder) -> Self {
+        let config_folder = std::path::absolute(run.path()).unwrap_or_else(|_| run.path().to_owned());
+        let source = Source { name: run.config().display().to_string(), text: String::new(), folder: None };
+        Self { config_folder, stored: Some(StoredConfig::of(run)), ..Self::of(&source) }
     }
 
     /// Everything in one folder, and no cache: for tests.
     #[cfg(test)]
     pub(crate) fn plain(folder: &std::path::Path) -> Self {
         let folder = folder.to_owned();
-        Self { config_folder: folder.clone(), current_folder: folder, hub_cache: "/no/cache".into(), name: "x".into() }
+        Self {
+            config_folder: folder.clone(),
+            current_folder: folder,
+            hub_cache: "/no/cache".into(),
+            name: "x".into(),
+            stored: None,
+        }
+    }
+}
+
+impl StoredConfig {
+    fn of(run: &RunFolder) -> Self {
+        Self { then: run.load_manifest().ok().and_then(|manifest| manifest.folder) }
     }
 }
 
@@ -74,7 +108,11 @@ pub fn resolve(
 
 impl Resolver<'_> {
     fn config(&mut self) -> Config {
-        let run = RunConfig::read(self, self.surroundings);
+        let mut run = RunConfig::read(self, self.surroundings);
+        if self.surroundings.stored.is_some() && !self.is_flag("run.dir") {
+            // Older programs wrote where the folder lay then.
+            run.dir = self.surroundings.run_dir();
+        }
         let stated = self.set("run.dir").and_then(Value::as_str);
         if let Some(reason) = stated.and_then(|stated| unfit(stated, &run.dir)) {
             self.conflict("run.dir", reason);

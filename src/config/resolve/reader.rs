@@ -4,7 +4,7 @@
 //! set.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Value;
 
@@ -12,6 +12,7 @@ use super::super::document::Document;
 use super::super::problem::{Fault, KeyOrigin, Problem};
 use super::super::{locate, table};
 use super::Surroundings;
+use crate::files::found_from;
 use crate::keys::{Key, Kind, Setting, Values};
 
 /// The state of the resolver.
@@ -80,9 +81,14 @@ impl Values for Resolver<'_> {
     fn path(&self, key: &Key) -> Option<PathBuf> {
         let text = self.text(key.path)?;
         let surroundings = self.surroundings;
-        let path = surroundings.config_folder.join(text);
+        let path = match &surroundings.stored {
+            Some(stored) => found_from(Path::new(text), &surroundings.config_folder, stored.then.as_deref()),
+            None => surroundings.config_folder.join(text),
+        };
         Some(match key.kind {
-            Kind::Folder => surroundings.current_folder.join(text),
+            Kind::Folder if surroundings.stored.is_none() || self.is_flag(key.path) => {
+                surroundings.current_folder.join(text)
+            }
             Kind::Model => locate::folder(path, text, &surroundings.hub_cache),
             _ => path,
         })
