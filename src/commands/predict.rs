@@ -4,14 +4,17 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::Write as _,
-    io::{BufRead, BufReader, IsTerminal as _, Write},
+    fs::File,
+    io::{IsTerminal as _, Read as _, Write, stdin},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use rayon::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{BATCHES_AT_ONCE, count, output::Output as Target, tell_counts, write_output};
+use super::{BATCHES_AT_ONCE, count, end_at_signals, output::Output as Target, tell_counts, write_output};
 use clasp::{
     asr_tts::AsrTts,
     cli::PredictArguments,
@@ -24,11 +27,14 @@ use clasp::{
     error,
     eval::predictions::{Failure, Origins, Prediction, Row as Output},
     eval::report::InputCounts,
-    files::{AtomicFile, user_cache},
+    files::{AtomicFile, remove_unfinished_beside, user_cache},
     inference::predictor::{Input, Predictor},
     ops::Ops,
     terminal::{Event, Progress},
 };
+
+/// Bytes of a manifest that are read at once.
+const PIECE: usize = 1 << 16;
 
 /// The id of an utterance that was given by flags.
 const ONLY: &str = "utterance";
@@ -38,6 +44,7 @@ const ONLY: &str = "utterance";
 /// # Errors
 /// A checkpoint that cannot be used; a manifest or an output that cannot be opened.
 pub fn run(arguments: &PredictArguments) -> anyhow::Result<u8> {
+    end_at_signals()?;
     let chosen = device::choose(arguments.device)?;
     device::dispatch(chosen, PredictTask(arguments))
 }
@@ -201,7 +208,10 @@ fn sentence(prediction: &Prediction) -> String {
 
 /// The lines of a manifest, also of standard input.
 struct Lines {
-    reader: Box<dyn BufRead>,
+    input: File,
+    /// What was read and is no whole line yet.
+    rest: Vec<u8>,
+    is_at_end: bool,
     base: PathBuf,
     name: PathBuf,
     line: usize,
@@ -211,31 +221,29 @@ struct Lines {
 
 impl Lines {
     fn open(path: &Path) -> anyhow::Result<Self> {
-        let (reader, base, name): (Box<dyn BufRead>, PathBuf, PathBuf) = if path == Path::new("-") {
-            (Box::new(BufReader::new(std::io::stdin())), PathBuf::new(), PathBuf::from("standard input"))
+        let (input, base, name) = if path == Path::new("-") {
+            let name = PathBuf::from("standard input");
+            let input = stdin().as_fd().try_clone_to_owned().map_err(|error| DataError::file(&name, &error))?;
+            (File::from(input), PathBuf::new(), name)
         } else {
-            let file = std::fs::File::open(path).map_err(|error| DataError::file(path, &error))?;
+            let file = File::open(path).map_err(|error| DataError::file(path, &error))?;
             if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
                 let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
                 return Err(DataError::file(path, &error).into());
             }
-            let base = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-            (Box::new(BufReader::new(file)), base, path.to_owned())
+            (file, path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf), path.to_owned())
         };
-        Ok(Self { reader, base, name, line: 0, seen_at: HashMap::new() })
+        Ok(Self { input, rest: Vec::new(), is_at_end: false, base, name, line: 0, seen_at: HashMap::new() })
     }
 
-    /// Up to `most` further rows; empty lines are passed over.
+    /// Up to `most` further rows, and fewer where the sender waits: then those that are there are to be answered. None
+    /// at the end. Empty lines are passed over.
     fn next(&mut self, most: usize) -> anyhow::Result<Vec<Result<Row, Failure>>> {
         let mut rows = Vec::new();
         while rows.len() < most {
-            let mut bytes = Vec::new();
-            let read = self.reader.read_until(b'\n', &mut bytes);
-            if read.map_err(|error| DataError::file(&self.name, &error))? == 0 {
-                break;
-            }
+            let Some(line) = self.next_line(!rows.is_empty())? else { break };
             self.line += 1;
-            let mut bytes: &[u8] = &bytes;
+            let mut bytes: &[u8] = &line;
             if self.line == 1 {
                 bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
             }
@@ -248,6 +256,40 @@ impl Lines {
             }
         }
         Ok(rows)
+    }
+
+    /// The next line; none at the end, and with `is_hurried` where nothing is there to be read. A line without an end is
+    /// one only at the end of the input.
+    fn next_line(&mut self, is_hurried: bool) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.rest[searched..].iter().position(|&byte| byte == b'\n') {
+                let after = self.rest.split_off(searched + end + 1);
+                return Ok(Some(std::mem::replace(&mut self.rest, after)));
+            }
+            searched = self.rest.len();
+            if self.is_at_end {
+                return Ok(Some(std::mem::take(&mut self.rest)).filter(|line| !line.is_empty()));
+            }
+            if is_hurried && !self.is_readable() {
+                return Ok(None);
+            }
+            let mut piece = vec![0; PIECE];
+            let count = match self.input.read(&mut piece) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read.map_err(|error| DataError::file(&self.name, &error))?,
+            };
+            self.is_at_end = count == 0;
+            self.rest.extend_from_slice(&piece[..count]);
+        }
+    }
+
+    /// Whether a read would not wait: there is something, or the end.
+    fn is_readable(&self) -> bool {
+        let mut descriptors = [PollFd::new(&self.input, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // What cannot be asked is read, as a file is.
+        poll(&mut descriptors, Some(&now)).map_or(true, |ready| ready > 0)
     }
 
     /// Refuses a row whose id was there before: nobody could tell the two results apart.
@@ -274,7 +316,10 @@ enum Sink {
 impl Sink {
     fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         Ok(match path {
-            Some(path) => Self::File(Box::new(AtomicFile::create(path).context("--output")?), path.to_owned()),
+            Some(path) => {
+                remove_unfinished_beside(path);
+                Self::File(Box::new(AtomicFile::create(path).context("--output")?), path.to_owned())
+            }
             None => Self::Stdout,
         })
     }
