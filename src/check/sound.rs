@@ -44,6 +44,8 @@ struct Sound {
     of_file: Option<f64>,
     is_silent: bool,
     is_clipped: bool,
+    /// What players forgive in the file.
+    notes: Vec<String>,
 }
 
 fn key(row: &Row) -> Option<Key> {
@@ -99,6 +101,7 @@ impl Sounds {
     pub fn findings(&self, part: &Part, options: &CheckOptions) -> Vec<Finding> {
         let mut bad = Vec::new();
         let (mut long, mut silent, mut clipped, mut misstated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut odd = Vec::new();
         let mut same: BTreeMap<_, Vec<&str>> = BTreeMap::new();
         for row in &part.rows {
             let Some(sound) = key(row).and_then(|key| self.pieces.get(&key)) else { continue };
@@ -119,6 +122,7 @@ impl Sounds {
                     list.push(row.id.clone());
                 }
             }
+            odd.extend(sound.notes.iter().map(|note| format!("`{}` (line {}): {note}", row.id, row.line)));
             if let Some((path, start, end)) = key(row)
                 && let Some(content) = self.contents.get(&path)
             {
@@ -138,6 +142,7 @@ impl Sounds {
             (Severity::Warning, clipped, "clipped: more than one in a thousand samples at full scale"),
             (Severity::Warning, misstated, "`duration` is not the file's; correct it, or leave it out"),
             (Severity::Warning, same, "the same recording as another row of this manifest"),
+            (Severity::Note, odd, "what players forgive in a file; its sound is read as they read it"),
         ]
         .into_iter()
         .filter(|(_, examples, _)| !examples.is_empty())
@@ -157,7 +162,7 @@ fn is_misstated(row: &Row, sound: &Sound) -> bool {
 /// From the header, and from the file's length where there is none.
 fn probed(row: &Row) -> Result<Sound, DataError> {
     let path = row.audio.as_deref().unwrap_or(Path::new(""));
-    let whole = audio::probe(path)?;
+    let (whole, notes) = audio::examine(path, false)?;
     let failed = |problem| Err(DataError::Audio { path: path.to_path_buf(), problem });
     let outside = |key, seconds| AudioProblem::OutsideFile { key, seconds, duration: whole };
     let start = row.start.unwrap_or(0.0);
@@ -172,7 +177,7 @@ fn probed(row: &Row) -> Result<Sound, DataError> {
     if samples < MIN_SAMPLES {
         return failed(AudioProblem::TooShort { samples });
     }
-    Ok(Sound { seconds, of_file: Some(whole), is_silent: false, is_clipped: false })
+    Ok(Sound { seconds, of_file: Some(whole), is_silent: false, is_clipped: false, notes })
 }
 
 /// From every sample; also what a whole file's content is known by.
@@ -187,11 +192,13 @@ fn decoded(row: &Row) -> Result<(Sound, Option<String>), DataError> {
         let bytes: Vec<u8> = samples.iter().flat_map(|sample| audio::to_i16(*sample).to_le_bytes()).collect();
         hash::of_bytes(&bytes)
     });
+    let (whole, notes) = audio::examine(path, true)?;
     let sound = Sound {
         seconds: count / f64::from(SAMPLE_RATE),
-        of_file: audio::probe(path).ok(),
+        of_file: Some(whole),
         is_silent: peak < SILENCE,
         is_clipped: full / count > CLIPPED_SHARE,
+        notes,
     };
     Ok((sound, content))
 }

@@ -1,17 +1,22 @@
-//! The decoder behind `audio`: bytes of a known container to mono samples, held against what the header claims.
+//! The decoder behind `audio`: a stretch of a file whose layout is known, to mono samples.
 
-use std::io::Cursor;
+use std::sync::Arc;
 
 use clasp_signal::greatest_common_divisor;
-use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::audio::well_known::CODEC_ID_MP3;
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
+use symphonia::core::formats::{FormatOptions, FormatReader, SeekMode, SeekTo, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
+use symphonia::core::units::Timestamp;
 
-use super::container::{self, Container};
-use super::{AudioProblem, SAMPLE_RATE, wave};
+use super::container::Container;
+use super::layout::{Layout, Part, forgive};
+use super::source::{Peek, Store};
+use super::{AudioProblem, SAMPLE_RATE, mpeg};
 
 /// Rates in Hz outside this range are a header that lies.
 const RATES: std::ops::RangeInclusive<u32> = 2_000..=768_000;
@@ -20,11 +25,13 @@ const RATES: std::ops::RangeInclusive<u32> = 2_000..=768_000;
 const MAX_BLOCK: u32 = 65_536;
 /// More channels than any recording has are a header that lies.
 const MAX_CHANNELS: usize = 64;
-/// What one utterance's file may decode to, in frames: 3 hours at 48 kHz. Guards the memory against a small file that
-/// decodes to a huge one.
-pub(super) const MAX_FRAMES: usize = 3 * 3600 * 48_000;
-/// Frames of compressed audio at the very beginning that may need data from before the file.
-const MPEG_WARM_UP: usize = 3;
+/// What one utterance may decode to, in frames: 3 hours at 48 kHz. Guards the memory against a small file that decodes to
+/// a huge one.
+const MAX_FRAMES: usize = 3 * 3600 * 48_000;
+/// Packets of compressed audio at the very beginning that may need data from before the file.
+const WARM_UP: usize = 3;
+/// A stretch that begins later than so many seconds is gone to; else what is before it is decoded.
+const SEEK_FROM: u32 = 2;
 /// Ogg states its length in codec blocks; less than one block of difference is no truncation.
 const OGG_BLOCK: u64 = 8_192;
 
@@ -39,15 +46,24 @@ pub(super) fn check_rate_and_channels(rate: u32, channels: usize) -> Result<(), 
     Ok(())
 }
 
-/// A decoded file.
+/// The stretch of a file that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// In seconds.
+    pub start: f64,
+    /// In seconds; what lies behind is not decoded.
+    pub until: f64,
+}
+
+/// A decoded stretch.
 pub(super) struct Decoded {
-    /// The mean of the channels, at the file's rate.
+    /// The mean of the channels from the stretch's start on, at the file's rate.
     pub mono: Vec<f32>,
     /// In Hz.
     pub rate: u32,
     pub channels: usize,
-    /// Whether the file was decoded to its end.
-    pub is_whole: bool,
+    /// The frames of the whole file, where the stretch goes to its end.
+    pub total: Option<u64>,
 }
 
 /// The time of a frame in seconds.
@@ -56,45 +72,273 @@ pub(super) fn seconds(frames: u64, rate: u32) -> f64 {
     frames as f64 / f64::from(rate.max(1))
 }
 
-/// Decodes up to a number of frames, which depends on the rate.
-pub(super) fn decode_until(
-    mut bytes: Vec<u8>,
-    kind: Container,
-    limit: impl Fn(u32) -> usize,
-) -> Result<Decoded, AudioProblem> {
-    let mut claimed = None;
-    match kind {
-        Container::Wave => {
-            let header = wave::check(&mut Cursor::new(&bytes))?;
-            let total = u32::try_from(bytes.len().saturating_sub(8)).unwrap_or(u32::MAX);
-            let data = u32::try_from(header.data_bytes).unwrap_or(u32::MAX);
-            // The decoder trusts the sizes, so it is given the true ones.
-            put(&mut bytes, 4, total);
-            put(&mut bytes, header.size_field, data);
-            if header.data_bytes == 0 {
-                return Err(AudioProblem::TooShort { samples: 0 });
-            }
-            if header.is_plain {
-                claimed = Some(header.data_bytes / u64::from(header.block.max(1)));
-            }
-        }
-        Container::Ogg => container::check_ogg(&bytes)?,
-        Container::Mpeg => container::check_mpeg(&bytes)?,
-        Container::Flac | Container::Aiff => {}
-    }
-    let has_length_tag = kind != Container::Mpeg || container::has_mpeg_length(&bytes);
-    catch_panic(move || decode_stream(bytes, kind, claimed, has_length_tag, limit))
+/// The nearest frame to a time; saturates.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float to integer cast saturates")]
+pub(super) fn frames_at(seconds: f64, rate: u32) -> u64 {
+    (seconds * f64::from(rate)).round() as u64
 }
 
-fn put(bytes: &mut [u8], at: u64, value: u32) {
-    let Ok(at) = usize::try_from(at) else { return };
-    if let Some(field) = bytes.get_mut(at..at + 4) {
-        field.copy_from_slice(&value.to_le_bytes());
+/// Decodes a stretch, from near its beginning where the file has it far from its own.
+pub(super) fn decode(store: &Arc<Store>, layout: &Layout, stretch: Stretch) -> Result<Decoded, AudioProblem> {
+    catch_panic(|| Decoding::new(store, layout, stretch)?.run())
+}
+
+/// The frames of a file in all, at which rate: as its headers say where they can be trusted, else by decoding.
+pub(super) fn length(store: &Arc<Store>, layout: &Layout) -> Result<(u64, u32), AudioProblem> {
+    if let Some(problem) = &layout.truncated {
+        return Err(problem.clone());
     }
+    catch_panic(|| {
+        let nothing = Stretch { start: f64::INFINITY, until: f64::INFINITY };
+        let mut decoding = Decoding::new(store, layout, nothing)?;
+        if let Some(frames) = layout.parts.iter().map(|part| part.frames).sum::<Option<u64>>() {
+            return Ok((frames, decoding.rate));
+        }
+        let mut frames = 0;
+        for part in &layout.parts {
+            let stated = Stream::open(store, layout.container, part)?.frames;
+            frames += match stated.filter(|frames| *frames > 0) {
+                Some(stated) => stated,
+                None => decoding.part(part)?,
+            };
+        }
+        Ok((frames, decoding.rate))
+    })
+}
+
+/// Decodes the parts of a file.
+struct Decoding<'file> {
+    store: &'file Arc<Store>,
+    layout: &'file Layout,
+    rate: u32,
+    channels: usize,
+    /// The first frame that is wanted.
+    first: u64,
+    /// The frame before which decoding ends.
+    until: u64,
+    /// Frames of the parts that are done.
+    before: u64,
+    mono: Vec<f32>,
+    /// The decoder of the part before, where the next goes on with it.
+    decoder: Option<Box<dyn AudioDecoder>>,
+}
+
+impl<'file> Decoding<'file> {
+    fn new(store: &'file Arc<Store>, layout: &'file Layout, stretch: Stretch) -> Result<Self, AudioProblem> {
+        let Some(part) = layout.parts.first() else {
+            return Err(AudioProblem::Unreadable { reason: "there is no sound in it".to_owned() });
+        };
+        let rate = Stream::open(store, layout.container, part)?.rate;
+        let (first, until) = (frames_at(stretch.start, rate), frames_at(stretch.until, rate));
+        Ok(Self { store, layout, rate, channels: 0, first, until, before: 0, mono: Vec::new(), decoder: None })
+    }
+
+    fn run(mut self) -> Result<Decoded, AudioProblem> {
+        let mut is_whole = true;
+        for part in &self.layout.parts {
+            // Known to lie before the stretch.
+            if let Some(frames) = part.frames.filter(|frames| self.before + frames <= self.first) {
+                self.before += frames;
+                continue;
+            }
+            if self.before >= self.until {
+                is_whole = false;
+                break;
+            }
+            let frames = self.part(part)?;
+            self.before += frames;
+            is_whole = self.before < self.until;
+        }
+        if is_whole && let Some(problem) = &self.layout.truncated {
+            return Err(problem.clone());
+        }
+        let total = is_whole.then_some(self.before);
+        if total == Some(0) {
+            return Err(AudioProblem::TooShort { samples: 0 });
+        }
+        Ok(Decoded { mono: self.mono, rate: self.rate, channels: self.channels.max(1), total })
+    }
+
+    /// Decodes one part, and gives how many of its frames were passed or taken.
+    fn part(&mut self, part: &Part) -> Result<u64, AudioProblem> {
+        let mut stream = Stream::open(self.store, self.layout.container, part)?;
+        // As players do: an Ogg stream that follows another is decoded on, so that its first packet fades over.
+        let kept = self.decoder.take().filter(|kept| kept.codec_params().extra_data == stream.extra_data());
+        let goes_on = kept.is_some();
+        let mut decoder = kept.map_or_else(|| stream.decoder(), Ok)?;
+        // Positions among all frames that are decoded, an encoder's padding too.
+        let (whole, delay) = ([0..u64::MAX], part.keep.first().map_or(0, |range| range.start));
+        let keep = if part.keep.is_empty() { &whole[..] } else { &part.keep };
+        let (first, until) = (self.first.saturating_sub(self.before), self.until.saturating_sub(self.before));
+        let is_far = first > u64::from(self.rate * SEEK_FROM) && self.first < u64::MAX;
+        let mut position = if is_far { stream.seek(first.saturating_add(delay))? } else { None };
+        let was_sought = position.is_some();
+        if !was_sought && is_far {
+            stream = Stream::open(self.store, self.layout.container, part)?;
+        }
+        let mut at = position.take().unwrap_or(0);
+        let mut interleaved: Vec<f32> = Vec::new();
+        let (mut packets, mut taken) = (0, 0);
+        // What the container says of the end, and the frames of the last packet.
+        let (mut padding, mut last) = (0, 0);
+        while taken < until {
+            let time = seconds(self.before + taken, self.rate);
+            let damaged = |reason: String| AudioProblem::Damaged { seconds: time, reason };
+            let Some(packet) = stream.next().map_err(damaged)? else { break };
+            packets += 1;
+            let begin = stream.position(&packet);
+            let samples = match decoder.decode(&packet) {
+                Ok(buffer) => {
+                    let (rate, width) = (buffer.spec().rate(), buffer.spec().channels().count());
+                    check_rate_and_channels(rate, width)?;
+                    if rate != self.rate || (self.channels != 0 && width != self.channels) {
+                        return Err(damaged("the rate or the number of channels changes".to_owned()));
+                    }
+                    self.channels = width;
+                    buffer.copy_to_vec_interleaved(&mut interleaved);
+                    &interleaved
+                }
+                // What it needs is from before the file, or from before the place that was gone to.
+                Err(_) if packets <= WARM_UP || at + (WARM_UP as u64) < first => {
+                    at += packet.block_dur().get();
+                    continue;
+                }
+                Err(error) => return Err(damaged(error.to_string())),
+            };
+            // What the encoder put in front is no sound; what it put behind is dealt with at the end.
+            let lead = if goes_on { 0 } else { packet.trim_start.get() };
+            let samples = cut(samples, self.channels, lead, u64::MAX);
+            let count = (samples.len() / self.channels.max(1)) as u64;
+            // After a seek the first packets may give less than they last: what counts is where they end.
+            if was_sought
+                && let Some(end) =
+                    begin.and_then(|begin| begin.checked_add(packet.dur.saturating_add(packet.trim_end).get()))
+            {
+                at = end.saturating_sub(count);
+            }
+            for range in keep {
+                // The kept frames of this packet, and how many were kept before them.
+                let (from, to) = (at.max(range.start), (at + count).min(range.end));
+                if from >= to {
+                    continue;
+                }
+                let kept_before: u64 =
+                    keep.iter().map(|other| other.end.min(from).saturating_sub(other.start.min(from))).sum();
+                let skip = first.saturating_sub(kept_before).min(to - from);
+                let wanted = cut(samples, self.channels, from - at + skip, to - at);
+                downmix(wanted, self.channels, &mut self.mono);
+                taken = kept_before + (to - from);
+            }
+            at += count;
+            (padding, last) = (padding + packet.trim_end.get(), count);
+            if self.mono.len() >= MAX_FRAMES {
+                return Err(AudioProblem::TooLong);
+            }
+        }
+        if taken < until {
+            // As players do: padding is a part of the last packet; more is a wrong length.
+            if padding <= last {
+                let surplus = usize::try_from(padding.min(taken.saturating_sub(first))).unwrap_or(0);
+                self.mono.truncate(self.mono.len().saturating_sub(surplus));
+                taken = taken.saturating_sub(padding);
+            }
+            check_length(self.layout.container, part, taken, stream.frames, self.rate)?;
+            self.decoder = (self.layout.container == Container::Ogg).then_some(decoder);
+        }
+        Ok(taken)
+    }
+}
+
+/// The frames from one number to another of interleaved samples.
+fn cut(samples: &[f32], channels: usize, from: u64, to: u64) -> &[f32] {
+    let place = |frame: u64| usize::try_from(frame).unwrap_or(usize::MAX).saturating_mul(channels);
+    samples.get(place(from)..place(to).min(samples.len())).unwrap_or_default()
+}
+
+/// Packets of one part.
+struct Stream {
+    packets: Packets,
+    track: Track,
+    rate: u32,
+    /// The frames that the container states.
+    frames: Option<u64>,
+}
+
+enum Packets {
+    Reader(Box<dyn FormatReader>),
+    Mpeg(mpeg::Packets),
+}
+
+impl Stream {
+    fn open(store: &Arc<Store>, container: Container, part: &Part) -> Result<Self, AudioProblem> {
+        if let Some(index) = &part.mpeg {
+            let packets = mpeg::Packets::new(Peek::new(store), part, index);
+            let rate = packets.rate();
+            let mut parameters = AudioCodecParameters::new();
+            parameters.for_codec(CODEC_ID_MP3).with_sample_rate(rate);
+            let mut track = Track::new(0);
+            track.with_codec_params(symphonia::core::codecs::CodecParameters::Audio(parameters));
+            return Ok(Self { packets: Packets::Mpeg(packets), track, rate, frames: part.frames });
+        }
+        debug_assert!(container != Container::Mpeg);
+        let reader = open_format(Box::new(part.source(store)))?;
+        let (track, rate) = audio_track(reader.as_ref())?;
+        let frames = track.num_frames;
+        Ok(Self { packets: Packets::Reader(reader), track, rate, frames })
+    }
+
+    fn extra_data(&self) -> Option<Box<[u8]>> {
+        self.track.codec_params.as_ref()?.audio()?.extra_data.clone()
+    }
+
+    fn decoder(&self) -> Result<Box<dyn AudioDecoder>, AudioProblem> {
+        make_decoder(&self.track)
+    }
+
+    fn next(&mut self) -> Result<Option<Packet>, String> {
+        let reader = match &mut self.packets {
+            Packets::Mpeg(packets) => return packets.next().map_err(|problem| problem.to_string()),
+            Packets::Reader(reader) => reader,
+        };
+        loop {
+            match reader.next_packet() {
+                Ok(Some(packet)) if packet.track_id == self.track.id => return Ok(Some(packet)),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(None),
+                Err(SymphoniaError::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Goes to some way before a frame, and gives the frame that the next packet begins with; none where the container
+    /// cannot, and then the stream is to be opened anew.
+    fn seek(&mut self, frame: u64) -> Result<Option<u64>, AudioProblem> {
+        let reader = match &mut self.packets {
+            Packets::Mpeg(packets) => return Ok(Some(packets.seek(frame))),
+            Packets::Reader(reader) => reader,
+        };
+        let early = frame.saturating_sub(u64::from(self.rate));
+        let ts = Timestamp::new(i64::try_from(early).unwrap_or(i64::MAX).saturating_add(base(&self.track)));
+        let sought = reader.seek(SeekMode::Accurate, SeekTo::Timestamp { ts, track_id: self.track.id });
+        Ok(sought.ok().and_then(|sought| u64::try_from(sought.actual_ts.get() - base(&self.track)).ok()))
+    }
+
+    /// The frame that a packet begins with, as the container says it.
+    fn position(&self, packet: &Packet) -> Option<u64> {
+        u64::try_from(packet.pts.get() - if let Packets::Mpeg(_) = self.packets { 0 } else { base(&self.track) }).ok()
+    }
+}
+
+/// The time that a stream which was cut out of a longer one begins with.
+fn base(track: &Track) -> i64 {
+    track.start_ts.get().max(0)
 }
 
 /// Finds the format by content.
-pub(super) fn open_format(source: Box<dyn MediaSource>) -> Result<Box<dyn FormatReader>, AudioProblem> {
+fn open_format(source: Box<dyn MediaSource>) -> Result<Box<dyn FormatReader>, AudioProblem> {
     let stream = MediaSourceStream::new(source, symphonia::core::io::MediaSourceStreamOptions::default());
     // An empty hint: the content decides.
     symphonia::default::get_probe()
@@ -108,10 +352,8 @@ pub(super) fn open_format(source: Box<dyn MediaSource>) -> Result<Box<dyn Format
         })
 }
 
-/// The first audio track, its rate and its channels (0 where only the decoder will know).
-pub(super) fn audio_track(
-    reader: &dyn FormatReader,
-) -> Result<(symphonia::core::formats::Track, u32, usize), AudioProblem> {
+/// The first audio track and its rate.
+fn audio_track(reader: &dyn FormatReader) -> Result<(Track, u32), AudioProblem> {
     let unreadable = |reason: &str| AudioProblem::Unreadable { reason: reason.to_owned() };
     let track = reader.default_track(TrackType::Audio).ok_or_else(|| unreadable("there is no audio track"))?.clone();
     let parameters = track
@@ -122,70 +364,16 @@ pub(super) fn audio_track(
     let rate = parameters.sample_rate.ok_or_else(|| unreadable("the sample rate is not stated"))?;
     let channels = parameters.channels.as_ref().map(symphonia::core::audio::Channels::count);
     check_rate_and_channels(rate, channels.unwrap_or(1))?;
-    Ok((track, rate, channels.unwrap_or(0)))
+    Ok((track, rate))
 }
 
-fn decode_stream(
-    bytes: Vec<u8>,
-    kind: Container,
-    claimed: Option<u64>,
-    has_length_tag: bool,
-    limit: impl Fn(u32) -> usize,
-) -> Result<Decoded, AudioProblem> {
-    let mut reader = open_format(Box::new(Cursor::new(bytes)))?;
-    let (track, rate, _) = audio_track(reader.as_ref())?;
-    let limit = limit(rate);
-    let claimed = claimed.or(track.num_frames.filter(|_| has_length_tag));
-    let mut decoder = make_decoder(&track)?;
-    let mut mono: Vec<f32> = Vec::new();
-    let mut interleaved: Vec<f32> = Vec::new();
-    let mut channels = 0;
-    let mut packets = 0;
-    while mono.len() < limit {
-        let at = seconds(mono.len() as u64, rate);
-        let packet = match reader.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) => break,
-            Err(SymphoniaError::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(AudioProblem::Damaged { seconds: at, reason: error.to_string() }),
-        };
-        if packet.track_id != track.id {
-            continue;
-        }
-        packets += 1;
-        let buffer = match decoder.decode(&packet) {
-            Ok(buffer) => buffer,
-            Err(_) if kind == Container::Mpeg && packets <= MPEG_WARM_UP => continue,
-            Err(error) => return Err(AudioProblem::Damaged { seconds: at, reason: error.to_string() }),
-        };
-        let width = buffer.spec().channels().count();
-        check_rate_and_channels(buffer.spec().rate(), width)?;
-        if buffer.spec().rate() != rate || (channels != 0 && width != channels) {
-            let reason = "the rate or the number of channels changes".to_owned();
-            return Err(AudioProblem::Damaged { seconds: at, reason });
-        }
-        channels = width;
-        buffer.copy_to_vec_interleaved(&mut interleaved);
-        downmix(&interleaved, channels, &mut mono);
-        if mono.len() >= MAX_FRAMES {
-            return Err(AudioProblem::TooLong);
-        }
-    }
-    let is_whole = mono.len() < limit;
-    check_length(kind, claimed.filter(|_| is_whole), mono.len() as u64)?;
-    if mono.is_empty() {
-        return Err(AudioProblem::TooShort { samples: 0 });
-    }
-    Ok(Decoded { mono, rate, channels, is_whole })
-}
-
-fn make_decoder(track: &symphonia::core::formats::Track) -> Result<Box<dyn AudioDecoder>, AudioProblem> {
+fn make_decoder(track: &Track) -> Result<Box<dyn AudioDecoder>, AudioProblem> {
     let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
     let Some(parameters) = parameters else {
         return Err(AudioProblem::Unreadable { reason: "the audio track has no parameters".to_owned() });
     };
     symphonia::default::get_codecs()
-        .make_audio_decoder(parameters, &AudioDecoderOptions::default())
+        .make_audio_decoder(parameters, &AudioDecoderOptions::default().gapless(false))
         .map_err(|error| AudioProblem::Unreadable { reason: error.to_string() })
 }
 
@@ -205,20 +393,29 @@ fn downmix(interleaved: &[f32], channels: usize, mono: &mut Vec<f32>) {
 }
 
 /// Holds what the header said against what was decoded.
-fn check_length(kind: Container, claimed: Option<u64>, found: u64) -> Result<(), AudioProblem> {
-    let Some(claimed) = claimed else { return Ok(()) };
-    let slack = if kind == Container::Ogg { OGG_BLOCK } else { 0 };
-    if found + slack < claimed {
-        return Err(AudioProblem::Truncated { claimed: format!("{claimed} frames"), found: format!("{found} frames") });
+fn check_length(
+    container: Container,
+    part: &Part,
+    found: u64,
+    stated: Option<u64>,
+    rate: u32,
+) -> Result<(), AudioProblem> {
+    let claimed = part.frames.or(part.claimed).or(stated).unwrap_or(0);
+    let missing = claimed.saturating_sub(found);
+    let what = || (format!("{claimed} frames"), format!("{found} frames"));
+    match container {
+        // What is known for sure and does not come out of the decoder was lost in it.
+        _ if part.frames.is_some() && missing > 0 => {
+            let reason = format!("{missing} of {claimed} frames are lost");
+            Err(AudioProblem::Damaged { seconds: seconds(found, rate), reason })
+        }
+        Container::Ogg if missing < OGG_BLOCK => Ok(()),
+        _ => forgive(missing, u64::from(rate), what),
     }
-    if kind == Container::Flac && claimed > 0 && found > claimed {
-        return Err(AudioProblem::lie(&format!("it says {claimed} frames, there are {found}")));
-    }
-    Ok(())
 }
 
 /// Runs the decoder, which may panic on damaged input: a panic becomes a problem.
-pub(super) fn catch_panic<T>(work: impl FnOnce() -> Result<T, AudioProblem>) -> Result<T, AudioProblem> {
+fn catch_panic<T>(work: impl FnOnce() -> Result<T, AudioProblem>) -> Result<T, AudioProblem> {
     super::catch_panic::catch_panic(work).unwrap_or_else(|| {
         Err(AudioProblem::Unreadable { reason: "the decoder gave up on damaged content".to_owned() })
     })

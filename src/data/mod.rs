@@ -3,17 +3,23 @@
 //! Nothing here knows of models. Every failure is a [`DataError`] that holds the facts (path, line, id, key) and says
 //! what happened, where, and what to do; problems are collected before they are reported.
 
+mod aiff;
 pub mod audio;
 pub mod batch;
+mod catch_panic;
 mod container;
 pub mod dataset;
 mod decode;
 pub mod features;
+mod flac;
 pub mod labels;
+mod layout;
 pub mod loader;
 pub mod manifest;
+mod mpeg;
 pub mod names;
-mod catch_panic;
+mod ogg;
+mod source;
 pub mod text;
 mod wave;
 

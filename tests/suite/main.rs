@@ -10,6 +10,7 @@
 )]
 
 mod ahead;
+mod audio;
 mod bad_input;
 mod check;
 mod compare;
