@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::{CheckOptions, Finding, Part, Severity};
-use crate::data::manifest::Row;
+use crate::data::dataset::check_duration;
+use crate::data::manifest::{ROUNDING, Row};
 use crate::data::{AudioProblem, DataError, MIN_SAMPLES, SAMPLE_RATE, audio};
 use crate::hash;
 use crate::splits::content;
@@ -22,9 +23,6 @@ const FULL_SCALE: f32 = 0.999;
 
 /// A share of samples at full scale above this is clipped.
 const CLIPPED_SHARE: f64 = 1e-3;
-
-/// How far a stated duration may be from the true one, in seconds: manifests round.
-const ROUNDING: f64 = 0.1;
 
 /// A file and the piece of it that a row names.
 type Key = (PathBuf, Option<u64>, Option<u64>);
@@ -40,8 +38,6 @@ pub(super) struct Sounds {
 #[derive(Clone, Debug)]
 struct Sound {
     seconds: f64,
-    /// The length of the whole file, where only its header was read.
-    of_file: Option<f64>,
     is_silent: bool,
     is_clipped: bool,
     /// What players forgive in the file.
@@ -101,7 +97,7 @@ impl Sounds {
     pub fn findings(&self, part: &Part, options: &CheckOptions) -> Vec<Finding> {
         let mut bad = Vec::new();
         let (mut long, mut silent, mut clipped, mut misstated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut odd = Vec::new();
+        let (mut odd, mut of_file) = (Vec::new(), Vec::new());
         let mut same: BTreeMap<_, Vec<&str>> = BTreeMap::new();
         for row in &part.rows {
             let Some(sound) = key(row).and_then(|key| self.pieces.get(&key)) else { continue };
@@ -117,6 +113,7 @@ impl Sounds {
                 (&mut silent, sound.is_silent),
                 (&mut clipped, sound.is_clipped),
                 (&mut misstated, is_misstated(row, sound)),
+                (&mut of_file, row.file_seconds().is_some()),
             ] {
                 if is_so {
                     list.push(row.id.clone());
@@ -142,6 +139,7 @@ impl Sounds {
             (Severity::Warning, clipped, "clipped: more than one in a thousand samples at full scale"),
             (Severity::Warning, misstated, "`duration` is not the file's; correct it, or leave it out"),
             (Severity::Warning, same, "the same recording as another row of this manifest"),
+            (Severity::Note, of_file, "`duration` is the file's, and not that of the piece between `start` and `end`"),
             (Severity::Note, odd, "what players forgive in a file; its sound is read as they read it"),
         ]
         .into_iter()
@@ -151,17 +149,16 @@ impl Sounds {
     }
 }
 
-/// `duration` is that of the file (or of the piece, as some write it).
+/// Where a row is no piece, `duration` is the file's.
 fn is_misstated(row: &Row, sound: &Sound) -> bool {
-    let Some(stated) = row.duration else { return false };
-    let differs = |seconds: f64| (stated - seconds).abs() > ROUNDING;
     let is_piece = row.start.is_some() || row.end.is_some();
-    differs(sound.seconds) && if is_piece { sound.of_file.is_some_and(differs) } else { true }
+    row.duration.is_some_and(|stated| !is_piece && (stated - sound.seconds).abs() > ROUNDING)
 }
 
 /// From the header, and from the file's length where there is none.
 fn probed(row: &Row) -> Result<Sound, DataError> {
     let path = row.audio.as_deref().unwrap_or(Path::new(""));
+    check_duration(row)?;
     let (whole, notes) = audio::examine(path, false)?;
     let failed = |problem| Err(DataError::Audio { path: path.to_path_buf(), problem });
     let outside = |key, seconds| AudioProblem::OutsideFile { key, seconds, duration: whole };
@@ -177,12 +174,13 @@ fn probed(row: &Row) -> Result<Sound, DataError> {
     if samples < MIN_SAMPLES {
         return failed(AudioProblem::TooShort { samples });
     }
-    Ok(Sound { seconds, of_file: Some(whole), is_silent: false, is_clipped: false, notes })
+    Ok(Sound { seconds, is_silent: false, is_clipped: false, notes })
 }
 
 /// From every sample; also what a whole file's content is known by.
 fn decoded(row: &Row) -> Result<(Sound, Option<String>), DataError> {
     let path = row.audio.as_deref().unwrap_or(Path::new(""));
+    check_duration(row)?;
     let samples = audio::load(path, row.start, row.end)?.samples;
     let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
     let full = samples.iter().filter(|sample| sample.abs() >= FULL_SCALE).count();
@@ -192,10 +190,9 @@ fn decoded(row: &Row) -> Result<(Sound, Option<String>), DataError> {
         let bytes: Vec<u8> = samples.iter().flat_map(|sample| audio::to_i16(*sample).to_le_bytes()).collect();
         hash::of_bytes(&bytes)
     });
-    let (whole, notes) = audio::examine(path, true)?;
+    let (_, notes) = audio::examine(path, true)?;
     let sound = Sound {
         seconds: count / f64::from(SAMPLE_RATE),
-        of_file: Some(whole),
         is_silent: peak < SILENCE,
         is_clipped: full / count > CLIPPED_SHARE,
         notes,

@@ -98,6 +98,12 @@ pub enum AudioProblem {
         /// The file's length in seconds.
         duration: f64,
     },
+    /// `duration` is neither that of the piece nor that of the file.
+    #[error(
+        "`duration` is {stated} s, which is neither `end` less `start` nor the length of the file ({file:.3} s); correct \
+         the manifest"
+    )]
+    OtherDuration { stated: f64, file: f64 },
 }
 
 impl AudioProblem {

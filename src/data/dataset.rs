@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::audio;
 use super::features::Features;
 use super::labels::Labels;
-use super::manifest::{self, Row};
+use super::manifest::{self, ROUNDING, Row};
 use super::text::{Encoding, Tokenizer};
 use super::{AudioProblem, DataError};
 
@@ -148,6 +148,7 @@ impl Dataset {
             ..Example::default()
         };
         if let (true, Some(path)) = (self.needs.audio, &row.audio) {
+            check_duration(row).map_err(|problem| of_row(row, problem))?;
             let (waveform, was_cut) = audio::load_cut(path, row.start, row.end, self.limits.max_seconds)
                 .map_err(|problem| of_row(row, problem))?;
             example.waveform = waveform.samples;
@@ -230,8 +231,24 @@ fn of_row(row: &Row, problem: DataError) -> DataError {
     DataError::Utterance { id: row.id.clone(), line: row.line, problem: Box::new(problem) }
 }
 
-/// The row's length in seconds. A stated `duration` is the utterance's own, with `start` or without.
+/// Holds the `duration` of a piece that is not the piece's against the file.
+///
+/// # Errors
+///
+/// It is not the file's either; or the file cannot be read.
+pub(crate) fn check_duration(row: &Row) -> Result<(), DataError> {
+    let (Some(stated), Some(path)) = (row.file_seconds(), row.audio.as_deref()) else { return Ok(()) };
+    let file = audio::probe(path)?;
+    if (stated - file).abs() > ROUNDING {
+        let problem = AudioProblem::OtherDuration { stated, file };
+        return Err(DataError::Audio { path: path.to_path_buf(), problem });
+    }
+    Ok(())
+}
+
+/// The row's length in seconds.
 fn seconds_of(row: &Row) -> Result<f64, DataError> {
+    check_duration(row)?;
     if let Some(end) = row.end {
         return Ok((end - row.start.unwrap_or(0.0)).max(0.0));
     }

@@ -27,7 +27,7 @@ pub struct Row {
     pub start: Option<f64>,
     /// Where it ends, in seconds.
     pub end: Option<f64>,
-    /// How long the audio is, in seconds, if the manifest states it.
+    /// How long the piece or, where there is no `start` and no `end`, the file is, in seconds. See [`Row::settle_piece`].
     pub duration: Option<f64>,
     /// Every other key, carried through to predictions.
     pub extra: Map<String, Value>,
@@ -77,6 +77,12 @@ pub enum LineProblem {
     /// `end` is not after `start`.
     #[error("`end` ({end}) is not after `start` ({start}); both are seconds from the beginning of the file")]
     EndBeforeStart { start: String, end: String },
+    /// `duration` is neither that of the piece nor can it be the file's.
+    #[error(
+        "`duration` ({duration}) is not `end` less `start` ({piece}), and shorter than `end` ({end}), so not the file's; \
+         correct one of them"
+    )]
+    OtherDuration { duration: String, piece: String, end: String },
     /// An id that was used before.
     #[error("the id `{id}` is already used on line {first}; make ids unique")]
     DuplicateId {
@@ -84,6 +90,36 @@ pub enum LineProblem {
         /// The line that used it first.
         first: usize,
     },
+}
+
+/// How far times that should agree may be from each other, in seconds: manifests round.
+pub(crate) const ROUNDING: f64 = 0.1;
+
+impl Row {
+    /// Gives a piece that is stated by `start` and `duration` its `end`.
+    ///
+    /// # Errors
+    ///
+    /// `start`, `end` and `duration` contradict each other.
+    pub(crate) fn settle_piece(&mut self) -> Result<(), LineProblem> {
+        if let (Some(start), None, Some(duration)) = (self.start, self.end, self.duration) {
+            self.end = Some(start + duration);
+        }
+        match (self.end, self.file_seconds()) {
+            (Some(end), Some(duration)) if duration < end - ROUNDING => Err(LineProblem::OtherDuration {
+                duration: duration.to_string(),
+                piece: (end - self.start.unwrap_or(0.0)).to_string(),
+                end: end.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The `duration` of a piece where it is not the piece's: then it must be the file's.
+    pub(crate) fn file_seconds(&self) -> Option<f64> {
+        let (end, duration) = (self.end?, self.duration?);
+        ((end - self.start.unwrap_or(0.0) - duration).abs() > ROUNDING).then_some(duration)
+    }
 }
 
 /// The lines of a manifest with their numbers from 1: without a byte-order mark, line ends and blank lines at the end.
@@ -221,7 +257,9 @@ fn to_json(row: &Row, folder: &Path) -> Result<Map<String, Value>, DataError> {
             map.insert(key.to_owned(), value.clone().into());
         }
     }
-    for (key, value) in [("start", row.start), ("end", row.end), ("duration", row.duration)] {
+    // The end that follows from the other two is not written.
+    let end = row.end.filter(|end| row.start.zip(row.duration).is_none_or(|(start, length)| start + length != *end));
+    for (key, value) in [("start", row.start), ("end", end), ("duration", row.duration)] {
         if let Some(value) = value {
             map.insert(key.to_owned(), value.into());
         }
@@ -280,6 +318,8 @@ fn parse(bytes: &[u8], line: usize, base: &Path, found: &mut Vec<LineProblem>) -
         && end <= start
     {
         found.push(LineProblem::EndBeforeStart { start: start.to_string(), end: end.to_string() });
+    } else if let Err(problem) = row.settle_piece() {
+        found.push(problem);
     }
     row.extra = map;
     row

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::data::dataset::check_duration;
 use crate::data::manifest::Row;
 use crate::data::{DataError, FileProblem, SAMPLE_RATE, audio};
 use crate::hash;
@@ -174,6 +175,7 @@ fn target(row: &Row, hashes: &HashMap<PathBuf, Result<String, String>>, folder: 
 /// Converts one piece unless it is there; gives its length in seconds.
 fn piece(row: &Row, target: &Path) -> Result<f64, DataError> {
     let source = row.audio.as_deref().unwrap_or(Path::new(""));
+    check_duration(row)?;
     if target.is_file()
         && let Ok(seconds) = audio::probe(target)
     {

@@ -344,6 +344,8 @@ fn fill_rest(row: &mut Row, cells: Map<String, Value>, reasons: &mut Vec<String>
     let start = row.start.unwrap_or(0.0);
     if start < 0.0 || row.end.is_some_and(|end| end <= start) || row.duration.is_some_and(|duration| duration <= 0.0) {
         reasons.push("start, end and duration must be 0 or more, with end after start; correct them".to_owned());
+    } else if let Err(problem) = row.settle_piece() {
+        reasons.push(problem.to_string());
     }
 }
 

@@ -203,3 +203,119 @@ fn what_is_not_read_is_told_by_name_with_the_command_that_converts_it() {
         assert!(problem.contains(name) && problem.contains(command), "{problem}");
     }
 }
+
+/// So many samples of 16 bits, of which no two stretches are the same.
+fn steps(count: u64) -> Vec<u8> {
+    (0..count).flat_map(|n| i16::try_from(n * n / 7 % 20_011).unwrap().to_le_bytes()).collect()
+}
+
+/// A long recording and pieces of it as NeMo and lhotse write them, and as the others do: the same, everywhere.
+#[test]
+fn a_piece_is_stated_by_its_duration_or_its_end() {
+    let folder = folder();
+    let at = folder.path();
+    let sound = steps(20 * 16_000);
+    fs::write(at.join("long.wav"), wave(&plain_format(), &[], u32::try_from(sound.len()).unwrap(), &sound)).unwrap();
+    let table = "id,audio,start,end,duration,text,label\n\
+                 a,long.wav,2.0,,1.5,x,one\nb,long.wav,2.0,3.5,,x,two\nc,long.wav,12.0,13.5,1.5,x,one\n\
+                 d,long.wav,12.0,13.5,20.0,x,two\ne,long.wav,,1.5,,x,one\n";
+    fs::write(at.join("pieces.csv"), table).unwrap();
+    let prepare =
+        ["prepare", "table", "--input", "pieces.csv", "--id-column", "id", "--fractions", "1,0,0", "--output"];
+    clasp(at, &[&prepare[..], &["plain"]].concat()).good();
+    clasp(at, &[&prepare[..], &["converted", "--convert"]].concat()).good();
+    let rows = |name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(at.join(name).join("train.jsonl")).unwrap();
+        let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        rows.sort_by_key(|row| row["id"].to_string());
+        rows
+    };
+    let samples = |from: usize| -> Vec<f32> {
+        let read = |pair: &[u8]| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32_768.0;
+        sound.chunks(2).skip(from).take(24_000).map(read).collect()
+    };
+    for (row, begin) in rows("converted").iter().zip([2, 2, 12, 12, 0]) {
+        let path = at.join("converted").join(row["audio"].as_str().unwrap());
+        let found = audio::load(&path, None, None).unwrap().samples;
+        assert_eq!(found, samples(begin * 16_000), "{row}");
+        assert_eq!((row["duration"].as_f64(), row.get("start"), row.get("end")), (Some(1.5), None, None));
+    }
+    // Without `--convert` the manifest says what the table says, and whoever reads it hears the same.
+    assert_eq!((&rows("plain")[0]["start"], &rows("plain")[0]["duration"]), (&json!(2.0), &json!(1.5)));
+    let said = clasp(at, &["check", "plain/train.jsonl", "--decode", "--json"]).good();
+    let report: Value = serde_json::from_str(&said.stdout).unwrap();
+    let seconds = &report["manifests"][0]["seconds"];
+    assert_eq!((seconds["least"].as_f64(), seconds["most"].as_f64()), (Some(1.5), Some(1.5)), "{seconds}");
+    assert!(said.stdout.contains("`duration` is the file's, and not that of the piece"), "{}", said.stdout);
+    let predict = |name: &str| {
+        let manifest = format!("{name}/train.jsonl");
+        clasp(at, &["predict", "--checkpoint", checkpoint(), "--manifest", &manifest]).good().rows()
+    };
+    for (plain, converted) in predict("plain").iter().zip(predict("converted")) {
+        assert_eq!(plain["probabilities"], converted["probabilities"]);
+    }
+}
+
+#[test]
+fn a_piece_that_contradicts_itself_is_an_error() {
+    let folder = folder();
+    let at = folder.path();
+    let sound = steps(5 * 16_000);
+    fs::write(at.join("long.wav"), wave(&plain_format(), &[], u32::try_from(sound.len()).unwrap(), &sound)).unwrap();
+    let row = |piece: Value| {
+        let mut row = json!({ "id": "a", "audio": "long.wav", "text": "x", "label": "stop_calm" });
+        row.as_object_mut().unwrap().extend(piece.as_object().unwrap().clone());
+        fs::write(at.join("rows.jsonl"), format!("{row}\n")).unwrap();
+    };
+    let predict = ["predict", "--checkpoint", checkpoint(), "--manifest", "rows.jsonl"];
+    let encode = ["encode", "--checkpoint", checkpoint(), "--manifest", "rows.jsonl", "--output", "out.safetensors"];
+    for (piece, expected) in [
+        (json!({ "start": 1, "end": 3, "duration": 1.5 }), "`duration` (1.5) is not `end` less `start` (2)"),
+        (json!({ "start": 1, "end": 3, "duration": 9 }), "nor the length of the file (5.000 s)"),
+        (json!({ "end": 3, "duration": 9 }), "nor the length of the file (5.000 s)"),
+        (json!({ "start": 4, "duration": 1.5 }), "`end` is 5.5 s but the audio is only 5.000 s long"),
+        (json!({ "start": 3, "end": 2, "duration": 1 }), "`end` (2) is not after `start` (3)"),
+        (json!({ "start": 3, "duration": 0 }), "`duration` is 0; it must be more than 0 seconds"),
+    ] {
+        row(piece);
+        let said = clasp(at, &predict).bad(3, &[]);
+        assert!(said.rows()[0]["error"].as_str().unwrap().contains(expected), "{}", said.stdout);
+        clasp(at, &encode).bad(3, &[expected]);
+        clasp(at, &["check", "rows.jsonl"]).bad(3, &[expected]);
+    }
+}
+
+/// Wherever a piece begins, its samples are those of the whole.
+#[test]
+fn a_piece_that_is_gone_to_has_the_samples_of_the_whole() {
+    for (name, most) in [("long.flac", 0.0), ("long.mp3", 1e-4), ("long.ogg", 1e-4)] {
+        let bytes = fs::read(fixtures().join(name)).unwrap();
+        let whole = audio::from_bytes(bytes.clone(), None, None).unwrap().samples;
+        for step in 0..23_u32 {
+            let start = f64::from(step) * 0.2511;
+            let from = (start * 16_000.0).round() as usize;
+            let to = ((start + 0.3) * 16_000.0).round() as usize;
+            let piece = audio::from_bytes(bytes.clone(), Some(start), Some(start + 0.3)).unwrap().samples;
+            let expected = &whole[from..to.min(whole.len())];
+            assert_eq!(piece.len(), expected.len(), "{name} from {start}");
+            let sum: f64 = piece.iter().zip(expected).map(|(left, right)| f64::from(left - right).powi(2)).sum();
+            let root_mean_square = (sum / piece.len() as f64).sqrt();
+            assert!(root_mean_square <= most, "{name} from {start}: off by {root_mean_square:.2e}");
+        }
+    }
+}
+
+#[test]
+fn three_hours_are_the_limit_of_a_piece_and_not_of_its_recording() {
+    let folder = folder();
+    let path = folder.path().join("day.wav");
+    // Four hours in 8 bits at 8 kHz; the file system stores the beginning and the end.
+    let format = [&[1, 0, 1, 0][..], &8_000_u32.to_le_bytes(), &8_000_u32.to_le_bytes(), &[1, 0, 8, 0]].concat();
+    let bytes = wave(&format, &[], 4 * 3_600 * 8_000, &[]);
+    fs::write(&path, bytes).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(44 + 4 * 3_600 * 8_000).unwrap();
+    let piece = audio::load(&path, Some(12_600.0), Some(12_601.5)).unwrap().samples;
+    assert_eq!(piece.len(), 24_000);
+    assert!(audio::load(&path, Some(14_390.0), None).unwrap().samples.len() == 160_000);
+    assert!(audio::load(&path, Some(14_400.5), None).unwrap_err().to_string().contains("only 14400.000 s long"));
+}
