@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use clasp::cli::Cli;
-use clasp::{error, exit, memory::allocator::ReportingAllocator, panics};
+use clasp::{error, exit, memory::allocator::ReportingAllocator, panics, terminal::harmless};
 
 mod commands;
 
@@ -18,8 +18,8 @@ fn main() -> ExitCode {
     // A file that may grow no more is then an error of the write, as a full disk is, and no sudden end.
     // SAFETY: before any other thread is there.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    // clap ends with exit code 2 by itself where a flag is wrong.
-    let result = panics::catch(|| commands::run(Cli::parse()));
+    bound_threads();
+    let result = panics::catch(|| commands::run(parse()));
     // Also where all seems well: a device that had no memory for something goes on without it.
     if let Some(sentence) = panics::take_out_of_memory() {
         report(&sentence);
@@ -50,8 +50,35 @@ fn main() -> ExitCode {
     }
 }
 
+/// As many threads as the machine has processors, however many `RAYON_NUM_THREADS` asks for.
+fn bound_threads() {
+    const NAME: &str = "RAYON_NUM_THREADS";
+    let most = std::thread::available_parallelism().map_or(1, usize::from);
+    let asked = std::env::var(NAME).ok().and_then(|number| number.parse::<usize>().ok());
+    if asked.is_some_and(|asked| asked > most) {
+        // SAFETY: before any other thread is there.
+        unsafe { std::env::set_var(NAME, most.to_string()) };
+    }
+}
+
+/// The command line; the program ends with exit code 2 where it is wrong.
+fn parse() -> Cli {
+    let problem = match Cli::try_parse() {
+        Ok(parsed) => return parsed,
+        Err(problem) => problem,
+    };
+    // clap repeats what it was given.
+    let words = problem.to_string();
+    let harmless = harmless::text(&words);
+    if !problem.use_stderr() || harmless == words {
+        problem.exit();
+    }
+    report(harmless.trim_start_matches("error: ").trim_end());
+    std::process::exit(problem.exit_code());
+}
+
 /// Standard error may be closed too, so that a failure to write is no failure.
 fn report(words: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "error: {words}");
+    let _ = writeln!(std::io::stderr(), "error: {}", harmless::text(words));
 }

@@ -26,7 +26,7 @@ use clasp::{
     eval::report::InputCounts,
     exit::OutputError,
     files::remove_unfinished,
-    terminal::{Event, Progress},
+    terminal::{Event, Progress, harmless},
 };
 
 /// Lets Ctrl-C and SIGTERM end the program at once, without the files that are not whole.
@@ -65,12 +65,14 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// Writes to standard output; a closed pipe ends the program with success.
+/// Writes text or JSON to standard output, with nothing that a terminal obeys; a closed pipe ends the program with
+/// success.
 ///
 /// # Errors
 /// [`OutputError`]
 pub fn write_output(text: &str) -> Result<(), OutputError> {
     let mut output = std::io::stdout().lock();
+    let text = if text.starts_with(['{', '[']) { harmless::json(text) } else { harmless::text(text) };
     output.write_all(text.as_bytes())?;
     Ok(output.flush()?)
 }

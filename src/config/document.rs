@@ -10,6 +10,9 @@ use toml::{Spanned, Value};
 use super::problem::{ConfigError, Fault, KeyOrigin, Problem};
 use super::table;
 
+/// Keys and tables of a file that are read: each that is wrong is held against all that there are.
+const MOST_KEYS: usize = 10_000;
+
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -40,7 +43,13 @@ impl Document {
             ConfigError::Syntax { name: name.to_owned(), line, column, message }
         })?;
         let mut document = Self::default();
-        document.flatten("", table.get_ref(), &|start| KeyOrigin::Line(position(text, start).0));
+        let ends: Vec<usize> = text.match_indices('\n').map(|(end, _)| end).collect();
+        document.flatten("", table.get_ref(), &|start| KeyOrigin::Line(1 + ends.partition_point(|end| *end < start)));
+        let count = document.entries.len() + document.sections.len();
+        if count > MOST_KEYS {
+            let message = format!("{count} keys and tables, and at most {MOST_KEYS} are read");
+            return Err(ConfigError::Syntax { name: name.to_owned(), line: 1, column: 1, message });
+        }
         Ok(document)
     }
 
@@ -106,6 +115,18 @@ impl Document {
             }
         }
     }
+}
+
+/// A file's text as the table that it is, whichever keys it has.
+///
+/// # Errors
+/// [`ConfigError::Syntax`]
+pub fn table(name: &str, text: &str) -> Result<toml::Table, ConfigError> {
+    Document::parse(name, text)?;
+    text.trim_start_matches('\u{feff}').parse().map_err(|error: toml::de::Error| {
+        let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+        ConfigError::Syntax { name: name.to_owned(), line, column, message: error.message().to_owned() }
+    })
 }
 
 /// Line and column of a byte, both counted from 1.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::harmless;
 use super::table::Table;
 use crate::check::{Facts, Finding, Outcome, Severity, Spread};
 
@@ -57,16 +58,11 @@ pub fn render(outcome: &Outcome) -> String {
     };
     let verdict = if outcome.ok { "can be trusted" } else { "CANNOT be trusted" };
     let _ = writeln!(text, "{verdict}: {}, {}", count(Severity::Error, "error"), count(Severity::Warning, "warning"));
-    harmless(&text)
+    harmless::text(&text).into_owned()
 }
 
 type Of = fn(&Facts) -> Option<&Spread>;
 type By = fn(&Facts) -> &std::collections::BTreeMap<String, usize>;
-
-/// Without control characters: a label must not be able to clear the screen.
-fn harmless(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
-}
 
 fn overview(manifests: &[Facts]) -> Table {
     let mut table =

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod comparison;
+pub mod harmless;
 pub mod progress;
 pub mod run_log;
 pub mod table;

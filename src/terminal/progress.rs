@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::harmless;
 use crate::run::log::{EpochEntry, LossValues, StepEntry};
 use crate::units;
 
@@ -105,6 +106,8 @@ impl Progress {
     fn bar(target: ProgressDrawTarget, is_coloured: bool) -> Self {
         let bar = if is_coloured { "{wide_bar:.cyan/blue}" } else { "{wide_bar}" };
         let bar = ProgressBar::with_draw_target(Some(0), target).with_style(style(bar, "{pos}/{len}"));
+        // Not shown before something is counted.
+        bar.finish_and_clear();
         Self::new(Output::Bar(bar))
     }
 
@@ -128,8 +131,8 @@ impl Progress {
     fn begin(&mut self, epochs: usize, steps: usize, done: usize) {
         (self.epochs, self.steps, self.start, self.tenth) = (epochs, steps, (Instant::now(), done), 0);
         if let Output::Bar(bar) = &self.output {
-            bar.reset();
             bar.set_length(steps as u64);
+            bar.reset();
             bar.set_position(done as u64);
             // The steps of an earlier process say nothing about the speed of this one.
             bar.reset_eta();
@@ -168,15 +171,22 @@ impl Progress {
     }
 
     fn count(&mut self, what: &str, done: usize, of: Option<usize>) {
+        if of == Some(0) {
+            return;
+        }
+        let what = harmless::text(what);
         let text = of.map_or_else(|| format!("{what}: {done}"), |of| format!("{what}: {done} of {of}"));
         match &self.output {
             // Training has the bar; a count within it is told below.
             Output::Bar(bar) if self.steps > 0 => bar.set_message(text),
             Output::Bar(bar) => {
-                bar.set_prefix(what.to_owned());
+                bar.set_prefix(what.into_owned());
                 match of {
                     Some(of) => bar.set_length(of as u64),
                     None => bar.unset_length(),
+                }
+                if bar.is_finished() {
+                    bar.reset();
                 }
                 bar.set_position(done as u64);
             }
@@ -192,11 +202,12 @@ impl Progress {
     fn bytes(&mut self, what: &str, done: u64, of: u64) {
         match &self.output {
             Output::Bar(bar) => {
-                if bar.prefix() != what {
-                    bar.reset();
+                let what = harmless::text(what);
+                if bar.prefix() != *what || bar.is_finished() {
                     bar.set_style(style("{wide_bar}", "{bytes}/{total_bytes}"));
-                    bar.set_prefix(what.to_owned());
+                    bar.set_prefix(what.into_owned());
                     bar.set_length(of);
+                    bar.reset();
                 }
                 bar.set_position(done);
             }
@@ -245,6 +256,7 @@ impl Progress {
     }
 
     fn line(&mut self, text: &str) {
+        let text = harmless::text(text);
         match &mut self.output {
             Output::Bar(bar) => bar.println(text),
             // Who does not listen to the talk does not stop the work.
@@ -378,6 +390,29 @@ mod tests {
         assert!(lines[20].starts_with("epoch 2/2 100%: step 90, ") && lines[20].ends_with("examples/s"), "{text}");
         assert_eq!(lines[22], "the best epoch is 1");
         assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text:?}");
+    }
+
+    #[test]
+    fn a_bar_is_shown_only_while_something_is_counted() {
+        let mut progress = Progress::bar(ProgressDrawTarget::hidden(), false);
+        let is_shown = |progress: &Progress| match &progress.output {
+            Output::Bar(bar) => !bar.is_finished(),
+            _ => unreachable!("it is a bar"),
+        };
+        progress.handle(&Event::Message("note: before anything is counted"));
+        progress.handle(&Event::Count { what: "hashing", done: 0, of: Some(0) });
+        assert!(!is_shown(&progress));
+        for _ in 0..2 {
+            progress.handle(&Event::Count { what: "hashing", done: 1, of: Some(2) });
+            assert!(is_shown(&progress));
+            progress.handle(&Event::Finished);
+            assert!(!is_shown(&progress));
+        }
+        progress.handle(&Event::Bytes { what: "weights", done: 1, of: 2 });
+        assert!(is_shown(&progress));
+        progress.handle(&Event::Finished);
+        progress.handle(&Event::Training { epochs: 1, steps: 2, done: 0 });
+        assert!(is_shown(&progress));
     }
 
     #[test]
