@@ -128,8 +128,10 @@ impl Sounds {
         }
         let same: Vec<String> = same
             .into_values()
-            .filter(|ids| ids.len() > 1)
-            .flat_map(|ids| ids.into_iter().skip(1).map(str::to_owned))
+            .flat_map(|ids| {
+                let first = ids[0];
+                ids.into_iter().skip(1).map(move |id| format!("{id} (as {first})"))
+            })
             .collect();
         let long_text = format!("longer than {} s, and cut there in training", options.max_seconds);
         [

@@ -262,10 +262,11 @@ fn notes(results: &Results) -> Vec<String> {
         } else {
             "the best epoch is selected on dev"
         };
-        notes.push(format!(
-            "{}: {protocol}, {} fold(s), {} test utterances; {selection}",
-            corpus.name, corpus.folds, corpus.utterances
-        ));
+        let folds = units::counted(corpus.folds, "fold");
+        // A table's protocol says it itself.
+        let folds = if protocol.ends_with(&folds) { String::new() } else { format!(", {folds}") };
+        let utterances = units::counted(corpus.utterances, "test utterance");
+        notes.push(format!("{}: {protocol}{folds}, {utterances}; {selection}", corpus.name));
         notes.extend(corpus.shared.iter().map(|sentence| format!("{}: {sentence}", corpus.name)));
         notes.extend(corpus.clusters.map(|clusters| format!("{}: {}", corpus.name, cluster_note(clusters))));
         if let (1.., Some(key)) = (corpus.lacking_cluster, &corpus.cluster) {

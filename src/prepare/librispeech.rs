@@ -47,8 +47,9 @@ pub fn prepare(
     audio: &AudioOptions,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Corpus, DataError> {
-    let reading = read(&options.root, &options.subsets, options.lowercase)?;
+    let mut reading = read(&options.root, &options.subsets, options.lowercase)?;
     let (rows, skipped) = settle(reading.rows, audio, progress)?;
+    count(&rows, &mut reading.counts);
     let mut parts: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     for row in rows {
         let subset = row.extra.get("subset").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -114,7 +115,11 @@ pub fn read(root: &Path, subsets: &[String], lowercase: bool) -> Result<Reading,
         reading.notes.push(format!("audio files without a transcript, left out: {number} ({})", list(&found.silent)));
     }
     add_sexes(&root.join("SPEAKERS.TXT"), &mut reading)?;
-    count(&mut reading);
+    count(&reading.rows, &mut reading.counts);
+    let counted = |name: &str| usize::try_from(reading.counts.get(name)?.get("utterances")?.as_u64()?).ok();
+    let items = PUBLISHED.iter().filter_map(|(name, count)| Some((*name, counted(name)?, *count)));
+    let difference = reading::difference("utterances", items);
+    reading.notes.extend(difference);
     reading.counts.insert("audio_without_transcript".to_owned(), found.silent.len().into());
     Ok(reading)
 }
@@ -241,23 +246,22 @@ fn sexes(bytes: &[u8]) -> (BTreeMap<String, &'static str>, usize) {
     (sexes, malformed)
 }
 
-fn count(reading: &mut Reading) {
+/// Counts the rows by subset: of the release, then of what is left of it.
+fn count(rows: &[Row], counts: &mut Map<String, Value>) {
     let mut by_subset: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    for row in &reading.rows {
+    for row in rows {
         by_subset.entry(row.extra.get("subset").and_then(Value::as_str).unwrap_or_default()).or_default().push(row);
     }
-    for (subset, rows) in &by_subset {
+    for (subset, rows) in by_subset {
         let values = |key: fn(&Row) -> Option<&str>| -> usize {
             rows.iter().filter_map(|row| key(row)).collect::<BTreeSet<&str>>().len()
         };
-        let mut counts = Map::new();
-        counts.insert("utterances".to_owned(), rows.len().into());
-        counts.insert("speakers".to_owned(), values(|row| row.speaker.as_deref()).into());
-        counts.insert("chapters".to_owned(), values(|row| row.group.as_deref()).into());
-        reading.counts.insert((*subset).to_owned(), counts.into());
+        let mut found = Map::new();
+        found.insert("utterances".to_owned(), rows.len().into());
+        found.insert("speakers".to_owned(), values(|row| row.speaker.as_deref()).into());
+        found.insert("chapters".to_owned(), values(|row| row.group.as_deref()).into());
+        counts.insert(subset.to_owned(), found.into());
     }
-    let items = PUBLISHED.iter().filter_map(|(name, count)| Some((*name, by_subset.get(name)?.len(), *count)));
-    reading.notes.extend(reading::difference("utterances", items));
 }
 
 #[cfg(test)]

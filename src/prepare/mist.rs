@@ -104,7 +104,8 @@ pub fn prepare(
         notes.push("no --labels: the utterances have no label, and the split is not stratified by one".to_owned());
         (rows, Vec::new())
     };
-    counts.insert("unlabelled".to_owned(), unlabelled.len().into());
+    let without = labelled.iter().chain(&unlabelled).filter(|row| row.label.is_none()).count();
+    counts.insert("unlabelled".to_owned(), without.into());
     let mut sources = reading.sources;
     sources.push(options.idioms.clone());
     sources.extend(options.labels.clone());

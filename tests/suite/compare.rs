@@ -279,7 +279,7 @@ fn folds_are_pooled_and_their_protocol_is_stated() {
     }
     let said = clasp(at, &["compare", "plan.toml", "--device", "cpu,cpu"]).good();
     assert!(said.stderr.contains("4 to begin, 2 at a time"), "{}", said.stderr);
-    let statement = "c: protocol kang2022, 2 fold(s), 24 test utterances; the best epoch is selected on recordings of \
+    let statement = "c: protocol kang2022, 2 folds, 24 test utterances; the best epoch is selected on recordings of \
                      the test data (dev and test share them), so that the scores are too high";
     assert!(said.stdout.replace("\n  ", " ").contains(statement), "{}", said.stdout);
     let table = json(&at.join("out/table.json"));

@@ -164,6 +164,8 @@ fn neither_the_disk_nor_threads_nor_the_locale_change_a_split() {
             command.args(words.split(' ')).env("RAYON_NUM_THREADS", threads).env("LC_ALL", locale).env("LANG", locale);
             Said::of(&command.output().unwrap()).good();
         }
+        let mist: Value = serde_json::from_slice(&fs::read(at.join("b/split.json")).unwrap()).unwrap();
+        assert_eq!((&mist["counts"]["unlabelled"], &mist["counts"]["instances"]), (&json!(10), &json!(10)));
         let mut found = BTreeMap::new();
         for split in ["a/fold1", "a/fold5", "b", "c/fold2"] {
             let state: Value = serde_json::from_slice(&fs::read(at.join(split).join("split.json")).unwrap()).unwrap();

@@ -108,6 +108,7 @@ pub fn prepare(
 ) -> Result<Corpus, DataError> {
     let mut reading = read(&options.root)?;
     let (rows, skipped) = settle(reading.rows, audio, progress)?;
+    read::count(&rows, &mut reading.counts);
     if options.protocol == Protocol::Speaker10 {
         reading.notes.push(
             "dev and test are the two sides of the same dialogues: what the one says the other answers".to_owned(),

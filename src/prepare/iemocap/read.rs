@@ -283,6 +283,21 @@ fn read_transcripts(folder: &Path, found: &mut Found) -> Result<(), DataError> {
     Ok(())
 }
 
+fn is_empty(row: &Row) -> bool {
+    row.text.as_deref() == Some("")
+}
+
+/// Counts the rows that are used: of the release, then of what is left of it.
+pub(super) fn count(rows: &[Row], counts: &mut Map<String, Value>) {
+    let by = |key: fn(&Row) -> Option<&str>| json!(tally(rows.iter().filter_map(key)));
+    counts.insert("utterances".to_owned(), rows.len().into());
+    counts.insert("by_class".to_owned(), by(|row| row.label.as_deref()));
+    counts.insert("by_session".to_owned(), by(|row| row.speaker.as_deref().map(|speaker| &speaker[..5])));
+    counts.insert("by_speaker".to_owned(), by(|row| row.speaker.as_deref()));
+    counts.insert("by_style".to_owned(), by(|row| row.extra.get("style").and_then(Value::as_str)));
+    counts.insert("empty_texts".to_owned(), rows.iter().filter(|row| is_empty(row)).count().into());
+}
+
 fn reading_of(mut found: Found) -> Reading {
     let mut rows = found.rows;
     rows.sort_by(|left, right| left.id.cmp(&right.id));
@@ -294,18 +309,12 @@ fn reading_of(mut found: Found) -> Reading {
         }
         row.text = Some(text.unwrap_or_default());
     }
-    let empty = rows.iter().filter(|row| row.text.as_deref() == Some("")).count();
+    let empty = rows.iter().filter(|row| is_empty(row)).count();
 
     let mut counts = Map::new();
-    let by = |key: fn(&Row) -> Option<&str>| json!(tally(rows.iter().filter_map(key)));
     counts.insert("labelled".to_owned(), found.places.len().into());
-    counts.insert("utterances".to_owned(), rows.len().into());
     counts.insert("by_code".to_owned(), json!(found.codes));
-    counts.insert("by_class".to_owned(), by(|row| row.label.as_deref()));
-    counts.insert("by_session".to_owned(), by(|row| row.speaker.as_deref().map(|speaker| &speaker[..5])));
-    counts.insert("by_speaker".to_owned(), by(|row| row.speaker.as_deref()));
-    counts.insert("by_style".to_owned(), by(|row| row.extra.get("style").and_then(Value::as_str)));
-    counts.insert("empty_texts".to_owned(), empty.into());
+    count(&rows, &mut counts);
     counts.insert("transcripts_missing".to_owned(), missing.len().into());
 
     let mut notes = differences(&rows, &found.codes);

@@ -309,6 +309,8 @@ fn other_bytes_are_latin_and_audio_that_is_not_there_is_bad() {
     assert!(error.contains("1 of 40 utterances") && error.contains("Ses01F_impro01_F000` (line 3)"), "{error}");
     let corpus = prepare(&options, &AudioOptions { convert: None, skip_bad: true }, &silent).unwrap();
     assert_eq!((sizes(&corpus)[0], corpus.skipped.len()), ([27, 7, 5], 1));
+    // What is left out is not counted as there.
+    assert_eq!((&corpus.counts["utterances"], &corpus.counts["by_speaker"]["Ses01F"]), (&json!(39), &json!(2)));
     // With conversion each row has its length, and the audio lies elsewhere.
     let convert = AudioOptions { convert: Some(root.join("converted")), skip_bad: true };
     let corpus = prepare(&options, &convert, &silent).unwrap();
