@@ -17,6 +17,7 @@ use serde::Serialize;
 pub use facts::{Bin, Facts, Spread, Without};
 
 use crate::data::manifest::{self, Row};
+use crate::data::names::look_alikes;
 use crate::data::{DataError, FileProblem};
 use crate::error::LISTED;
 use crate::hash;
@@ -157,6 +158,10 @@ pub fn check(
         findings.extend(texts(part));
         findings.extend(sounds.findings(part, options));
     }
+    let labels = parts.iter().flat_map(|part| &part.rows).filter_map(|row| row.label.as_ref());
+    for sentence in look_alikes(labels) {
+        findings.push(Finding::about_all(Severity::Warning, "label", sentence));
+    }
     let splits = splits(&parts, &states, &mut findings);
     let shared = shared(&parts, &states, &sounds, options);
     for overlap in &shared {
@@ -164,7 +169,11 @@ pub fn check(
         let mut text = overlap.sentence();
         if overlap.is_leak() {
             let word = overlap.kind.word();
-            let _ = write!(text, "; split anew (clasp prepare table --groups ...), or --allow-leak {word}");
+            let _ = write!(
+                text,
+                "; split anew (clasp prepare table --groups ..., or --declare-shared {word} where that is meant), or \
+                 --allow-leak {word}"
+            );
         }
         findings.push(Finding {
             severity,
@@ -285,9 +294,13 @@ fn labels(part: &Part, parts: &[Part]) -> Vec<Finding> {
     let train = parts.iter().find(|other| other.stem == "train" && other.folder == part.folder);
     if let Some(train) = train.filter(|train| train.path != part.path) {
         let known = facts::labels(&train.rows);
-        let unknown: Vec<String> = counts.keys().filter(|label| !known.contains_key(*label)).cloned().collect();
-        let text = "labels that train does not have: name all labels in data.labels, and know that these cannot be \
-                    learnt";
+        let unknown: Vec<String> = counts
+            .iter()
+            .filter(|(label, _)| !known.contains_key(*label))
+            .map(|(label, count)| format!("`{label}` {count}"))
+            .collect();
+        let text = "labels that train does not have, with their counts: they cannot be learnt; name all labels in \
+                    data.labels, or score without them (eval --unknown-labels)";
         add(Severity::Warning, &unknown, text);
     }
     if part.stem == "train" || parts.len() == 1 {
@@ -303,7 +316,8 @@ fn labels(part: &Part, parts: &[Part]) -> Vec<Finding> {
             add(Severity::Warning, std::slice::from_ref(small), &text);
         }
         if counts.len() == 1 {
-            add(Severity::Warning, &ids(part.rows.iter().take(1)), "all utterances have the same label");
+            let text = "all utterances have the same label, and training needs at least two";
+            add(Severity::Warning, &ids(part.rows.iter().take(1)), text);
         }
     }
     found

@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::config::{Device, Devices, Precision};
+use crate::splits::Kind;
 
 mod prepare;
 
@@ -113,6 +114,9 @@ pub struct TrainArguments {
     /// Say nothing but what goes wrong
     #[arg(long, short)]
     pub quiet: bool,
+    /// Print every step and epoch, as the log has them, and the result as lines of JSON; the table goes to stderr
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags that supply a missing modality.
@@ -148,6 +152,9 @@ pub struct EvalArguments {
     /// Draw the rows with the same value of this key together (recordings of a sentence, a dialogue) for the intervals
     #[arg(long, value_name = "KEY")]
     pub cluster: Option<String>,
+    /// What to do about utterances whose label the model does not know
+    #[arg(long, value_enum, default_value = "refuse", value_name = "HOW")]
+    pub unknown_labels: UnknownLabelPolicy,
     /// Score nothing, but test the run's saved predictions of the split against those of this other run
     #[arg(long, value_name = "RUN", requires = "split", conflicts_with_all = ["manifest", "output", "by", "asr", "tts"])]
     pub against: Option<PathBuf>,
@@ -163,6 +170,17 @@ pub struct EvalArguments {
     /// Where a modality is missing
     #[command(flatten)]
     pub missing: MissingModality,
+}
+
+/// What to do about labels that the model does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UnknownLabelPolicy {
+    /// Score nothing, and name them
+    Refuse,
+    /// Count every answer to them as wrong
+    Wrong,
+    /// Leave these utterances out
+    Drop,
 }
 
 /// The splits of a run.
@@ -227,6 +245,9 @@ pub struct EncodeArguments {
     /// Utterances a batch; changes no result
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
     pub batch_size: u32,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `clasp compare`
@@ -284,6 +305,17 @@ pub enum LeakKind {
     Text,
     /// Recordings
     Audio,
+}
+
+impl LeakKind {
+    /// As splits know it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Speaker => Kind::Speaker,
+            Self::Text => Kind::Text,
+            Self::Audio => Kind::Audio,
+        }
+    }
 }
 
 /// `clasp models`
@@ -370,11 +402,19 @@ pub struct ConfigArguments {
 #[derive(Debug, Subcommand)]
 pub enum ConfigAction {
     /// List the built-in configs and plans
-    List,
+    List(ConfigListArguments),
     /// Print a config, or every key with its default
     Show(ConfigShowArguments),
     /// Copy a config to a file of your own
     Copy(ConfigCopyArguments),
+}
+
+/// `clasp config list`
+#[derive(Debug, Args)]
+pub struct ConfigListArguments {
+    /// Print them as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `clasp config show`
@@ -392,6 +432,9 @@ pub struct ConfigShowArguments {
     /// Print every key with its default and what it is for
     #[arg(long, conflicts_with = "name")]
     pub defaults: bool,
+    /// Print it as JSON, without comments
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `clasp config copy`

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use encoding_rs::Encoding;
 
+use super::LeakKind;
 use crate::prepare::idiom::DEFAULT_GAP;
 
 /// `clasp prepare`
@@ -104,6 +105,9 @@ pub struct PrepareTableArguments {
     /// Columns whose values are never divided over two splits, as the speaker's; rows that share any value stay together
     #[arg(long, alias = "group-by", value_name = "COLUMN,...", value_delimiter = ',')]
     pub groups: Vec<String>,
+    /// What the splits are meant to share, as when every speaker says the same sentences: written into split.json
+    #[arg(long, value_enum, value_name = "KIND,...", value_delimiter = ',')]
+    pub declare_shared: Vec<LeakKind>,
     /// Where to
     #[command(flatten)]
     pub to: PrepareOutput,

@@ -3,11 +3,10 @@
 use super::{counting, write_output};
 use clasp::{
     check::{self, CheckOptions, Severity},
-    cli::{CheckArguments, LeakKind},
+    cli::CheckArguments,
     config::{ConfigError, Problem},
     data::DataError,
     error,
-    splits::Kind,
     terminal::check::{render, sentence},
 };
 
@@ -21,14 +20,9 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<u8> {
         let problem = Problem::conflict("--max-seconds", reason);
         return Err(ConfigError::invalid("command line", vec![problem]).into());
     }
-    let kind = |kind: &LeakKind| match kind {
-        LeakKind::Speaker => Kind::Speaker,
-        LeakKind::Text => Kind::Text,
-        LeakKind::Audio => Kind::Audio,
-    };
     let options = CheckOptions {
         decode: arguments.decode,
-        allowed: arguments.allow_leak.iter().map(kind).collect(),
+        allowed: arguments.allow_leak.iter().map(|kind| kind.kind()).collect(),
         max_seconds: arguments.max_seconds,
     };
     let outcome = counting("reading audio", |progress| check::check(&arguments.manifests, &options, progress))?;

@@ -4,9 +4,11 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::{output::Output, write_output};
 use clasp::cli::{ConfigAction, ConfigArguments, ConfigCopyArguments, ConfigShowArguments};
-use clasp::config::builtin::{self, BUILT_IN, PLANS};
+use clasp::config::builtin::{self, BUILT_IN, BuiltIn, PLANS};
 use clasp::config::{self, ConfigError, render};
 use clasp::error;
 use clasp::files::{OutputIsInput, replace_file};
@@ -18,7 +20,12 @@ use clasp::run::RunFolder;
 /// [`ConfigError`], or where standard output cannot be written.
 pub fn run(arguments: ConfigArguments) -> anyhow::Result<u8> {
     match arguments.action {
-        ConfigAction::List => write_output(&list())?,
+        ConfigAction::List(arguments) => write_output(&if arguments.json { list_json() } else { list() })?,
+        ConfigAction::Show(arguments) if arguments.json => {
+            let text = show(&arguments)?;
+            let table = config::document::table(arguments.name.as_deref().unwrap_or("defaults"), &text)?;
+            write_output(&format!("{:#}\n", json!(table)))?;
+        }
         ConfigAction::Show(arguments) => write_output(&show(&arguments)?)?,
         ConfigAction::Copy(arguments) => {
             let path = copy(&arguments)?;
@@ -34,6 +41,13 @@ fn list() -> String {
     let width = all().map(|config| config.name.len()).max().unwrap_or_default();
     let lines = all().map(|config| format!("{:width$}  {}", config.name, config.about()));
     lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// The same as a JSON list.
+fn list_json() -> String {
+    let entry = |kind: &'static str| move |config: &BuiltIn| json!({ "name": config.name, "kind": kind, "about": config.about() });
+    let all: Vec<_> = BUILT_IN.iter().map(entry("config")).chain(PLANS.iter().map(entry("plan"))).collect();
+    format!("{:#}\n", json!(all))
 }
 
 /// The file as it is; resolved where that is asked for or flags change it.
@@ -115,6 +129,7 @@ mod tests {
             set: set.iter().map(|&assignment| assignment.to_owned()).collect(),
             resolved,
             defaults: name.is_none(),
+            json: false,
         };
         assert!(show(&arguments(Some("demo"), &[], false)).unwrap().starts_with("# The demo"));
         assert!(show(&arguments(Some("demo"), &["train.epochs=7"], false)).unwrap().contains("\nepochs = 7\n"));

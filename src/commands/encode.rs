@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::{count, end_at_signals, output::Output, tell_counts};
+use super::{count, end_at_signals, output::Output, tell_counts, write_output};
 use clasp::{
     cli::EncodeArguments,
     data::{DataError, manifest},
@@ -63,6 +63,7 @@ impl Task for EncodeTask<'_> {
         let pass = predictor.pass(count(arguments.batch_size), WORKERS);
         let mut progress = Progress::stderr(false);
         let mut writer: Option<RowWriter> = None;
+        let mut shapes = Map::new();
         let (mut done, of) = (0, Some(ids.len()));
         let written = clasp::inference::pass::run::<B, anyhow::Error>(
             predictor.model(),
@@ -81,6 +82,7 @@ impl Task for EncodeTask<'_> {
                 if let Some(file) = file.take() {
                     let widths: Vec<(&str, usize)> = tensors.iter().map(|(name, width, _)| (*name, *width)).collect();
                     writer = Some(RowWriter::begin(file, path, &widths, &ids)?);
+                    shapes.extend(widths.iter().map(|(name, width)| ((*name).to_owned(), json!([ids.len(), width]))));
                 }
                 let Some(writer) = &mut writer else { return Ok(()) };
                 for (place, (_, width, values)) in tensors.iter().enumerate() {
@@ -103,7 +105,12 @@ impl Task for EncodeTask<'_> {
             writer.commit()?;
         }
         let (empty_texts, cut_texts, cut_audio) = (counted.text_empty, counted.text_cut, counted.audio_cut);
-        tell_counts(&mut progress, &InputCounts { empty_texts, cut_texts, cut_audio }, dataset.len());
+        let inputs = InputCounts { empty_texts, cut_texts, cut_audio };
+        tell_counts(&mut progress, &inputs, dataset.len());
+        if arguments.json {
+            let written = json!({ "output": path, "examples": ids.len(), "tensors": shapes, "inputs": inputs });
+            write_output(&format!("{written:#}\n"))?;
+        }
         Ok(error::SUCCESS)
     }
 }

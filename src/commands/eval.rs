@@ -8,16 +8,16 @@ use serde_json::json;
 use super::{BATCHES_AT_ONCE, count, end_at_signals, output::Output, write_output};
 use clasp::{
     asr_tts::AsrTts,
-    cli::{EvalArguments, Split},
+    cli::{EvalArguments, Split, UnknownLabelPolicy},
     config,
-    data::{DataError, batch::BatchOptions, manifest},
+    data::{DataError, batch::BatchOptions, labels::Labels, manifest},
     device::{self, ResolvedDevice, Task},
     error,
     eval::{
         Report, ReportOptions,
         comparison::{Answers, Pairs},
         predictions::{self, Origin, Row as Scored},
-        report::InputCounts,
+        report::{InputCounts, UnknownLabels},
         statistics::RESAMPLES,
     },
     files::{OutputIsInput, remove_unfinished_beside, user_cache},
@@ -82,6 +82,7 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<u8> {
         test_uses,
         batch_size: count(arguments.batch_size),
         batch_seconds: None,
+        unknown_labels: arguments.unknown_labels,
         supply: supply.as_ref(),
         data_split: run.is_run().then(|| data_split(&run, &path, &split, is_of_the_run)).transpose()?.flatten(),
         is_quiet: false,
@@ -245,6 +246,8 @@ pub struct Scoring<'a> {
     pub batch_size: usize,
     /// Padded seconds of audio a batch, at most.
     pub batch_seconds: Option<f64>,
+    /// What to do about labels that the model does not know.
+    pub unknown_labels: UnknownLabelPolicy,
     /// What supplies a missing modality.
     pub supply: Option<&'a AsrTts>,
     /// The run's split, where it is of a run.
@@ -267,13 +270,11 @@ impl Task for EvalTask<'_> {
 
     fn run<B: Ops>(self, device: &B::Device) -> Self::Output {
         let scoring = self.0;
-        let rows = manifest::read(scoring.manifest)?;
+        let mut rows = manifest::read(scoring.manifest)?;
         let named = || scoring.manifest.display().to_string();
         manifest::require(&rows, false, false, true).with_context(named)?;
         let predictor = Predictor::<B>::load(scoring.checkpoint, device)?;
-        let unknown: Vec<DataError> =
-            rows.iter().filter_map(|row| predictor.labels().index_of_row(row).err()).collect();
-        DataError::check(unknown).with_context(named)?;
+        let unknown = unknown_labels(predictor.labels(), &mut rows, scoring.unknown_labels).with_context(named)?;
         let mut progress = Progress::stderr(scoring.is_quiet);
         let what = format!("scoring {}", scoring.split);
         let mut counts = InputCounts::default();
@@ -315,6 +316,10 @@ impl Task for EvalTask<'_> {
             .into());
         }
         let mut options = ReportOptions::new(scoring.split, predictor.labels().names());
+        if let Some(unknown) = unknown.as_ref().filter(|unknown| !unknown.are_dropped) {
+            options.labels.extend(unknown.counts.keys().cloned());
+        }
+        options.unknown_labels = unknown;
         options.keys = scoring.keys.to_vec();
         options.cluster = scoring.cluster.map(str::to_owned);
         options.test_uses = scoring.test_uses;
@@ -329,6 +334,25 @@ impl Task for EvalTask<'_> {
         }
         Ok(report)
     }
+}
+
+/// The labels of rows that the model does not know, if that may be; rows that have one are left out where asked for.
+fn unknown_labels(
+    labels: &Labels,
+    rows: &mut Vec<manifest::Row>,
+    policy: UnknownLabelPolicy,
+) -> Result<Option<UnknownLabels>, DataError> {
+    let unknown = labels.unknown_in(rows);
+    if policy == UnknownLabelPolicy::Refuse || unknown.is_empty() {
+        labels.check(rows)?;
+        return Ok(None);
+    }
+    let are_dropped = policy == UnknownLabelPolicy::Drop;
+    if are_dropped {
+        rows.retain(|row| row.label.as_ref().is_none_or(|label| labels.index(label).is_some()));
+    }
+    let counts = unknown.into_iter().map(|unknown| (unknown.label, unknown.count)).collect();
+    Ok(Some(UnknownLabels { are_dropped, counts }))
 }
 
 fn supplied(row: &manifest::Row, supply: Option<&AsrTts>) -> anyhow::Result<Input> {

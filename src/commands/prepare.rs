@@ -170,6 +170,7 @@ fn table_options(arguments: &PrepareTableArguments) -> Result<TableOptions, Conf
         folds: arguments.folds,
         seed: arguments.seed,
         groups: arguments.groups.clone(),
+        declared: arguments.declare_shared.iter().map(|kind| kind.kind()).collect(),
         ..options
     })
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{eval, write_output};
 use clasp::{
     checkpoint::folder::checkpoint_folder,
-    cli::TrainArguments,
+    cli::{TrainArguments, UnknownLabelPolicy},
     config::{
         self, Config, ConfigError, DataSource, EncoderSource, Precision, Problem, Schedule, TokenizerSource, locate,
         table as key_table,
@@ -32,6 +32,7 @@ use clasp::{
     ops::TrainOps,
     run::{
         Comparison, Decision, Existing, Lock, RunError, RunFolder,
+        log::Entry,
         provenance::{HashedFile, Provenance, Session},
         recordings::{self, Recording},
     },
@@ -81,12 +82,12 @@ impl<'a> Training<'a> {
     fn run(mut self, stop: &Stop) -> anyhow::Result<u8> {
         // What must be left alone is known before anything is read or made.
         if let Decision::Show(result) = self.decide(&self.config, false)? {
-            return show(&self.folder, &result);
+            return show(&self.folder, &result, self.arguments.json);
         }
         let lock = self.folder.open()?;
         // Again: what a killed process left is put right by now, and a checkpoint may have come back.
         let is_resumed = match self.decide(&self.config, false)? {
-            Decision::Show(result) => return show(&self.folder, &result),
+            Decision::Show(result) => return show(&self.folder, &result, self.arguments.json),
             decision => decision == Decision::Resume,
         };
         if !is_resumed {
@@ -153,6 +154,7 @@ impl<'a> Training<'a> {
             is_resumed,
             features,
             is_stopped: &stop.is_stopped,
+            is_json: self.arguments.json,
             begin: Box::new(begin),
             progress: &mut self.progress,
         };
@@ -187,7 +189,7 @@ impl<'a> Training<'a> {
             result["test"] = json!(report.fusion.headline.map(|estimate| estimate.value));
         }
         self.folder.finish(lock, &mut manifest, result.clone())?;
-        show(&self.folder, &result)
+        show(&self.folder, &result, self.arguments.json)
     }
 
     fn test_at_end(&self, material: &Material, manifest: &mut Provenance) -> anyhow::Result<Option<Report>> {
@@ -206,6 +208,7 @@ impl<'a> Training<'a> {
             test_uses: Some(manifest.test_uses.len()),
             batch_size: material.config.train.batch_size,
             batch_seconds: material.config.train.batch_seconds.0,
+            unknown_labels: UnknownLabelPolicy::Refuse,
             supply: None,
             data_split: manifest.split.clone(),
             is_quiet: self.arguments.quiet,
@@ -294,6 +297,8 @@ struct TrainTask<'a> {
     is_resumed: bool,
     features: Option<&'a Arc<FeatureStore>>,
     is_stopped: &'a AtomicBool,
+    /// Whether steps and epochs go to standard output.
+    is_json: bool,
     /// Makes the run folder that of this run; called when the weights are loaded.
     begin: Box<dyn FnOnce() -> anyhow::Result<()> + 'a>,
     progress: &'a mut Progress,
@@ -303,11 +308,26 @@ impl SharedTask for TrainTask<'_> {
     type Output = anyhow::Result<Outcome>;
 
     fn run<B: TrainOps>(self, devices: &[B::Device]) -> Self::Output {
-        let Self { material, folder, first, is_resumed, features, is_stopped, begin, progress } = self;
+        let Self { material, folder, first, is_resumed, features, is_stopped, is_json, begin, progress } = self;
         let read_every = read_every(first);
         let start = Start { material, folder, first, is_resumed, features, read_every, is_stopped };
-        train::<B>(start, devices, begin, &mut |event| progress.handle(event))
+        train::<B>(start, devices, begin, &mut |event| {
+            progress.handle(event);
+            if is_json {
+                print_event(event);
+            }
+        })
     }
+}
+
+/// A step or epoch as the log has it. Who does not listen does not stop the training.
+fn print_event(event: &Event) {
+    let entry = match *event {
+        Event::Step { entry, .. } => Entry::Step(entry.clone()),
+        Event::Epoch(entry) => Entry::Epoch(Box::new(entry.clone())),
+        _ => return,
+    };
+    let _ = write_output(&format!("{}\n", json!(entry)));
 }
 
 /// What a run reads must be no file that it writes, and what it starts from not of the run that it replaces.
@@ -558,8 +578,8 @@ fn values(toml: &str) -> BTreeMap<String, String> {
     values
 }
 
-/// Prints what a finished run came to.
-fn show(folder: &RunFolder, result: &Value) -> anyhow::Result<u8> {
+/// Prints what a finished run came to: the table, or a line of JSON and the table on standard error.
+fn show(folder: &RunFolder, result: &Value, is_json: bool) -> anyhow::Result<u8> {
     let mut text = String::new();
     if folder.report("test").is_file() {
         text.push_str(&table::render(&Report::load(&folder.report("test"))?));
@@ -568,6 +588,14 @@ fn show(folder: &RunFolder, result: &Value) -> anyhow::Result<u8> {
     let score =
         result["dev_weighted_f1"].as_f64().map_or(String::new(), |score| format!(", dev weighted F1 {score:.4}"));
     let _ = writeln!(text, "best epoch {}{score}; run folder {}", result["best_epoch"], folder.path().display());
+    if is_json {
+        Progress::lines(std::io::stderr()).handle(&Event::Message(text.trim_end()));
+        let mut line = json!({ "event": "result", "run": folder.path() });
+        if let (Some(line), Some(result)) = (line.as_object_mut(), result.as_object()) {
+            line.extend(result.clone());
+        }
+        text = format!("{line}\n");
+    }
     write_output(&text)?;
     Ok(error::SUCCESS)
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{counting, eval, write_output};
 use clasp::{
-    cli::VerifyArguments,
+    cli::{UnknownLabelPolicy, VerifyArguments},
     data::{
         DataError, audio,
         manifest::{self, Row},
@@ -246,6 +246,11 @@ fn test_score(
         test_uses: None,
         batch_size: super::count(batch_size),
         batch_seconds: None,
+        unknown_labels: match &stored.unknown_labels {
+            None => UnknownLabelPolicy::Refuse,
+            Some(unknown) if unknown.are_dropped => UnknownLabelPolicy::Drop,
+            Some(_) => UnknownLabelPolicy::Wrong,
+        },
         supply: None,
         data_split: manifest.split.clone(),
         is_quiet: false,

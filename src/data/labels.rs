@@ -1,7 +1,9 @@
 //! The label set of a run: ordered, so that a label's place is its class.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
+use super::names::normal;
 use super::{DataError, manifest::Row};
 
 /// An ordered set of labels.
@@ -11,13 +13,34 @@ pub struct Labels {
     places: HashMap<String, usize>,
 }
 
+/// A label outside the label set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownLabel {
+    pub label: String,
+    /// Utterances that have it.
+    pub count: usize,
+    /// The id of the first of them.
+    pub id: String,
+    /// Its line in the manifest.
+    pub line: usize,
+}
+
+impl fmt::Display for UnknownLabel {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let Self { label, count, id, line } = self;
+        let noun = if *count == 1 { "utterance" } else { "utterances" };
+        write!(formatter, "unknown label `{label}`: {count} {noun}, the first is utterance `{id}` (line {line})")
+    }
+}
+
 impl Labels {
-    /// The labels in the order given.
+    /// The labels in the order given, as manifests have them: trimmed and in one normal form.
     ///
     /// # Errors
     ///
     /// There are none, one is empty, or one is there twice.
     pub fn new(names: Vec<String>) -> Result<Self, DataError> {
+        let names: Vec<String> = names.into_iter().map(|name| normal(&name)).collect();
         let refused = |names: Vec<String>, reason| Err(DataError::Labels { labels: names, reason });
         if names.is_empty() {
             return refused(names, "there is not a single one; give every utterance a label");
@@ -48,22 +71,26 @@ impl Labels {
         self.places.get(label).copied()
     }
 
-    /// The class of a row's label; none where the row has no label.
+    /// The labels of rows that are not among these, sorted.
+    pub fn unknown_in(&self, rows: &[Row]) -> Vec<UnknownLabel> {
+        let mut unknown: BTreeMap<&str, UnknownLabel> = BTreeMap::new();
+        for row in rows {
+            if let Some(label) = row.label.as_deref().filter(|label| self.index(label).is_none()) {
+                let first = || UnknownLabel { label: label.to_owned(), count: 0, id: row.id.clone(), line: row.line };
+                unknown.entry(label).or_insert_with(first).count += 1;
+            }
+        }
+        unknown.into_values().collect()
+    }
+
+    /// Checks that these labels are all that rows have.
     ///
     /// # Errors
     ///
-    /// The label is unknown: names id, line, label and the known ones.
-    pub fn index_of_row(&self, row: &Row) -> Result<Option<usize>, DataError> {
-        let Some(label) = &row.label else { return Ok(None) };
-        match self.index(label) {
-            Some(index) => Ok(Some(index)),
-            None => Err(DataError::UnknownLabel {
-                id: row.id.clone(),
-                line: row.line,
-                label: label.clone(),
-                known: self.names.clone(),
-            }),
-        }
+    /// Those that are unknown, how often each occurs, and the known ones.
+    pub fn check(&self, rows: &[Row]) -> Result<(), DataError> {
+        let unknown = self.unknown_in(rows);
+        if unknown.is_empty() { Ok(()) } else { Err(DataError::UnknownLabels { unknown, known: self.names.clone() }) }
     }
 
     /// The label of a class.
@@ -113,13 +140,21 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_label_names_the_row_and_the_known_ones() {
-        let labels = Labels::new(vec!["sad".to_owned(), "angry".to_owned()]).unwrap();
-        let error = labels.index_of_row(&row("u1", Some("Sad"))).unwrap_err().to_string();
+    fn an_unknown_label_is_told_once_with_its_count() {
+        let labels = Labels::new(vec!["sad".to_owned(), "angry ".to_owned()]).unwrap();
+        let rows = [row("u1", Some("Sad")), row("u2", None), row("u3", Some("angry")), row("u4", Some("Sad"))];
+        let error = labels.check(&rows).unwrap_err().to_string();
         assert!(
-            error.contains("utterance `u1` (line 3): unknown label `Sad`; the known labels are `sad`, `angry`"),
+            error.starts_with(
+                "unknown label `Sad`: 2 utterances, the first is utterance `u1` (line 3); the known labels are `sad`, \
+                 `angry`; "
+            ),
             "{error}"
         );
-        assert_eq!(labels.index_of_row(&row("u1", None)).unwrap(), None);
+        let more = [&rows[..], &[row("u5", Some("bored"))]].concat();
+        let error = labels.check(&more).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 3, "{error}");
+        assert!(error.lines().nth(1).unwrap().starts_with("unknown label `bored`: 1 utterance, "), "{error}");
+        assert!(labels.check(&rows[1..3]).is_ok());
     }
 }

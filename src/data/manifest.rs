@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::names::{FileNames, normal};
 use super::{DataError, FileProblem};
 use crate::files::{absolute, relative};
 
@@ -18,6 +19,7 @@ pub struct Row {
     pub audio: Option<PathBuf>,
     /// What is said; may be empty.
     pub text: Option<String>,
+    /// As its speaker and group: without space around it and in Unicode's normal form C.
     pub label: Option<String>,
     /// Who speaks.
     pub speaker: Option<String>,
@@ -147,9 +149,11 @@ pub fn read(path: &Path) -> Result<Vec<Row>, DataError> {
     let mut rows: Vec<Row> = Vec::new();
     let mut first_lines: HashMap<String, usize> = HashMap::new();
     let mut problems = Vec::new();
+    let mut files = FileNames::default();
     for (line, text) in lines(&bytes) {
         let mut found = Vec::new();
-        let row = parse(text, line, base, &mut found);
+        let mut row = parse(text, line, base, &mut found);
+        row.audio = row.audio.map(|path| files.find(path));
         if !row.id.is_empty() {
             if let Some(first) = first_lines.get(&row.id) {
                 found.push(LineProblem::DuplicateId { id: row.id.clone(), first: *first });
@@ -178,7 +182,8 @@ pub fn read(path: &Path) -> Result<Vec<Row>, DataError> {
 /// Everything that is wrong with the line; the error names the line but no file.
 pub fn parse_line(line_text: impl AsRef<[u8]>, line: usize, base: &Path) -> Result<Row, DataError> {
     let mut found = Vec::new();
-    let row = parse(line_text.as_ref(), line, base, &mut found);
+    let mut row = parse(line_text.as_ref(), line, base, &mut found);
+    row.audio = row.audio.map(|path| FileNames::default().find(path));
     DataError::check(found.into_iter().map(|problem| DataError::Line { path: None, line, problem }).collect())?;
     Ok(row)
 }
@@ -305,9 +310,9 @@ fn parse(bytes: &[u8], line: usize, base: &Path, found: &mut Vec<LineProblem>) -
     row.id = take_text(&mut map, "id", false, found).unwrap_or_default();
     row.audio = take_text(&mut map, "audio", false, found).map(|audio| base.join(audio));
     row.text = take_text(&mut map, "text", true, found);
-    row.label = take_text(&mut map, "label", false, found);
-    row.speaker = take_text(&mut map, "speaker", false, found);
-    row.group = take_text(&mut map, "group", false, found);
+    row.label = take_name(&mut map, "label", found);
+    row.speaker = take_name(&mut map, "speaker", found);
+    row.group = take_name(&mut map, "group", found);
     row.start = take_seconds(&mut map, "start", found);
     row.end = take_seconds(&mut map, "end", found);
     row.duration = take_seconds(&mut map, "duration", found);
@@ -350,6 +355,15 @@ fn take_text(
             None
         }
     }
+}
+
+/// Takes a string out of the object that other rows have too: what looks the same is the same.
+fn take_name(map: &mut Map<String, Value>, key: &'static str, found: &mut Vec<LineProblem>) -> Option<String> {
+    let name = normal(&take_text(map, key, false, found)?);
+    if name.is_empty() {
+        found.push(LineProblem::Empty { key });
+    }
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// Takes a number of seconds out of the object. A null counts as a key that is not there.

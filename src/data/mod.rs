@@ -26,6 +26,7 @@ mod wave;
 use std::path::{Path, PathBuf};
 
 pub use audio::AudioProblem;
+use labels::UnknownLabel;
 pub use manifest::LineProblem;
 
 use crate::error::{LISTED, Problems};
@@ -97,20 +98,14 @@ pub enum DataError {
         line: usize,
         problem: Box<DataError>,
     },
-    /// A label outside the label set.
+    /// Labels outside the label set, each on a line of its own where there are several.
     #[error(
-        "utterance `{id}` (line {line}): unknown label `{label}`; the known labels are {}; correct the label, or list \
-         it in data.labels of a new training run",
+        "{}the known labels are {}; correct the labels, list them in data.labels of a new training run, or score without \
+         them (eval --unknown-labels wrong, or drop)",
+        unknown_labels(unknown),
         list(known)
     )]
-    UnknownLabel {
-        /// The row's id.
-        id: String,
-        /// Its line in the manifest.
-        line: usize,
-        label: String,
-        known: Vec<String>,
-    },
+    UnknownLabels { unknown: Vec<UnknownLabel>, known: Vec<String> },
     /// A label set that cannot be one.
     #[error("the labels {}: {reason}", list(labels))]
     Labels { labels: Vec<String>, reason: &'static str },
@@ -257,6 +252,17 @@ impl DataError {
             }
         }
     }
+}
+
+fn unknown_labels(unknown: &[UnknownLabel]) -> String {
+    if let [only] = unknown {
+        return format!("{only}; ");
+    }
+    let mut lines: Vec<String> = unknown.iter().take(LISTED).map(|label| format!("{label}\n")).collect();
+    if unknown.len() > LISTED {
+        lines.push(format!("and {} more unknown labels\n", unknown.len() - LISTED));
+    }
+    lines.concat()
 }
 
 /// What there is in the place of a missing file. Looked for only where the error is shown.

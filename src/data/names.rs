@@ -1,8 +1,9 @@
 //! Names and labels that look the same: one form for each, and files whose names are written in another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
 
 use unicode_normalization_alignments::UnicodeNormalization as _;
 
@@ -14,6 +15,27 @@ pub fn normal(name: &str) -> String {
 
 fn composed(name: &str) -> String {
     if name.is_ascii() { name.to_owned() } else { name.nfc().map(|(letter, _)| letter).collect() }
+}
+
+/// Labels that look alike, as sentences: those that differ only by case, space, accents or punctuation.
+pub fn look_alikes<'a>(labels: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let mut alike: BTreeMap<String, BTreeSet<&String>> = BTreeMap::new();
+    for label in labels {
+        let letters: String =
+            label.to_lowercase().nfkd().map(|(letter, _)| letter).filter(|letter| letter.is_alphanumeric()).collect();
+        // Signs alone, and numbers (-1, 1.0), differ by just these.
+        if letters.chars().any(|letter| !letter.is_numeric()) {
+            alike.entry(letters).or_default().insert(label);
+        }
+    }
+    let sentence = |labels: BTreeSet<&String>| {
+        let names: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        format!(
+            "the labels {} differ only by case, space, accents or punctuation; if they mean the same, write them the same",
+            names.join(" and ")
+        )
+    };
+    alike.into_values().filter(|labels| labels.len() > 1).map(sentence).collect()
 }
 
 /// What a folder has: its names by their form, none where two names have the same.
@@ -69,7 +91,9 @@ fn names_in(folder: &Path, form: fn(&str) -> String) -> Names {
 
 /// Where a file is missing: the one whose path differs from it only by case, normal form or space around names.
 pub fn similar(missing: &Path) -> Option<PathBuf> {
-    FileNames::default().search(missing, |name| normal(name).to_lowercase())
+    // Of thousands of files that are missing, each is told of, and each folder is read once.
+    static NAMES: LazyLock<Mutex<FileNames>> = LazyLock::new(Mutex::default);
+    NAMES.lock().ok()?.search(missing, |name| normal(name).to_lowercase())
 }
 
 #[cfg(test)]
@@ -85,6 +109,19 @@ mod tests {
     }
 
     #[test]
+    fn labels_that_look_alike_are_named() {
+        let alike = |labels: &[&str]| look_alikes(&labels.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>());
+        let found = alike(&["play_music", "sad", "Play Music", "\u{e9}t\u{e9}", "ete", "play-music", "sad"]);
+        assert_eq!(found.len(), 2);
+        assert!(
+            found[0].starts_with("the labels `ete` and `\u{e9}t\u{e9}` differ only by case, space, accents"),
+            "{found:?}"
+        );
+        assert!(found[1].starts_with("the labels `Play Music` and `play-music` and `play_music` "), "{found:?}");
+        assert_eq!(alike(&["+", "-", "-1", "1", "1.5", "15", "a", "b"]), [""; 0]);
+    }
+
+    #[test]
     fn files_are_found_by_any_normal_form_and_similar_ones_named() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -97,6 +134,8 @@ mod tests {
         assert_eq!(similar(&at("\u{dc}ben/\u{dc}bung.wav")), Some(at("U\u{308}ben/U\u{308}bung.WAV")));
         assert_eq!((similar(&at("other")), similar(Path::new("Cargo.TOML"))), (None, Some("Cargo.toml".into())));
         // Which of two is meant nobody knows.
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
         std::fs::write(at("A.wav"), "").unwrap();
         std::fs::write(at("a.wav"), "").unwrap();
         assert_eq!(similar(&at("A.WAV")), None);

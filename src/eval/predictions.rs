@@ -13,6 +13,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::data::names::normal;
 use crate::error::Problems;
 use crate::files::{AtomicFile, FileError};
 
@@ -172,6 +173,20 @@ pub struct Prediction {
     pub extra: Extra,
 }
 
+impl Prediction {
+    /// Labels as manifests have them, also in files of other programs.
+    fn normalise(&mut self) {
+        self.truth = self.truth.as_deref().map(normal);
+        let classifications = [Some(&mut self.fusion), self.text_only.as_mut(), self.speech_only.as_mut()];
+        for classification in classifications.into_iter().flatten() {
+            classification.label = normal(&classification.label);
+            for (label, _) in &mut classification.probabilities.0 {
+                *label = normal(label);
+            }
+        }
+    }
+}
+
 /// An utterance that could not be scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
@@ -200,7 +215,9 @@ impl Row {
         if value.get("error").is_some() {
             return serde_json::from_value(value).map(Row::Failure);
         }
-        serde_json::from_value(value).map(|prediction| Row::Prediction(Box::new(prediction)))
+        let mut prediction: Prediction = serde_json::from_value(value)?;
+        prediction.normalise();
+        Ok(Row::Prediction(Box::new(prediction)))
     }
 
     /// The row as one line of JSON, its newline included.

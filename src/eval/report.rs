@@ -132,6 +132,15 @@ pub struct Bootstrap {
     pub clusters: Option<usize>,
 }
 
+/// Labels of the data that the model does not know, and what was done about them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownLabels {
+    /// Whether their utterances were left out; else every answer to them is wrong.
+    pub are_dropped: bool,
+    /// Utterances by label.
+    pub counts: BTreeMap<String, usize>,
+}
+
 /// What the caller knows and decides.
 #[derive(Clone, Debug)]
 pub struct ReportOptions {
@@ -153,6 +162,8 @@ pub struct ReportOptions {
     pub data_split: Option<SplitRecord>,
     /// How often the run's test split was scored, this time included; none for other data.
     pub test_uses: Option<usize>,
+    /// Where labels of the data are unknown to the checkpoint; those that are scored are among `labels`.
+    pub unknown_labels: Option<UnknownLabels>,
 }
 
 impl ReportOptions {
@@ -169,6 +180,7 @@ impl ReportOptions {
             data_sha256: None,
             data_split: None,
             test_uses: None,
+            unknown_labels: None,
         }
     }
 }
@@ -209,6 +221,9 @@ pub struct Report {
     /// How often the run's test split was scored until then, this time included; null for other data.
     #[serde(default)]
     pub test_uses: Option<usize>,
+    /// Labels that the model does not know, and what was done about them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_labels: Option<UnknownLabels>,
 }
 
 impl Report {
@@ -270,6 +285,7 @@ impl Report {
             data_sha256: options.data_sha256.clone(),
             data_split: options.data_split.as_ref().map(|split| split.about(&options.split)),
             test_uses: options.test_uses,
+            unknown_labels: options.unknown_labels.clone(),
         })
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::data::DataError;
 use crate::data::manifest::{self, Row};
+use crate::data::names::look_alikes;
 use crate::files::replace_file;
 use crate::hash;
 use crate::splits::{Declaration, LEAKS_FILE, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash};
@@ -150,6 +151,7 @@ pub fn write(output: &Path, corpus: Corpus) -> Result<Written, DataError> {
     } else if let Some(fold) = corpus.folds.first() {
         write_fold(output, fold, common, &mut written)?;
     }
+    written.notes.extend(look_alikes(written.splits.iter().flat_map(|split| split.labels.keys())));
     remove(&old, &written.manifests)?;
     Ok(written)
 }

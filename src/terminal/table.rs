@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::comparison::{few_clusters_note, units_words};
+use super::harmless;
 use crate::eval::report::{Breakdown, Estimate, Group, Report};
 use crate::splits::record::SplitRecord;
 use crate::units::counted;
@@ -13,6 +14,9 @@ const MOST_LABELS: usize = 12;
 /// A breakdown with more groups than this is cut.
 const MOST_GROUPS: usize = 30;
 
+/// Letters of a cell that are shown.
+const MOST_LETTERS: usize = 60;
+
 /// Rows of cells under a head: the first column to the left, the others to the right.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -22,12 +26,22 @@ pub struct Table {
 impl Table {
     /// A table with these heads.
     pub fn new<Cell: Into<String>>(head: impl IntoIterator<Item = Cell>) -> Self {
-        Self { rows: vec![head.into_iter().map(Into::into).collect()] }
+        Self { rows: vec![head.into_iter().map(cell_text).collect()] }
     }
 
     /// Adds a row.
     pub fn row<Cell: Into<String>>(&mut self, cells: impl IntoIterator<Item = Cell>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        self.rows.push(cells.into_iter().map(cell_text).collect());
+    }
+}
+
+/// A cell on one line, and not wider than a terminal.
+fn cell_text(cell: impl Into<String>) -> String {
+    let cell = cell.into();
+    let cell = if cell.contains(['\n', '\r']) { cell.replace(['\n', '\r'], "\u{fffd}") } else { cell };
+    match cell.char_indices().nth(MOST_LETTERS) {
+        Some((end, _)) => format!("{}...", &cell[..end]),
+        None => cell,
     }
 }
 
@@ -47,7 +61,7 @@ impl fmt::Display for Table {
                     write!(line, "  {cell:>width$}")?;
                 }
             }
-            writeln!(formatter, "{}", line.trim_end())?;
+            writeln!(formatter, "{}", harmless::text(line.trim_end()))?;
         }
         Ok(())
     }
@@ -156,13 +170,25 @@ fn head(report: &Report) -> String {
         }
     }
     text.push('\n');
+    if let Some(unknown) = &report.unknown_labels {
+        let done = if unknown.are_dropped { "left out" } else { "counted as wrong" };
+        for (label, count) in &unknown.counts {
+            let _ = writeln!(
+                text,
+                "warning: the model does not know `{}`: {} {done}",
+                cell_text(label),
+                counted(*count, "example")
+            );
+        }
+    }
     if let Some(uses) = report.test_uses {
         let _ = writeln!(text, "uses of the test split by this run: {uses}");
     }
     if let Some(label) = report.only_prediction() {
         let _ = writeln!(
             text,
-            "warning: every prediction is `{label}`: the model has not learnt to tell the classes apart"
+            "warning: every prediction is `{}`: the model has not learnt to tell the classes apart",
+            cell_text(label)
         );
     }
     for sentence in report.data_split.iter().flat_map(SplitRecord::sentences) {
@@ -191,7 +217,7 @@ fn how(report: &Report) -> String {
         .per_class
         .iter()
         .filter(|class| class.score.support == 0)
-        .map(|class| format!("`{}`", class.label))
+        .map(|class| format!("`{}`", cell_text(&class.label)))
         .collect();
     if !absent.is_empty() {
         let _ = writeln!(

@@ -23,6 +23,7 @@ use crate::{
         dataset::{Dataset, Limits, Needs},
         labels::Labels,
         manifest::{self, Row},
+        names::look_alikes,
         text::Tokenizer,
     },
     demo::{self, DemoOptions},
@@ -180,6 +181,8 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let label_weights = class_weights(config.loss.class_weights, &label_counts(&train, labels.len()));
     let mut warnings = warnings(&train, dev.as_deref())?;
     warnings.extend(unread(&config));
+    check_labels(train.rows()).context("data.train")?;
+    warnings.extend(label_warnings(&labels, splits.test.as_deref()));
     Ok(Material { config, checkpoint, model, tokenizer, labels, label_weights, splits, train, dev, warnings })
 }
 
@@ -191,12 +194,14 @@ pub fn check_splits(config: &Config) -> anyhow::Result<()> {
     let DataSource::Manifests { train, dev, test } = &config.data.source else { return Ok(()) };
     let initial = config.train.init.as_deref().map(CheckpointConfig::read).transpose().context("train.init")?;
     let reads = config.model.method.reads();
-    let labels = labels(config, &manifest::read(train).context("data.train")?, initial.as_ref())?;
+    let train_rows = manifest::read(train).context("data.train")?;
+    let labels = labels(config, &train_rows, initial.as_ref())?;
     for (key, path) in [("data.train", Some(train)), ("data.dev", dev.as_ref()), ("data.test", test.as_ref())] {
         if let Some(path) = path {
             check_test(path, &labels, reads).context(key)?;
         }
     }
+    check_labels(&train_rows).context("data.train")?;
     Ok(())
 }
 
@@ -239,10 +244,51 @@ fn check_same_method(method: Method, initial: &CheckpointConfig) -> Result<(), C
     Err(ConfigError::invalid("config", vec![Problem::conflict("model.method", words)]))
 }
 
+/// Checks the labels of the manifests that a config names against each other; how many there are, and what to know.
+///
+/// # Errors
+/// As of training: a single label, or one of dev, or of a test split that is scored at the end, that is unknown.
+pub fn check_all_labels(config: &Config) -> anyhow::Result<(usize, Vec<String>)> {
+    let splits = splits(config)?;
+    let train = manifest::read(&splits.train).context("data.train")?;
+    let initial = config.train.init.as_deref().map(CheckpointConfig::read).transpose().context("train.init")?;
+    let labels = labels(config, &train, initial.as_ref())?;
+    check_labels(&train).context("data.train")?;
+    let is_tested = config.run.test_at_end;
+    for (key, path) in [("data.dev", &splits.dev), ("data.test", &splits.test.clone().filter(|_| is_tested))] {
+        if let Some(path) = path {
+            labels.check(&manifest::read(path)?).context(key)?;
+        }
+    }
+    Ok((labels.len(), label_warnings(&labels, splits.test.as_deref())))
+}
+
+/// Training needs two labels to tell apart, whatever the config lists.
+fn check_labels(train: &[Row]) -> Result<(), DataError> {
+    let mut labels = train.iter().filter_map(|row| row.label.as_ref());
+    match labels.next() {
+        Some(first) if labels.all(|label| label == first) => {
+            let reason = "it is the only one that the utterances have; training needs at least two";
+            Err(DataError::Labels { labels: vec![first.clone()], reason })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Labels that look alike; and what `eval` will refuse, which need not be there yet.
+fn label_warnings(labels: &Labels, test: Option<&Path>) -> Vec<String> {
+    let rows = test.and_then(|path| manifest::read(path).ok()).unwrap_or_default();
+    let mut warnings = look_alikes(labels.names().iter().chain(rows.iter().filter_map(|row| row.label.as_ref())));
+    if let Err(problem) = labels.check(&rows) {
+        warnings.extend(problem.to_string().lines().map(|line| format!("test: {line}")));
+    }
+    warnings
+}
+
 fn check_test(path: &Path, labels: &Labels, reads: Reads) -> anyhow::Result<()> {
     let rows = manifest::read(path)?;
     manifest::require(&rows, false, false, true)?;
-    DataError::check(rows.iter().filter_map(|row| labels.index_of_row(row).err()).collect())?;
+    labels.check(&rows)?;
     Ok(check_audio(&rows, reads)?)
 }
 
@@ -303,7 +349,7 @@ fn warnings(train: &Dataset, dev: Option<&Dataset>) -> anyhow::Result<Vec<String
 fn labels(config: &Config, train: &[Row], initial: Option<&CheckpointConfig>) -> anyhow::Result<Labels> {
     let stated = config.data.labels.clone();
     Ok(match (stated, initial) {
-        (Some(stated), Some(initial)) if stated != initial.labels => {
+        (Some(stated), Some(initial)) if Labels::new(stated.clone())? != Labels::new(initial.labels.clone())? => {
             return Err(ConfigError::invalid(
                 "config",
                 vec![Problem::conflict(

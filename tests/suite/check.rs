@@ -311,7 +311,7 @@ fn audio_that_will_not_do() {
     assert_eq!(about("silent"), ["silent"]);
     assert_eq!(about("clipped"), ["clipped"]);
     assert_eq!(about("longer than 2 s"), ["long"]);
-    assert_eq!(about("same recording"), ["twin"]);
+    assert_eq!(about("same recording"), ["twin (as good)"]);
     assert_eq!(about("`duration`"), ["odd"]);
     let bad = about("cannot be used");
     for (id, reason) in [
@@ -367,4 +367,16 @@ fn labels_and_texts_that_will_not_do() {
     clasp(at, &["check", "nowhere"]).bad_line(3, &["nowhere: no such file"]);
     clasp(at, &["check", "wav"]).bad_line(3, &["no manifest (.jsonl) is in this folder"]);
     clasp(at, &["check", "train.jsonl", "--max-seconds", "0"]).bad_line(2, &["--max-seconds"]);
+}
+
+#[test]
+fn a_duplicate_names_the_row_that_it_is_of() {
+    let folder = folder();
+    let at = folder.path();
+    let mut rows: Vec<Value> = ["a", "b", "c"].map(|id| utterance(at, id, "anna", id, "tea")).to_vec();
+    rows[2]["audio"] = rows[0]["audio"].clone();
+    write(&at.join("rows.jsonl"), &rows);
+    let said = clasp(at, &["check", "rows.jsonl"]).good();
+    let expected = "warning: rows: the same recording as another row of this manifest (1: c (as a))";
+    assert!(said.stdout.contains(expected), "{}", said.stdout);
 }

@@ -23,6 +23,8 @@ mod fuzz;
 mod hostile_hub;
 mod hub;
 mod invariance;
+mod json;
+mod labels;
 mod loading;
 mod memory;
 mod methods;

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::program::{clasp, folder, lines_of, tone, wav};
+use crate::{
+    labels::CONFIG,
+    program::{clasp, folder, lines_of, tone, wav},
+};
 
 /// Texts with what a table has to quote.
 const TEXTS: [&str; 4] = ["two, please", "she said \"now\"", "", "caf\u{e9} \u{1f600}"];
@@ -333,4 +336,71 @@ fn labels_are_trimmed_and_names_found_in_any_normal_form() {
     fs::write(at.join("case.csv"), "audio,text,label\nloud.wav,one,x\n").unwrap();
     clasp(at, &["prepare", "table", "--input", "case.csv", "--output", "out"])
         .bad_line(3, &["no audio file loud.wav; there is Loud.WAV"]);
+}
+
+/// As in EMO-DB, RAVDESS and TESS: every speaker says the same sentences.
+#[test]
+fn fixed_sentences_can_be_declared() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut table = "words,emotion,who\n".to_owned();
+    for speaker in 0..12 {
+        for (text, label) in
+            [("kids are talking", "calm"), ("dogs are sitting", "angry"), ("kids are talking", "angry")]
+        {
+            table += &format!("{text},{label},s{speaker}\n");
+        }
+    }
+    fs::write(at.join("t.csv"), table).unwrap();
+    let words = "prepare table --input t.csv --audio-column= --text-column words --label-column emotion --speaker-column who \
+                 --fractions 0.5,0.25,0.25 --output o";
+    let prepare = |more: &[&str]| clasp(at, &[&words.split(' ').collect::<Vec<_>>(), more].concat());
+    let nowhere =
+        "they cannot be kept apart, since that leaves too few groups; if that is meant, --declare-shared text";
+    for more in [&[][..], &["--groups", "who"]] {
+        let said = prepare(more).good();
+        assert!(said.stdout.contains(&format!("train and test share 2 texts; {nowhere}")), "{}", said.stdout);
+    }
+    prepare(&["--groups", "who,words"]).bad_line(3, &["too few groups are left", "--declare-shared text"]);
+    clasp(at, &["check", "o"]).bad(3, &["train and dev share 2 texts", "--declare-shared text where that is meant"]);
+    let said = prepare(&["--groups", "who", "--declare-shared", "text"]).good();
+    assert!(said.stdout.contains("note: train and test share 2 texts, as declared\n"), "{}", said.stdout);
+    let split: Value = serde_json::from_str(&fs::read_to_string(at.join("o/split.json")).unwrap()).unwrap();
+    let declared: Vec<String> = split["shared"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|shared| format!("{} {}", shared["kind"], shared["splits"]))
+        .collect();
+    assert_eq!(
+        declared,
+        ["[\"train\",\"dev\"]", "[\"train\",\"test\"]", "[\"dev\",\"test\"]"].map(|pair| format!("\"text\" {pair}"))
+    );
+    assert_eq!(split["options"]["declared"], json!(["text"]));
+    let reason = "declared: as meant, by --declare-shared text";
+    let said = clasp(at, &["check", "o"]).good();
+    assert!(
+        said.stdout.contains(reason) && said.stdout.contains("can be trusted: 0 errors, 0 warnings"),
+        "{}",
+        said.stdout
+    );
+    let config = ["train", "dev", "test"].iter().fold(CONFIG.to_owned(), |config, name| {
+        config.replace(&format!("\"{name}.jsonl\""), &format!("\"o/{name}.jsonl\""))
+    });
+    fs::write(at.join("c.toml"), config).unwrap();
+    let said = clasp(at, &["train", "--config", "c.toml", "--set", "run.test_at_end=true"]).good();
+    assert!(!said.stderr.contains("warning: train and") && !said.stderr.contains("not declared"), "{}", said.stderr);
+    assert!(said.stdout.contains(reason), "{}", said.stdout);
+    let report = fs::read_to_string(at.join("run/report-test.json")).unwrap();
+    assert!(report.contains("as meant, by --declare-shared text"), "{report}");
+    // Speakers, with splits that are given; other kinds stay leaks.
+    let pairs = "prepare table --input a.csv --split train --input b.csv --split test --audio-column= --output p";
+    fs::write(at.join("a.csv"), "text,label,speaker\none,x,anna\ntwo,y,anna\n").unwrap();
+    fs::write(at.join("b.csv"), "text,label,speaker\none,x,anna\n").unwrap();
+    let pairs: Vec<&str> = pairs.split(' ').chain(["--declare-shared", "speaker"]).collect();
+    clasp(at, &pairs).good();
+    clasp(at, &["check", "p"]).bad(3, &["a check failed: train and test share 1 text"]);
+    let pairs = [&pairs[..], &["--declare-shared", "text"]].concat();
+    clasp(at, &pairs).good();
+    clasp(at, &["check", "p"]).good();
 }

@@ -20,6 +20,7 @@ use clasp::{
     memory::{available, shown},
     method::Reads,
     run::{RunFolder, State, provenance::GIT},
+    train::setup,
 };
 
 /// One thing that was looked at.
@@ -161,6 +162,10 @@ fn check(config: &Config) -> Vec<Finding> {
                     findings.push(either(key, manifest_of(path, config.model.method.reads())));
                 }
             }
+            let is_read = |finding: &Finding| finding.what.starts_with("data.") || finding.what == "train.init";
+            if findings.iter().all(|finding| finding.code.is_none() || !is_read(finding)) {
+                findings.push(either("labels", labels(config)));
+            }
         }
     }
     findings
@@ -181,6 +186,14 @@ fn manifest_of(path: &Path, reads: Reads) -> anyhow::Result<String> {
         return Err(clasp::data::DataError::Unscored { path: path.into(), failures }.into());
     }
     Ok(format!("{}: {} utterances", path.display(), rows.len()))
+}
+
+fn labels(config: &Config) -> anyhow::Result<String> {
+    let mut config = config.clone();
+    config.train.init = config.train.init.map(|path| checkpoint_folder(&path));
+    let (count, warnings) = setup::check_all_labels(&config)?;
+    let warnings = warnings.iter().map(|warning| format!("; warning: {warning}"));
+    Ok(std::iter::once(format!("{count} labels")).chain(warnings).collect())
 }
 
 fn run_folder(config: &Config) -> anyhow::Result<String> {

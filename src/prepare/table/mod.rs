@@ -95,6 +95,8 @@ pub struct TableOptions {
     pub seed: u64,
     /// Columns whose values never cross splits: the speakers, to test on unheard ones.
     pub groups: Vec<String>,
+    /// What the splits may share: every speaker says the same few sentences, for example.
+    pub declared: Vec<Kind>,
 }
 
 impl TableOptions {
@@ -114,6 +116,7 @@ impl TableOptions {
             folds: None,
             seed: 1,
             groups: Vec::new(),
+            declared: Vec::new(),
         }
     }
 
@@ -181,7 +184,7 @@ pub fn prepare(
         counts.insert("groups".to_owned(), groups.iter().collect::<BTreeSet<_>>().len().into());
     }
     let (folds, mut found): (Vec<Fold>, Vec<Vec<String>>) =
-        folds.into_iter().map(|fold| declare(fold, options, is_preset)).unzip();
+        folds.into_iter().map(|fold| declare(fold, options, is_preset, &items)).unzip();
     // Of the first fold that has any: they say the same of all.
     found.retain(|notes| !notes.is_empty());
     notes.extend(found.into_iter().next().unwrap_or_default());
@@ -299,6 +302,13 @@ fn drawn(options: &TableOptions, items: &[Item], groups: &[String]) -> Result<Ve
     for (number, fold) in folds.iter().enumerate() {
         for ((name, rows), share) in fold.parts.iter().zip(options.fractions) {
             if rows.is_empty() && (share > 0.0 || options.folds.is_some()) {
+                if !options.groups.is_empty() && groups.iter().collect::<BTreeSet<_>>().len() < parts_of(options) {
+                    return Err(options.wrong(format!(
+                        "rows that share any of {} are connected with nearly all others, so that too few groups are left \
+                         for the splits; group by fewer columns, and declare what all share, as with --declare-shared text",
+                        options.groups.join(", ")
+                    )));
+                }
                 let what = if options.groups.is_empty() { "utterances" } else { "utterances in their groups" };
                 return Err(options.wrong(options.folds.map_or_else(
                     || {
@@ -317,26 +327,69 @@ fn drawn(options: &TableOptions, items: &[Item], groups: &[String]) -> Result<Ve
     Ok(folds)
 }
 
-/// A drawn split shares speakers unless these are groups: that is known, and said.
-fn declare(mut fold: Fold, options: &TableOptions, is_preset: bool) -> (Fold, Vec<String>) {
+/// How many splits there must be.
+fn parts_of(options: &TableOptions) -> usize {
+    options.folds.unwrap_or_else(|| options.fractions.iter().filter(|share| **share > 0.0).count())
+}
+
+/// Whether the groups that there would be, if what is shared were kept apart too, are too few for the splits.
+fn cannot_be_apart(kind: Kind, options: &TableOptions, items: &[Item]) -> bool {
+    let values: Vec<Vec<(usize, String)>> = items
+        .iter()
+        .map(|item| {
+            let own = match kind {
+                Kind::Speaker => item.row.speaker.clone(),
+                Kind::Text => overlap::plain_text(&item.row),
+                Kind::Audio => None,
+            };
+            let groups = item.groups.iter().chain([&own]).cloned().enumerate();
+            groups.filter_map(|(kind, value)| Some((kind, value?))).collect()
+        })
+        .collect();
+    connected(&values).into_iter().collect::<BTreeSet<_>>().len() < parts_of(options)
+}
+
+/// Declares what the splits share as far as that is known or meant: the user's own words, and the speakers of a drawn
+/// split that are no groups. And what to say of all that is shared.
+fn declare(mut fold: Fold, options: &TableOptions, is_preset: bool, items: &[Item]) -> (Fold, Vec<String>) {
     let parts: Vec<overlap::Part> = fold.parts.iter().map(|(name, rows)| overlap::Part { name, rows }).collect();
     let contents = content::known_by(content::paths(parts.iter().map(|part| part.rows)), true);
     let piece = |row: &Row| Some(overlap::Piece::of(row, contents.get(row.audio.as_ref()?)?.clone()));
     let shared = overlap::find(&parts, &[], &piece, &|_, _| false);
+    let filled: Vec<&str> = parts.iter().filter(|part| !part.rows.is_empty()).map(|part| part.name).collect();
+    let mut declared: Vec<Declaration> = options
+        .declared
+        .iter()
+        .flat_map(|kind| {
+            let reason = format!("as meant, by --declare-shared {}", kind.word());
+            Declaration::every_pair(*kind, &filled, &reason)
+        })
+        .collect();
     let reason = if options.groups.is_empty() {
         "the split is stratified by label, not by speaker".to_owned()
     } else {
         format!("the split keeps {} apart, not the speakers", options.groups.join(", "))
     };
-    let (mut declared, mut notes) = (Vec::new(), Vec::new());
+    let mut notes = Vec::new();
     for overlap in &shared {
         let [left, right] = overlap.splits.each_ref().map(String::as_str);
+        let what = format!("{left} and {right} share {} {}", overlap.values, overlap.noun());
+        if options.declared.contains(&overlap.kind) {
+            notes.push(format!("{what}, as declared"));
+            continue;
+        }
         let hint = match overlap.kind {
-            Kind::Speaker => "--groups with the speakers' column keeps them apart",
-            Kind::Text => "--groups with the texts' column keeps them apart",
-            Kind::Audio => "the table names a recording twice",
+            Kind::Audio => "the table names a recording twice".to_owned(),
+            _ if is_preset => "the splits are given".to_owned(),
+            kind if cannot_be_apart(kind, options, items) => format!(
+                "they cannot be kept apart, since that leaves too few groups; if that is meant, --declare-shared {} writes \
+                 it into split.json",
+                kind.word()
+            ),
+            Kind::Speaker => "--groups with the speakers' column keeps them apart".to_owned(),
+            Kind::Text => "--groups with the texts' column keeps them apart".to_owned(),
         };
-        notes.push(format!("{left} and {right} share {} {}; {hint}", overlap.values, overlap.noun()));
+        notes.push(format!("{what}; {hint}"));
         if !is_preset && overlap.kind == Kind::Speaker {
             declared.push(Declaration::new(overlap.kind, [left, right], &reason));
         }
