@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -272,12 +272,27 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
+/// Refuses what a clone without Git LFS has in the place of a file.
+///
+/// # Errors
+/// It is a pointer, or it cannot be read.
+pub fn check_no_lfs_pointer(file: &File) -> io::Result<()> {
+    const START: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut start = [0; START.len()];
+    if file.read_at(&mut start, 0)? == START.len() && start == START {
+        let words = "it is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in its repository";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+    }
+    Ok(())
+}
+
 /// The contents of a regular file of `most` bytes at most.
 ///
 /// # Errors
-/// As [`open_regular`], or it is longer, or it cannot be read.
+/// As [`open_regular`] and [`check_no_lfs_pointer`], or it is longer, or it cannot be read.
 pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
+    check_no_lfs_pointer(&file)?;
     let too_long = |length: u64| {
         let problem = format!("it has {}; at most {} are read", units::bytes(length), units::bytes(most));
         io::Error::new(io::ErrorKind::FileTooLarge, problem)

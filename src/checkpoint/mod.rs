@@ -1,6 +1,7 @@
 //! Checkpoint folders: `model.safetensors` and `config.json` that `PyTorch` loads without this program, with the
 //! tokenizer's and the feature extractor's files beside them (docs/formats.md).
 
+pub mod feature_extractor;
 pub mod folder;
 pub mod names;
 pub mod parameters;
@@ -27,6 +28,7 @@ use crate::{
     model::{Architecture, Model, ModelConfig},
     ops::Ops,
 };
+use feature_extractor::FeatureExtractor;
 use source::TensorSource;
 pub use tensors::{LazyTensor, save_module, write_tensors};
 
@@ -96,6 +98,14 @@ impl Mismatch {
         mismatch
     }
 
+    /// What all names of the file have in front, where that alone makes them others.
+    fn common_prefix(&self) -> Option<&str> {
+        let first = self.missing.iter().max_by_key(|name| name.len())?;
+        let prefix = self.unexpected.iter().find_map(|name| name.strip_suffix(first.as_str()))?;
+        let is_there = |name: &String| self.unexpected.contains(&format!("{prefix}{name}"));
+        (prefix.ends_with('.') && self.missing.iter().all(is_there)).then_some(prefix)
+    }
+
     fn into_result(self, files: &[PathBuf]) -> Result<(), CheckpointError> {
         if self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty() {
             return Ok(());
@@ -111,6 +121,13 @@ impl std::fmt::Display for Mismatch {
             .iter()
             .map(|(name, expected, found)| format!("{name} is {found:?} and should be {expected:?}"))
             .collect();
+        if let Some(prefix) = self.common_prefix() {
+            return write!(
+                formatter,
+                "its names begin with {prefix:?}, as those of a module that wraps the model do; \
+                           save the model itself"
+            );
+        }
         let parts = [("missing", &self.missing), ("of another shape", &misshapen), ("not expected", &self.unexpected)];
         let mut separator = "";
         for (what, items) in parts {
@@ -141,6 +158,9 @@ pub struct CheckpointConfig {
     /// The speech encoder's Hugging Face config; null where the method reads no speech.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub speech_encoder: Value,
+    /// What is done to a waveform first: a file of its own.
+    #[serde(skip)]
+    pub feature_extractor: FeatureExtractor,
     /// The most tokens of a text; longer texts are cut.
     #[serde(default)]
     pub max_tokens: Option<usize>,
@@ -181,6 +201,9 @@ impl CheckpointConfig {
             if is_needed && json.get(key).is_none() {
                 return Err(problem(format!("missing field `{key}`")));
             }
+        }
+        if method.encodes_speech() {
+            config.feature_extractor = FeatureExtractor::read(folder)?;
         }
         let field = method.field();
         let own = json.get(field).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
@@ -305,16 +328,7 @@ pub fn save<B: Backend, M: Module<B>>(
     if config.speech_encoder.is_null() {
         return Ok(());
     }
-    let feature_extractor = serde_json::json!({
-        "do_normalize": true,
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "feature_size": 1,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": true,
-        "sampling_rate": 16_000,
-    });
-    write_json(&folder.join("preprocessor_config.json"), &feature_extractor)
+    write_json(&folder.join(feature_extractor::FILE), &config.feature_extractor.to_json())
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {

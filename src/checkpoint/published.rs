@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use burn::{module::Module, tensor::backend::Backend};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{CheckpointError, Mismatch, parameters, source::TensorSource};
 use crate::encoder::Wav2Vec2Config;
+use crate::files;
 
 /// One of the two encoders of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +80,19 @@ const FAIRSEQ_SPEECH: [(&str, &str); 8] = [
     ("mask_time_emb_vector", "masked_spec_embed"),
 ];
 
+/// No config is longer.
+const LONGEST_CONFIG: u64 = 16 << 20;
+
+/// What modules that wrap a model put in front of its names: `DataParallel`, `torch.compile`, and classes of one's own.
+const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
+
 /// What was read beside the weights.
 #[derive(Debug, Default)]
 pub struct LoadReport {
     /// Tensors of the file that are neither the encoder's nor a known head's.
     pub unused: Vec<String>,
+    /// What stood in front of all names and was left out.
+    pub wrapper: String,
     /// Whether the vector for masked frames is not of the file: the folder's config masks nothing, the model's does.
     pub is_mask_fresh: bool,
 }
@@ -93,10 +102,16 @@ pub struct LoadReport {
 /// # Errors
 /// The file is missing or no JSON object.
 pub fn read_config(folder: &Path) -> Result<Value, CheckpointError> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|cause| CheckpointError::Read { path: path.clone(), cause })?;
+    read_json(&folder.join("config.json")).map(Value::Object)
+}
+
+/// Reads a file that holds a JSON object.
+pub(super) fn read_json(path: &Path) -> Result<Map<String, Value>, CheckpointError> {
+    let path = path.to_owned();
+    let text =
+        files::read_text(&path, LONGEST_CONFIG).map_err(|cause| CheckpointError::Read { path: path.clone(), cause })?;
     match serde_json::from_str(&text) {
-        Ok(Value::Object(object)) => Ok(Value::Object(object)),
+        Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(CheckpointError::Damaged { path, problem: "it is not a JSON object".into() }),
         Err(problem) => Err(CheckpointError::Damaged { path, problem: problem.to_string() }),
     }
@@ -113,6 +128,7 @@ pub fn load_encoder<B: Backend, M: Module<B>>(
     folder: &Path,
 ) -> Result<(M, LoadReport), CheckpointError> {
     let mut source = TensorSource::open_folder(folder)?;
+    let wrapper = unwrap_names(&mut source);
     rename(&mut source, kind);
     let prefix = format!("{}.", kind.prefix());
     let expected: BTreeMap<String, Vec<usize>> = parameters::shapes(&model)
@@ -129,13 +145,29 @@ pub fn load_encoder<B: Backend, M: Module<B>>(
     }
     let mut mismatch = Mismatch::between(&expected, &source);
     mismatch.unexpected.retain(|name| !kind.known_extras().iter().any(|extra| name.starts_with(extra)));
-    let unused = std::mem::take(&mut mismatch.unexpected);
+    let unused = mismatch.unexpected.clone();
     let is_mask_fresh =
         kind == EncoderKind::Speech && mismatch.missing.iter().any(|name| name == MASK) && !has_mask(folder);
     mismatch.missing.retain(|name| !is_mask_fresh || name != MASK);
+    // What is there instead tells what the file is.
+    if mismatch.missing.is_empty() {
+        mismatch.unexpected.clear();
+    }
     mismatch.into_result(source.files())?;
     let model = parameters::fill_from(model, &source, |name| name.strip_prefix(&prefix))?;
-    Ok((model, LoadReport { unused, is_mask_fresh }))
+    Ok((model, LoadReport { unused, wrapper, is_mask_fresh }))
+}
+
+/// Leaves out what wrappers have put in front of all names, and returns it.
+fn unwrap_names(source: &mut TensorSource) -> String {
+    let mut wrapper = String::new();
+    loop {
+        let is_before_all = |prefix: &str| source.shapes().all(|(name, _)| name.starts_with(prefix));
+        let found = WRAPPERS.into_iter().find(|prefix| is_before_all(prefix) && source.shapes().next().is_some());
+        let Some(prefix) = found else { return wrapper };
+        source.rename(|name| name.strip_prefix(prefix).map(str::to_owned));
+        wrapper.push_str(prefix);
+    }
 }
 
 /// Whether an encoder folder's own config masks anything in training.

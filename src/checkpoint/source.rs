@@ -13,10 +13,14 @@ use super::{
     pytorch::{self, Pickled},
     safetensors::{self, Piece},
 };
+use crate::files;
 
 /// The files of a folder that can hold weights, in the order in which they are looked for.
 const WHOLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+
+/// No index is longer.
+const LONGEST_INDEX: u64 = 64 << 20;
 
 /// The tensors of some files, read when they are asked for.
 #[derive(Default)]
@@ -182,7 +186,8 @@ fn in_f32(data: TensorData) -> TensorData {
 /// An index that is missing or damaged, or that names files of another folder.
 pub fn shards(index: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     let damaged = |problem: String| CheckpointError::Damaged { path: index.into(), problem };
-    let text = std::fs::read_to_string(index).map_err(|cause| CheckpointError::Read { path: index.into(), cause })?;
+    let text =
+        files::read_text(index, LONGEST_INDEX).map_err(|cause| CheckpointError::Read { path: index.into(), cause })?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|source| damaged(source.to_string()))?;
     let map = json
         .get("weight_map")
@@ -195,19 +200,20 @@ pub fn shards(index: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     }
 }
 
+fn open_weights(path: &Path) -> Result<std::fs::File, CheckpointError> {
+    let opened = files::open_regular(path).and_then(|file| files::check_no_lfs_pointer(&file).map(|()| file));
+    opened.map_err(|cause| CheckpointError::Read { path: path.into(), cause })
+}
+
 fn open_safetensors(path: &Path) -> Result<(BTreeMap<String, Stored>, HashMap<String, String>), CheckpointError> {
-    let cannot = |cause| CheckpointError::Read { path: path.into(), cause };
-    if !path.is_file() {
-        return Err(cannot(std::io::Error::from(std::io::ErrorKind::NotFound)));
-    }
-    let file = std::fs::File::open(path).map_err(cannot)?;
+    let file = open_weights(path)?;
     let (pieces, metadata) =
         safetensors::open(file).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
     Ok((pieces.into_iter().map(|(name, piece)| (name, Stored::Piece(piece))).collect(), metadata))
 }
 
 fn open_pickle(path: &Path) -> Result<BTreeMap<String, Stored>, CheckpointError> {
-    std::fs::File::open(path).map_err(|cause| CheckpointError::Read { path: path.into(), cause })?;
+    open_weights(path)?;
     let tensors = pytorch::open(path).map_err(|problem| CheckpointError::Damaged { path: path.into(), problem })?;
     Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::Pickled(tensor))).collect())
 }

@@ -11,13 +11,15 @@ use super::manifest::{self, ROUNDING, Row};
 use super::text::{Encoding, Tokenizer};
 use super::{AudioProblem, DataError};
 
-/// What is longer is cut, and counted.
+/// What is longer is cut, and counted; what becomes of the rest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Seconds of audio.
     pub max_seconds: f64,
     /// Tokens of text, `<s>` and `</s>` included.
     pub max_tokens: usize,
+    /// Whether a waveform is given mean 0 and variance 1 then: `do_normalize` of the feature extractor.
+    pub do_normalize: bool,
 }
 
 /// What every row must have, because the method or the command reads it.
@@ -154,7 +156,9 @@ impl Dataset {
             example.waveform = waveform.samples;
             example.audio_was_cut = was_cut;
             // After the cut, so that what is cut away has no say.
-            audio::normalise(&mut example.waveform);
+            if self.limits.do_normalize {
+                audio::normalise(&mut example.waveform);
+            }
         }
         Ok(example)
     }
@@ -267,7 +271,7 @@ mod tests {
     use std::path::Path;
 
     const BOTH: Needs = Needs { text: true, audio: true, label: true };
-    const LIMITS: Limits = Limits { max_seconds: 0.5, max_tokens: 8 };
+    const LIMITS: Limits = Limits { max_seconds: 0.5, max_tokens: 8, do_normalize: true };
 
     fn tokenizer() -> Arc<Tokenizer> {
         Arc::new(Tokenizer::train(&["yes please no thanks"], 270).unwrap())

@@ -159,7 +159,7 @@ mod tests {
                 Row { id: i.to_string(), audio: Some(audio), line: i + 1, ..Row::default() }
             })
             .collect();
-        let limits = Limits { max_seconds: 30.0, max_tokens: 512 };
+        let limits = Limits { max_seconds: 30.0, max_tokens: 512, do_normalize: true };
         Arc::new(Dataset::new(rows, None, None, limits, Needs { text: false, audio: true, label: false }).unwrap())
     }
 

@@ -21,6 +21,7 @@ pub mod names;
 mod ogg;
 mod source;
 pub mod text;
+mod tokenizer_config;
 mod wave;
 
 use std::path::{Path, PathBuf};

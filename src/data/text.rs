@@ -1,16 +1,19 @@
 //! Loads published tokenizers (byte-level BPE as RoBERTa's, `WordPiece` as BERT's, and what else a `tokenizer.json` of these
 //! families holds), trains small byte-level ones, and encodes with the truncation that keeps `</s>` (or `[SEP]`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
+use super::tokenizer_config::{ADDED_FILE, CONFIG_FILE, TokenizerConfig};
 use super::{DataError, FileProblem, catch_panic};
+use crate::files;
 
 /// The file that holds everything.
 const WHOLE_FILE: &str = "tokenizer.json";
@@ -18,8 +21,8 @@ const WHOLE_FILE: &str = "tokenizer.json";
 const VOCABULARY_FILE: &str = "vocab.json";
 /// The merges in the order of their rank.
 const MERGES_FILE: &str = "merges.txt";
-/// What Hugging Face's loader wants to know beside them.
-const CONFIG_FILE: &str = "tokenizer_config.json";
+/// No tokenizer's file is longer: the largest published ones have 35 MB.
+const LONGEST_FILE: u64 = 64 << 20;
 
 /// The special tokens with the ids 0 to 3.
 const FIRST_SPECIALS: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
@@ -49,7 +52,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, or `vocab.json` with `merges.txt`, from a folder.
+    /// Reads `tokenizer.json`, or `vocab.json` with `merges.txt`, from a folder, and what lies beside them.
     ///
     /// # Errors
     ///
@@ -65,9 +68,9 @@ impl Tokenizer {
         }
         let whole = folder.join(WHOLE_FILE);
         let (vocabulary, merges) = (folder.join(VOCABULARY_FILE), folder.join(MERGES_FILE));
-        let (inner, source) = if whole.exists() {
-            let bytes = std::fs::read(&whole).map_err(|error| DataError::file(&whole, &error))?;
-            (inner_of(bytes, &whole)?, whole)
+        let is_whole = whole.exists();
+        let (mut inner, source) = if is_whole {
+            (inner_of(read(&whole)?, &whole)?, whole)
         } else {
             let missing = match (vocabulary.exists(), merges.exists()) {
                 (true, true) => None,
@@ -80,8 +83,9 @@ impl Tokenizer {
             }
             (from_parts(folder, &vocabulary, &merges)?, folder.to_path_buf())
         };
-        let config = std::fs::read_to_string(folder.join(CONFIG_FILE)).ok();
-        Self::new(inner, config, &source)
+        let config = TokenizerConfig::read(folder)?;
+        config.apply(&mut inner, is_whole)?;
+        Self::new(inner, config.text, &source)
     }
 
     /// Learns `vocab_size` tokens (special tokens and the 256 bytes included) from texts; the result depends on the
@@ -116,8 +120,8 @@ impl Tokenizer {
         Self::new(assemble(&vocabulary.into(), &merges, source)?, None, source)
     }
 
-    /// Writes `tokenizer.json`, `vocab.json`, `merges.txt` and `tokenizer_config.json`, the last as it was published, else
-    /// with `max_tokens` as the longest text.
+    /// Writes `tokenizer.json`, `vocab.json`, `merges.txt`, `added_tokens.json` where there are tokens behind the
+    /// vocabulary, and `tokenizer_config.json`, the last as it was published, else with `max_tokens` as the longest text.
     ///
     /// # Errors
     ///
@@ -131,8 +135,16 @@ impl Tokenizer {
         write(WHOLE_FILE, &whole)?;
         let model = model_of(&self.inner, folder)?;
         if model.get("type").is_some_and(|kind| kind == "BPE") {
-            write(VOCABULARY_FILE, &model.get("vocab").cloned().unwrap_or_default().to_string())?;
+            let vocabulary = model.get("vocab").cloned().unwrap_or_default();
+            write(VOCABULARY_FILE, &vocabulary.to_string())?;
             write(MERGES_FILE, &merges_of(&model))?;
+            let behind = self.inner.get_added_tokens_decoder().into_iter();
+            let behind = behind.filter(|(_, token)| vocabulary.get(&token.content).is_none());
+            let added: BTreeMap<u32, String> = behind.map(|(id, token)| (id, token.content)).collect();
+            if !added.is_empty() {
+                let added: Map<String, Value> = added.into_iter().map(|(id, token)| (token, id.into())).collect();
+                write(ADDED_FILE, &Value::from(added).to_string())?;
+            }
         }
         match &self.config {
             Some(config) => write(CONFIG_FILE, config),
@@ -204,7 +216,17 @@ fn inner_of(whole: impl AsRef<[u8]>, source: &Path) -> Result<Inner, DataError> 
     }
 }
 
-fn failed(path: &Path, error: &(impl ToString + ?Sized)) -> DataError {
+/// The bytes of one of the files.
+fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    files::read_bounded(path, LONGEST_FILE).map_err(|error| DataError::file(path, &error))
+}
+
+/// The text of one of the files.
+pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
+    files::read_text(path, LONGEST_FILE).map_err(|error| DataError::file(path, &error))
+}
+
+pub(super) fn failed(path: &Path, error: &(impl ToString + ?Sized)) -> DataError {
     DataError::Tokenizer { path: path.to_path_buf(), reason: error.to_string().replace('\n', " ") }
 }
 
@@ -227,10 +249,9 @@ fn merges_of(model: &Value) -> String {
 }
 
 fn from_parts(folder: &Path, vocabulary: &PathBuf, merges: &PathBuf) -> Result<Inner, DataError> {
-    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| DataError::file(path, &error));
-    let tokens: Value = serde_json::from_str(&read(vocabulary)?).map_err(|error| failed(vocabulary, &error))?;
+    let tokens: Value = serde_json::from_str(&read_text(vocabulary)?).map_err(|error| failed(vocabulary, &error))?;
     let mut pairs = Vec::new();
-    for (at, line) in read(merges)?.lines().enumerate() {
+    for (at, line) in read_text(merges)?.lines().enumerate() {
         if line.is_empty() || (at == 0 && line.starts_with("#version")) {
             continue;
         }

@@ -22,6 +22,7 @@ const BESIDE: &[&str] = &[
     "added_tokens.json",
     "special_tokens_map.json",
     "preprocessor_config.json",
+    "processor_config.json",
 ];
 
 /// A model that was fetched, or that was there.

@@ -90,6 +90,7 @@ impl<B: Ops> Predictor<B> {
         let limits = Limits {
             max_seconds: checkpoint.config.max_seconds.unwrap_or(MAX_SECONDS),
             max_tokens: checkpoint.config.max_tokens.unwrap_or(usize::MAX).min(positions),
+            do_normalize: checkpoint.config.feature_extractor.do_normalize(),
         };
         Ok(Self { checkpoint, tokenizer, labels, limits, device: device.clone() })
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     checkpoint::{
         self, CheckpointConfig,
+        feature_extractor::FeatureExtractor,
         folder::{check_folder, unusable_tokenizer},
         parameters,
         published::{EncoderKind, load_encoder, read_config},
@@ -139,6 +140,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     if let (EncoderSource::Fresh { .. }, Some(tokenizer)) = (&config.text.source, &tokenizer) {
         fit_to_tokenizer(&mut text_encoder, tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
     }
+    let feature_extractor = feature_extractor(method, &config.speech.source, initial.as_ref())?;
     // A value that no encoder can have is told as such, and not as a misfit of what follows from it.
     if method.encodes_text() {
         RobertaConfig::from_json(&Value::Object(text_encoder.clone()))?;
@@ -156,6 +158,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         loss: config.loss.clone(),
         text_encoder: if method.encodes_text() { Value::Object(text_encoder) } else { Value::Null },
         speech_encoder: if method.encodes_speech() { Value::Object(speech_encoder) } else { Value::Null },
+        feature_extractor,
         max_tokens: config.data.max_tokens,
         max_seconds: Some(config.data.max_seconds),
     };
@@ -169,7 +172,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
             })
         );
     }
-    let limits = limits(&config, &model);
+    let limits = limits(&config, &model, &checkpoint.feature_extractor);
     let dataset = |rows: Vec<Row>| -> anyhow::Result<Arc<Dataset>> {
         let needs = Needs { text: reads.text(), audio: reads.speech(), label: true };
         let dataset = Dataset::new(rows, tokenizer.as_ref(), Some(&labels), limits, needs)?;
@@ -314,9 +317,9 @@ fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {
 }
 
 /// The limits on an utterance.
-fn limits(config: &Config, model: &ModelConfig) -> Limits {
+fn limits(config: &Config, model: &ModelConfig, feature_extractor: &FeatureExtractor) -> Limits {
     let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(model.max_tokens());
-    Limits { max_seconds: config.data.max_seconds, max_tokens }
+    Limits { max_seconds: config.data.max_seconds, max_tokens, do_normalize: feature_extractor.do_normalize() }
 }
 
 /// What a config names beside a checkpoint to start from, which decides.
@@ -405,6 +408,19 @@ fn encoder_config(source: &EncoderSource, key: &'static str, initial: Option<&Va
     })
 }
 
+/// What is done to a waveform before the speech encoder hears it.
+fn feature_extractor(
+    method: Method,
+    source: &EncoderSource,
+    initial: Option<&CheckpointConfig>,
+) -> Result<FeatureExtractor, checkpoint::CheckpointError> {
+    match (source, initial) {
+        (EncoderSource::Checkpoint { folder, .. }, _) if method.encodes_speech() => FeatureExtractor::read(folder),
+        (EncoderSource::Initial { .. }, Some(initial)) => Ok(initial.feature_extractor.clone()),
+        _ => Ok(FeatureExtractor::default()),
+    }
+}
+
 /// A fresh text encoder has the special tokens of its tokenizer, and the size of one that was trained for it.
 fn fit_to_tokenizer(config: &mut EncoderMap, tokenizer: &Tokenizer, is_trained: bool) {
     if is_trained {
@@ -459,6 +475,13 @@ pub fn model<B: TrainOps>(
                     notes.push(format!(
                         "{}: it has no masked_spec_embed, which speech.config asks for: it starts fresh",
                         folder.display()
+                    ));
+                }
+                if !report.wrapper.is_empty() {
+                    notes.push(format!(
+                        "{}: all its names begin with {:?}, which is left out",
+                        folder.display(),
+                        report.wrapper
                     ));
                 }
                 if !report.unused.is_empty() {

@@ -13,9 +13,12 @@ use burn::{
 };
 use clasp::{
     checkpoint::{
-        self, CheckpointConfig, CheckpointError, parameters,
+        self, CheckpointConfig, CheckpointError,
+        feature_extractor::FeatureExtractor,
+        parameters,
         published::{EncoderKind, LoadReport, load_encoder, read_config},
     },
+    data::text::Tokenizer,
     encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
     nn::Init,
     ops::{Lengths, Mode},
@@ -364,8 +367,6 @@ fn a_file_with_a_wrong_byte_is_no_panic() {
 fn something_else_under_the_name_of_weights_is_an_error() {
     for (name, content) in [
         ("model.safetensors", &b"<html>Not found</html>"[..]),
-        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
-        ("pytorch_model.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
         ("pytorch_model.bin", b"{}"),
         ("pytorch_model.bin", b"\x80\x02}q\x00."), // an empty dictionary
     ] {
@@ -420,6 +421,94 @@ fn shards_that_are_missing_or_elsewhere_are_named() {
         let error = load(folder.path(), kind_of(name)).unwrap_err();
         assert!(matches!(error, CheckpointError::Mismatch { .. }), "{error}");
     }
+}
+
+/// The same tensors behind what a wrapper puts in front of their names.
+fn prefixed(folder: &Path, prefix: &str) -> tempfile::TempDir {
+    changed(folder, |tensors| {
+        *tensors =
+            std::mem::take(tensors).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
+    })
+}
+
+#[test]
+fn names_behind_those_of_a_wrapper_are_found_and_told() {
+    for name in ["roberta-f16", "wav2vec2-group-ctc"] {
+        let folder = published(name);
+        assert_eq!(load(&folder, kind_of(name)).unwrap().wrapper, "");
+        for prefix in ["module.", "_orig_mod.", "model.", "module._orig_mod."] {
+            let report = load(prefixed(&folder, prefix).path(), kind_of(name)).unwrap();
+            assert_eq!(report.wrapper, prefix, "{name}");
+        }
+        // Any other is told, with the names that are there.
+        let error = load(prefixed(&folder, "net.").path(), kind_of(name)).unwrap_err();
+        assert_says(&error, &["its names begin with \"net.", "save the model itself"]);
+    }
+    let checkpoint = fixtures().join("parity/group-norm");
+    let error = checkpoint::load::<Cpu>(prefixed(&checkpoint, "module.").path(), &FlexDevice).unwrap_err();
+    assert_says(&error, &["model.safetensors", "its names begin with \"module.\"", "save the model itself"]);
+}
+
+const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
+    oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 4711\n";
+
+#[test]
+fn a_git_lfs_pointer_is_told_as_what_it_is() {
+    for (name, file) in [
+        ("roberta-f16", "model.safetensors"),
+        ("roberta-f16", "config.json"),
+        ("roberta-bin", "pytorch_model.bin"),
+        ("roberta-bin-shards", "pytorch_model-00002-of-00002.bin"),
+        ("roberta-bin-shards", "pytorch_model.bin.index.json"),
+        ("wav2vec2-group-shards", "model-00001-of-00002.safetensors"),
+    ] {
+        let folder = copy(&published(name));
+        std::fs::write(folder.path().join(file), LFS_POINTER).unwrap();
+        let error = match file {
+            "config.json" => read_config(folder.path()).map(|_| ()).unwrap_err(),
+            _ => load(folder.path(), kind_of(name)).map(|_| ()).unwrap_err(),
+        };
+        assert_says(&error, &["cannot read", file, "Git LFS pointer", "git lfs pull"]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), LFS_POINTER).unwrap();
+    let error = Tokenizer::load(folder.path()).map(|_| ()).unwrap_err();
+    assert_says(&error, &["tokenizer.json", "Git LFS pointer", "git lfs pull"]);
+}
+
+#[test]
+fn a_feature_extractor_is_kept_or_refused() {
+    let original = fixtures().join("parity/group-norm");
+    let folder = copy(&original);
+    let write = |file: &str, value: &Value| std::fs::write(folder.path().join(file), value.to_string()).unwrap();
+    let read = || FeatureExtractor::read(folder.path());
+    let refused = |value: Value, parts: &[&str]| {
+        write("preprocessor_config.json", &value);
+        assert_says(&read().unwrap_err(), &[&["preprocessor_config.json"], parts].concat());
+    };
+    refused(json!({"sampling_rate": 8000}), &["sampling_rate = 8000 is not supported; it must be 16000"]);
+    refused(json!({"feature_extractor_type": "WhisperFeatureExtractor"}), &["WhisperFeatureExtractor"]);
+    refused(json!({"do_normalize": "no"}), &["do_normalize = \"no\""]);
+    refused(json!({"feature_size": 80}), &["feature_size = 80"]);
+    refused(json!([]), &["not a JSON object"]);
+    let own = json!({
+        "do_normalize": false, "feature_size": 1, "return_attention_mask": false, "sampling_rate": 16000, "other": [1],
+    });
+    write("preprocessor_config.json", &own);
+    let loaded = checkpoint::load::<Cpu>(folder.path(), &FlexDevice).unwrap();
+    assert!(!loaded.config.feature_extractor.do_normalize());
+    let saved = tempfile::tempdir().unwrap();
+    checkpoint::save(&loaded.model, &loaded.config, saved.path()).unwrap();
+    let written = std::fs::read_to_string(saved.path().join("preprocessor_config.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), own);
+    // transformers 5 prefers what a processor's file says, alone or beside the other (AutoFeatureExtractor, 5.24).
+    write("preprocessor_config.json", &json!({"do_normalize": true}));
+    write("processor_config.json", &json!({"feature_extractor": {"do_normalize": false}}));
+    assert!(!read().unwrap().do_normalize());
+    std::fs::remove_file(folder.path().join("preprocessor_config.json")).unwrap();
+    assert!(!read().unwrap().do_normalize());
+    std::fs::remove_file(folder.path().join("processor_config.json")).unwrap();
+    assert!(read().unwrap().do_normalize());
 }
 
 // --- what is saved ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ mod ahead;
 mod audio;
 mod bad_input;
 mod check;
+mod checkpoint_files;
 mod compare;
 mod config;
 mod corpora;
