@@ -12,6 +12,10 @@ const TYPED: &str = "torch._tensor._rebuild_from_type_v2";
 const LONGEST_TEXT: usize = 500;
 /// `PyTorch`'s own limit.
 const MOST_AXES: usize = 64;
+/// Values, and what else a pickle may hold at a time: twenty times what a large model has.
+const MOST_VALUES: usize = 1_000_000;
+/// Tensors, which take more memory than other values.
+const MOST_TENSORS: usize = 100_000;
 const CUT: &str = "its pickle is cut or damaged";
 
 /// Where a tensor's elements lie in a storage.
@@ -69,6 +73,7 @@ impl Pickle {
             marks: Vec::new(),
             memo: BTreeMap::new(),
             copied: 0,
+            tensors: 0,
         }
         .run()
     }
@@ -119,11 +124,17 @@ struct Machine<'a> {
     memo: BTreeMap<u64, usize>,
     /// Entries that were copied from one value into another.
     copied: usize,
+    /// Tensors and storages.
+    tensors: usize,
 }
 
 impl Machine<'_> {
     fn run(mut self) -> Result<Pickle, String> {
         loop {
+            let most = self.values.len().max(self.stack.len()).max(self.marks.len()).max(self.memo.len());
+            if most > MOST_VALUES || self.tensors > MOST_TENSORS {
+                return Err("its pickle has more values than any model's".into());
+            }
             let code = self.byte()?;
             match code {
                 b'.' => break,
@@ -394,6 +405,7 @@ impl Machine<'_> {
     }
 
     fn push(&mut self, value: Value) {
+        self.tensors += usize::from(matches!(value, Value::Tensor(_) | Value::Storage(_)));
         self.stack.push(self.values.len());
         self.values.push(value);
     }
@@ -467,6 +479,27 @@ mod tests {
 
     /// `('storage', FloatStorage, '9', 'cpu', 6)`, as a persistent id.
     const STORAGE: &[u8] = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\09X\x03\0\0\0cpuK\x06tQ";
+
+    /// Instructions of a byte or a few that each take more memory than that, as long as the longest table.
+    #[test]
+    fn a_pickle_takes_no_more_memory_than_a_models() {
+        let parameter = [&b"\x80\x02ctorch._utils\n_rebuild_parameter\nq\x01"[..], b"\x85q\x02"].concat();
+        let tensor = [b"ctorch._utils\n_rebuild_tensor_v2\n(", STORAGE, b"K\0(", &b"K\x01".repeat(64), b"t("].concat();
+        let tensor = [&tensor[..], &b"K\x01".repeat(64), b"ttRq\x03"].concat();
+        for (start, instruction) in [
+            (&b"\x80\x02"[..], &b"}"[..]),
+            (b"\x80\x02", b"("),
+            (b"\x80\x02K\x01", b"2"),
+            (b"\x80\x04K\x01", b"\x94"),
+            (b"\x80\x02", STORAGE),
+            (&[&b"\x80\x02"[..], &tensor, &parameter[2..]].concat(), b"h\x01h\x03\x85R"),
+        ] {
+            let mut bytes = start.to_vec();
+            bytes.extend(instruction.iter().cycle().take(20 << 20));
+            let problem = Pickle::read(&bytes).unwrap_err();
+            assert!(problem.contains("more values"), "{instruction:?}: {problem}");
+        }
+    }
 
     #[test]
     fn no_bytes_panic() {

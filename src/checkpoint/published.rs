@@ -81,7 +81,7 @@ const FAIRSEQ_SPEECH: [(&str, &str); 8] = [
 ];
 
 /// No config is longer.
-const LONGEST_CONFIG: u64 = 16 << 20;
+const LONGEST_CONFIG: u64 = 4 << 20;
 
 /// What modules that wrap a model put in front of its names: `DataParallel`, `torch.compile`, and classes of one's own.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];

@@ -27,6 +27,8 @@ const END: &[u8] = b"PK\x05\x06";
 const WIDE_END: &[u8] = b"PK\x06\x06";
 /// The longest end of a zip archive: 22 bytes and a comment.
 const LONGEST_END: u64 = 22 + 65_535;
+/// The longest pickle and the longest table of an archive that are read.
+const LONGEST_TABLE: u64 = 32 << 20;
 /// The part of an older file that is read first in search of its tables, which lie in front of the numbers.
 const FIRST_PART: u64 = 1 << 20;
 
@@ -43,6 +45,14 @@ struct Part {
 }
 
 impl Part {
+    /// What is no numbers.
+    fn read_table(&self) -> Result<Vec<u8>, String> {
+        if self.bytes > LONGEST_TABLE {
+            return Err(format!("a table in it has {} bytes, more than any model's", self.bytes));
+        }
+        self.read()
+    }
+
     fn read(&self) -> Result<Vec<u8>, String> {
         let bytes = read(&self.path, self.start, self.bytes)?;
         match self.checksum {
@@ -186,13 +196,14 @@ fn width(class: &str) -> Option<u64> {
 /// Five pickles (magic number, version, machine, content, keys of the storages), then for each key the number of
 /// elements and the elements.
 fn open_older(path: &Path, length: u64) -> Result<(Pickle, BTreeMap<String, Part>), String> {
+    let most = LONGEST_TABLE.min(length);
     let mut part = FIRST_PART.min(length);
     let (content, keys, mut at) = loop {
         let bytes = read(path, 0, part)?;
         match read_older_tables(&bytes) {
             Ok(tables) => break tables,
-            Err(problem) if part == length => return Err(problem),
-            Err(_) => part = part.saturating_mul(4).min(length),
+            Err(problem) if part == most => return Err(problem),
+            Err(_) => part = part.saturating_mul(4).min(most),
         }
     };
     let mut parts = BTreeMap::new();
@@ -234,11 +245,11 @@ fn open_archive(path: &Path, length: u64) -> Result<(Pickle, BTreeMap<String, Pa
     let name = entries.keys().find(content).ok_or("the archive has no data.pkl")?;
     let folder = name.strip_suffix("data.pkl").unwrap_or_default();
     if let Some(order) = entries.get(&format!("{folder}byteorder"))
-        && order.read()? != b"little"
+        && order.read_table()? != b"little"
     {
         return Err("its numbers have the byte order of another machine: save it anew there".into());
     }
-    let pickle = Pickle::read(&entries[name].read()?)?;
+    let pickle = Pickle::read(&entries[name].read_table()?)?;
     let storages = format!("{folder}data/");
     let storage = |(name, part): (&String, &Part)| Some((name.strip_prefix(&storages)?.to_owned(), part.clone()));
     Ok((pickle, entries.iter().filter_map(storage).collect()))
@@ -263,6 +274,9 @@ fn directory(path: &Path, length: u64) -> Result<BTreeMap<String, Part>, String>
             return Err(CUT.into());
         }
         (count, bytes, start) = (number(&wide, 32, 8)?, number(&wide, 40, 8)?, number(&wide, 48, 8)?);
+    }
+    if bytes > LONGEST_TABLE {
+        return Err(format!("its directory has {bytes} bytes, more than any model's"));
     }
     let table = read(path, start, bytes)?;
     let mut at = 0;

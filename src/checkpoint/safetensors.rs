@@ -17,8 +17,9 @@ use safetensors::{
 
 /// Bytes of the number that says how long the head is.
 const LENGTH: usize = 8;
-/// The longest head that the format allows.
-const LONGEST_HEAD: u64 = 100_000_000;
+/// The longest head that is read: a tensor takes some hundred bytes of it. The format allows 100 MB, which would take
+/// some times as much memory.
+const LONGEST_HEAD: u64 = 16 << 20;
 
 /// A tensor in a file.
 pub struct Piece {

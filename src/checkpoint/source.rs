@@ -20,7 +20,7 @@ const WHOLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
 
 /// No index is longer.
-const LONGEST_INDEX: u64 = 64 << 20;
+const LONGEST_INDEX: u64 = 8 << 20;
 
 /// The tensors of some files, read when they are asked for.
 #[derive(Default)]
@@ -120,6 +120,20 @@ impl TensorSource {
     /// Name and shape of every tensor of numbers.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()))
+    }
+
+    /// Refuses a config of more layers than there are tensors, before the layers are made.
+    ///
+    /// # Errors
+    /// There are fewer tensors.
+    pub fn check_layers(&self, layers: usize) -> Result<(), CheckpointError> {
+        if layers <= self.tensors.len() {
+            return Ok(());
+        }
+        let path = self.files.first().cloned().unwrap_or_default();
+        let problem =
+            format!("its config.json asks for {layers} layers, and it has {} tensors in all", self.tensors.len());
+        Err(CheckpointError::Config { path, problem })
     }
 
     /// Renames every tensor; `None` leaves it out.

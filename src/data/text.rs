@@ -2,7 +2,7 @@
 //! families holds), trains small byte-level ones, and encodes with the truncation that keeps `</s>` (or `[SEP]`).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tokenizers::models::TrainerWrapper;
@@ -22,12 +22,23 @@ const VOCABULARY_FILE: &str = "vocab.json";
 /// The merges in the order of their rank.
 const MERGES_FILE: &str = "merges.txt";
 /// No tokenizer's file is longer: the largest published ones have 35 MB.
-const LONGEST_FILE: u64 = 64 << 20;
+const LONGEST_FILE: u64 = 48 << 20;
+
+/// All files of a tokenizer.
+pub const FILES: [&str; 5] = [WHOLE_FILE, VOCABULARY_FILE, MERGES_FILE, CONFIG_FILE, ADDED_FILE];
 
 /// The special tokens with the ids 0 to 3.
 const FIRST_SPECIALS: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
 /// The fewest tokens that can be learned: the bytes and the special tokens.
 pub const SMALLEST_VOCABULARY: usize = FIRST_SPECIALS.len() + 256 + 1;
+/// Bytes of a long text that are read for each token that is kept.
+const BYTES_A_TOKEN: usize = 64;
+/// Bytes that are always read at once.
+const SHORT_TEXT: usize = 1 << 14;
+/// White space behind which no added token is looked for that would take it along.
+const LONGEST_SPACE: usize = 1 << 18;
+/// Letters of the longest word that is learned from as one.
+const LONGEST_WORD: usize = 500;
 /// The special token with the last id.
 const MASK: &str = "<mask>";
 
@@ -89,7 +100,7 @@ impl Tokenizer {
     }
 
     /// Learns `vocab_size` tokens (special tokens and the 256 bytes included) from texts; the result depends on the
-    /// texts and the size alone.
+    /// texts and the size alone. A word of more than 500 letters counts as several.
     ///
     /// # Errors
     ///
@@ -111,7 +122,7 @@ impl Tokenizer {
         let mut inner = Inner::new(BPE::default());
         inner.with_pre_tokenizer(Some(ByteLevel::default().add_prefix_space(false)));
         inner
-            .train(&mut TrainerWrapper::from(trainer), texts.iter().map(|text| text.as_ref().to_owned()))
+            .train(&mut TrainerWrapper::from(trainer), texts.iter().flat_map(|text| pieces(text.as_ref())))
             .map_err(|error| failed(source, &error))?;
         let model = model_of(&inner, source)?;
         let mut vocabulary = model.get("vocab").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -184,15 +195,26 @@ impl Tokenizer {
     ///
     /// The tokenizer has no token for a part of the text (a vocabulary without all bytes).
     pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Encoding, DataError> {
-        let encoded = self.inner.encode_fast(text, false).map_err(|error| failed(Path::new(WHOLE_FILE), &error))?;
-        let inner_ids = encoded.get_ids();
         let room = max_tokens.saturating_sub(2);
+        // Of a long text only as much as is kept, and so much more that what follows makes no other tokens of that.
+        let mut length = room.saturating_mul(BYTES_A_TOKEN).max(SHORT_TEXT);
+        let (encoded, is_part) = loop {
+            let part = beginning(text, length);
+            let encoded = self.inner.encode_fast(part, false);
+            let encoded = encoded.map_err(|error| failed(Path::new(WHOLE_FILE), &error))?;
+            let is_part = part.len() < text.len();
+            if !is_part || encoded.len() > room.saturating_add(room) {
+                break (encoded, is_part);
+            }
+            length = length.saturating_mul(4);
+        };
+        let inner_ids = encoded.get_ids();
         let kept = &inner_ids[..inner_ids.len().min(room)];
         let mut ids = Vec::with_capacity(kept.len() + 2);
         ids.push(self.begin);
         ids.extend_from_slice(kept);
         ids.push(self.end);
-        Ok(Encoding { ids, was_cut: kept.len() < inner_ids.len() })
+        Ok(Encoding { ids, was_cut: is_part || kept.len() < inner_ids.len() })
     }
 
     fn new(mut inner: Inner, config: Option<String>, source: &Path) -> Result<Self, DataError> {
@@ -214,6 +236,38 @@ fn inner_of(whole: impl AsRef<[u8]>, source: &Path) -> Result<Inner, DataError> 
         Some(inner) => inner.map_err(|error| failed(source, &error)),
         None => Err(failed(source, "it is damaged")),
     }
+}
+
+/// The first bytes of a text, about as many as these: up to white space where that comes soon, so that no word is cut,
+/// and without white space at the end, which may belong to an added token behind it.
+fn beginning(text: &str, length: usize) -> &str {
+    if text.len() <= length {
+        return text;
+    }
+    let start = text.ceil_char_boundary(length);
+    let end = text.ceil_char_boundary(length.saturating_add(SHORT_TEXT));
+    let space = text[start..end].find(char::is_whitespace).map_or(start, |place| start + place);
+    let trimmed = text[..space].trim_end();
+    if space - trimmed.len() > LONGEST_SPACE { &text[..space] } else { trimmed }
+}
+
+/// A text in pieces without a longer run of letters, or of spaces, than is learned from: the time grows with the square
+/// of its length.
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let (mut run, mut was_space) = (0, false);
+    for letter in text.chars() {
+        run = if letter.is_whitespace() == was_space { run + 1 } else { 1 };
+        was_space = letter.is_whitespace();
+        if run > LONGEST_WORD {
+            pieces.push(String::new());
+            run = 1;
+        }
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(letter);
+        }
+    }
+    pieces
 }
 
 /// The bytes of one of the files.
@@ -248,7 +302,7 @@ fn merges_of(model: &Value) -> String {
     merges
 }
 
-fn from_parts(folder: &Path, vocabulary: &PathBuf, merges: &PathBuf) -> Result<Inner, DataError> {
+fn from_parts(folder: &Path, vocabulary: &Path, merges: &Path) -> Result<Inner, DataError> {
     let tokens: Value = serde_json::from_str(&read_text(vocabulary)?).map_err(|error| failed(vocabulary, &error))?;
     let mut pairs = Vec::new();
     for (at, line) in read_text(merges)?.lines().enumerate() {
@@ -394,6 +448,53 @@ mod tests {
                 text.chars().take(10).collect::<String>()
             );
         }
+    }
+
+    /// Against the tokens of the whole text.
+    #[test]
+    fn a_long_text_gives_the_tokens_of_the_whole() {
+        let folder = test_data("roberta-bpe");
+        let tokenizer =
+            folder.map_or_else(|| Tokenizer::train(&TEXTS, 300).unwrap(), |folder| Tokenizer::load(&folder).unwrap());
+        let words = ["the cat ", "sat", " on\n\n", "ö☕", " <mask>", "1234567", "  ", "don't ", "abcabcabd", "."];
+        for seed in 0..40_usize {
+            let text: String = match seed {
+                0 => "abc".repeat(60_000),
+                1 => " ".repeat(200_000),
+                2 => format!("{}<mask> the cat", " ".repeat(200_000)),
+                3 => "éa".repeat(50_000),
+                _ => (0..60_000).map(|n| words[(n * n + n * seed + n / (seed + 1)) % words.len()]).collect(),
+            };
+            for room in [2, 3, 64, 512] {
+                let whole = tokenizer.inner.encode_fast(text.as_str(), false).unwrap();
+                let ids = &whole.get_ids()[..whole.len().min(room - 2)];
+                let found = tokenizer.encode(&text, room).unwrap();
+                assert_eq!(&found.ids[1..found.ids.len() - 1], ids, "{seed} {room}");
+                assert_eq!(found.was_cut, whole.len() > room - 2, "{seed} {room}");
+            }
+        }
+        let begun = Instant::now();
+        let long = "a word and another ".repeat(2_000_000);
+        assert_eq!(tokenizer.encode(&long, 512).unwrap().ids.len(), 512);
+        let one = "b".repeat(30_000_000);
+        assert_eq!(tokenizer.encode(&one, 512).unwrap().ids.len(), 512);
+        let spaces = " ".repeat(30_000_000);
+        assert!(tokenizer.encode(&spaces, 512).unwrap().was_cut);
+        assert!(begun.elapsed().as_secs_f64() < 5.0, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_long_word_is_learned_from_in_linear_time() {
+        let begun = Instant::now();
+        let letters = |count: usize| (0..count).map(|n| "abcdefghijklmnopqrstuvwxyz".as_bytes()[n * n % 26]);
+        let letters = |count| letters(count).map(char::from).collect::<String>();
+        for word in [letters(1_000_000), "a".repeat(1_000_000), " ".repeat(1_000_000)] {
+            Tokenizer::train(&[word.as_str(), "the cat"], 500).unwrap();
+        }
+        assert!(begun.elapsed().as_secs_f64() < 20.0, "{:?}", begun.elapsed());
+        assert_eq!(pieces(&"a".repeat(1_200)).iter().map(String::len).collect::<Vec<_>>(), [500, 500, 200]);
+        let usual = "a text\n of  usual words, ünïcödé";
+        assert_eq!(pieces(usual), [usual]);
     }
 
     #[test]

@@ -100,6 +100,10 @@ impl Options for ClaspOptions {
         Ok(())
     }
 
+    fn layers(&self) -> usize {
+        self.layers
+    }
+
     fn contrasted_size(&self, hidden: usize) -> usize {
         if self.vectors == FusionVectors::All { hidden } else { 0 }
     }

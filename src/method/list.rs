@@ -124,6 +124,13 @@ macro_rules! methods {
                 }
             }
 
+            /// See [`Options::layers`].
+            pub fn layers(&self) -> usize {
+                match self {
+                    $(Self::$name(options) => options.layers(),)+
+                }
+            }
+
             /// See [`Options::max_tokens`].
             pub fn max_tokens(&self) -> usize {
                 match self {

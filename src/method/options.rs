@@ -88,6 +88,11 @@ pub trait Options: Clone + std::fmt::Debug + PartialEq + Serialize + Deserialize
         None
     }
 
+    /// The most layers of one of its stacks.
+    fn layers(&self) -> usize {
+        0
+    }
+
     /// The most tokens of a text, beside what the text encoder limits.
     fn max_tokens(&self) -> usize {
         usize::MAX

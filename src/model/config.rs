@@ -118,6 +118,22 @@ impl ModelConfig {
         encoder.min(self.head().max_tokens())
     }
 
+    /// The most layers of one of its stacks.
+    pub fn layers(&self) -> usize {
+        self.text_layers().max(self.speech_layers()).max(self.head().layers())
+    }
+
+    /// Those of the text encoder.
+    pub fn text_layers(&self) -> usize {
+        self.text_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers)
+    }
+
+    /// Those of the speech encoder.
+    pub fn speech_layers(&self) -> usize {
+        let encoder = self.speech_encoder.as_ref();
+        encoder.map_or(0, |encoder| encoder.num_hidden_layers.max(encoder.conv_dim.len()))
+    }
+
     /// Entries of the vocabulary; none where it reads no text.
     pub fn vocabulary(&self) -> Option<usize> {
         let encoder = self.text_encoder.as_ref().map(|encoder| encoder.vocab_size);

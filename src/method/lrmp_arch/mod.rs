@@ -77,6 +77,10 @@ impl Options for LrmpOptions {
         Some(self.vocab_size)
     }
 
+    fn layers(&self) -> usize {
+        self.layers
+    }
+
     fn max_tokens(&self) -> usize {
         self.text_positions
     }
