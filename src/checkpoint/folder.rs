@@ -2,8 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::CheckpointError;
-use crate::{config::locate, data::DataError};
+use super::{CheckpointError, sums};
+use crate::{
+    config::locate,
+    data::{
+        DataError,
+        text::{self, Tokenizer},
+    },
+};
 
 /// The checkpoint folder that a path names: itself, or `best/` of a run folder, or a model of the Hugging Face cache.
 pub fn checkpoint_folder(path: &Path) -> PathBuf {
@@ -34,8 +40,18 @@ pub fn check_folder(path: &Path) -> Result<(), CheckpointError> {
     Err(CheckpointError::Config { path: path.to_owned(), problem: problem.to_owned() })
 }
 
+/// The tokenizer of a folder, as it was saved where the folder states hashes.
+///
+/// # Errors
+/// It is missing, damaged or another one than was saved.
+pub fn tokenizer(folder: &Path) -> Result<Tokenizer, CheckpointError> {
+    let tokenizer = Tokenizer::load(folder).map_err(|problem| unusable_tokenizer(folder, problem))?;
+    sums::check(folder, |name| text::FILES.contains(&name))?;
+    Ok(tokenizer)
+}
+
 /// The tokenizer is a part of the checkpoint, so that its fault is the checkpoint's.
-pub fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
+fn unusable_tokenizer(folder: &Path, problem: DataError) -> CheckpointError {
     match problem {
         DataError::Tokenizer { path, reason } => CheckpointError::Damaged { path, problem: reason },
         DataError::NoTokenizer { missing, .. } => CheckpointError::Config {

@@ -10,6 +10,7 @@ pub mod published;
 mod pytorch;
 mod safetensors;
 pub mod source;
+pub mod sums;
 mod tensors;
 
 use std::{
@@ -32,6 +33,10 @@ use feature_extractor::FeatureExtractor;
 use source::TensorSource;
 pub use tensors::{LazyTensor, save_module, write_tensors};
 
+/// The weights and the config of a checkpoint.
+pub const WEIGHTS: &str = "model.safetensors";
+const CONFIG: &str = "config.json";
+
 /// The format of `config.json` that this program reads and writes.
 pub const FORMAT: &str = "clasp-1";
 
@@ -53,6 +58,13 @@ pub enum CheckpointError {
     /// A file that is cut or not what its name says.
     #[error("{} is damaged: {problem}; copy it again", path.display())]
     Damaged { path: PathBuf, problem: String },
+    /// A file that is another one than was saved.
+    #[error(
+        "{} is not as it was saved (SHA-256); copy the folder again, or, where it was changed on purpose, remove its line \
+         from SHA256SUMS beside it",
+        path.display()
+    )]
+    Changed { path: PathBuf },
     /// A `config.json` with a wrong or missing value.
     #[error("{}: {problem}", path.display())]
     Config {
@@ -284,7 +296,16 @@ pub fn load_with<B: Ops>(
     device: &B::Device,
 ) -> Result<Checkpoint<B>, CheckpointError> {
     let model_config = config.model()?;
-    let model = load_parameters(Model::empty(&model_config, device), &folder.join("model.safetensors"))?;
+    let path = folder.join(WEIGHTS);
+    // Before the modules are made, which so many of them would take the memory for.
+    TensorSource::open_file(&path)?.check_layers(model_config.layers())?;
+    // The one is as fast as memory or disk, the other as a thread.
+    let (model, checked) = rayon::join(
+        || load_parameters(Model::empty(&model_config, device), &path),
+        || sums::check(folder, |name| [WEIGHTS, CONFIG, feature_extractor::FILE].contains(&name)),
+    );
+    let model = model?;
+    checked?;
     Ok(Checkpoint { config, model_config, model })
 }
 

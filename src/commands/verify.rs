@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{counting, eval, write_output};
 use clasp::{
+    checkpoint::sums,
     cli::{UnknownLabelPolicy, VerifyArguments},
     data::{
         DataError, audio,
@@ -52,6 +53,7 @@ pub fn run(arguments: &VerifyArguments) -> anyhow::Result<u8> {
     let parts = Parts::of(&manifest);
     findings.extend(split(&manifest, &parts));
     findings.push(recorded(&folder, &parts)?);
+    findings.extend([("best", folder.best()), ("last", folder.last())].map(|(what, path)| saved(what, &path)));
     if arguments.decode {
         findings.push(decoded(&parts));
     }
@@ -86,6 +88,17 @@ pub fn run(arguments: &VerifyArguments) -> anyhow::Result<u8> {
             Err(DataError::Untrusted { errors: differing.len(), first }.into())
         }
     }
+}
+
+/// The files of a checkpoint, against the hashes that it states.
+fn saved(what: &str, folder: &Path) -> Finding {
+    let (text, differs) = match sums::check(folder, |_| true) {
+        Ok(0) if !folder.is_dir() => ("it is not there".to_owned(), false),
+        Ok(0) => (format!("it has no {}, as those of older versions", sums::FILE), false),
+        Ok(files) => (format!("{files} files as they were saved"), false),
+        Err(problem) => (problem.to_string(), true),
+    };
+    Finding { what: what.to_owned(), text, differs }
 }
 
 /// Another program may well give another result, but that is seen in the scores.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{self, Client, Failure};
 use super::download::{Download, Remote};
 use super::{HubError, Settings, lacks};
-use crate::checkpoint::source;
+use crate::checkpoint::{source, sums};
 use crate::config::hub::{self, HubName};
 use crate::config::locate::{CONFIG, WEIGHTS};
 use crate::files;
@@ -23,6 +23,7 @@ const BESIDE: &[&str] = &[
     "special_tokens_map.json",
     "preprocessor_config.json",
     "processor_config.json",
+    sums::FILE,
 ];
 
 /// A model that was fetched, or that was there.

@@ -10,7 +10,7 @@ use super::pass::{self, Pass, Probabilities, check_frames, rows};
 use crate::{
     checkpoint::{
         self, Checkpoint, CheckpointConfig,
-        folder::{check_folder, checkpoint_folder, unusable_tokenizer},
+        folder::{check_folder, checkpoint_folder, tokenizer},
     },
     data::{
         DataError,
@@ -80,7 +80,7 @@ impl<B: Ops> Predictor<B> {
         check_folder(&folder)?;
         let config = CheckpointConfig::read(&folder)?;
         let reads_text = config.model()?.method.reads().text();
-        let load = || Tokenizer::load(&folder).map(Arc::new).map_err(|problem| unusable_tokenizer(&folder, problem));
+        let load = || tokenizer(&folder).map(Arc::new);
         // The tokenizer is one thread's work, and the weights are as fast as memory or disk.
         let (checkpoint, tokenizer) =
             rayon::join(|| checkpoint::load_with::<B>(config, &folder, device), || reads_text.then(load).transpose());

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use burn::module::AutodiffModule;
 
 use crate::{
-    checkpoint::{self, CheckpointError},
+    checkpoint::{self, CheckpointError, WEIGHTS, sums},
     config::Precision,
     data::{
         batch::{Batch, BatchOptions, plan},
@@ -137,7 +137,10 @@ pub fn train<B: TrainOps>(
             let (sender, orders) = channel::<StepPlan>();
             let (rank, group) = (place + 1, Arc::clone(&group));
             let serve = move || serve::<B>(start, device, (rank, devices.len(), group), &orders);
-            std::thread::Builder::new().name(format!("device-{rank}")).spawn_scoped(scope, serve)?;
+            std::thread::Builder::new()
+                .name(format!("device-{rank}"))
+                .spawn_scoped(scope, serve)
+                .map_err(|cause| std::io::Error::other(panics::lack_of_threads(&cause.to_string())))?;
             Ok(sender)
         });
         let led = orders.collect::<std::io::Result<Vec<_>>>().map_err(anyhow::Error::from).and_then(|others| {
@@ -258,7 +261,10 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
             notify(&Event::Message(note));
         }
         let state = if is_resumed {
-            State::load(&folder.last()).with_context(|| not_resumable(folder))?
+            let state = State::load(&folder.last()).with_context(|| not_resumable(folder))?;
+            // The weights are checked where they are loaded.
+            sums::check(&folder.last(), |name| name != WEIGHTS).with_context(|| not_resumable(folder))?;
+            state
         } else {
             State::default()
         };
@@ -267,6 +273,11 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
                 format!("the checkpoint of its best epoch, {}, is gone: put it back", folder.best().display());
             return Err(CheckpointError::Damaged { path: folder.last().join(STATE), problem })
                 .with_context(|| not_resumable(folder));
+        }
+        if is_resumed && state.step > 0 && !folder.log().exists() {
+            let path = folder.log();
+            let text = format!("warning: {} is gone: the log begins anew behind step {}", path.display(), state.step);
+            notify(&Event::Message(&text));
         }
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;
         let log = Log::open(&folder.log())?;
@@ -557,6 +568,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
                 self.team.replica.optimizer().save(&folder.join(OPTIMIZER))?;
                 self.state.save(folder)?;
             }
+            sums::write(folder)?;
             // What was read from a device without memory is no checkpoint.
             panics::out_of_memory().map_or(Ok(()), |problem| Err(SaveError::Memory(problem)))
         })?;

@@ -14,9 +14,11 @@ use crate::{
     checkpoint::{
         self, CheckpointConfig,
         feature_extractor::FeatureExtractor,
-        folder::{check_folder, unusable_tokenizer},
+        folder::{self, check_folder},
         parameters,
         published::{EncoderKind, load_encoder, read_config},
+        source::TensorSource,
+        sums,
     },
     config::{Config, ConfigError, DataSource, EncoderMap, EncoderSource, Problem, TokenizerSource, locate},
     data::{
@@ -25,7 +27,7 @@ use crate::{
         labels::Labels,
         manifest::{self, Row},
         names::look_alikes,
-        text::Tokenizer,
+        text::{self, Tokenizer},
     },
     demo::{self, DemoOptions},
     encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
@@ -370,21 +372,21 @@ fn labels(config: &Config, train: &[Row], initial: Option<&CheckpointConfig>) ->
 
 fn tokenizer(config: &Config, train: &[Row]) -> anyhow::Result<Option<Tokenizer>> {
     Ok(Some(match &config.text.tokenizer {
-        TokenizerSource::Folder(folder) => {
+        TokenizerSource::Folder(path) => {
             // Where the two share a folder, the key that the config states is the one to name.
-            if matches!(&config.text.source, EncoderSource::Checkpoint { folder: own, .. } if own == folder) {
-                locate::encoder("text.checkpoint", folder)?;
+            if matches!(&config.text.source, EncoderSource::Checkpoint { folder: own, .. } if own == path) {
+                locate::encoder("text.checkpoint", path)?;
             }
-            locate::tokenizer(folder)?;
-            Tokenizer::load(folder).map_err(|problem| unusable_tokenizer(folder, problem)).context("text.tokenizer")?
+            locate::tokenizer(path)?;
+            folder::tokenizer(path).context("text.tokenizer")?
         }
         TokenizerSource::Train { vocab_size } => {
             let texts: Vec<&str> = train.iter().filter_map(|row| row.text.as_deref()).collect();
             Tokenizer::train(&texts, *vocab_size)?
         }
         TokenizerSource::Initial => {
-            let folder = config.train.init.as_deref().unwrap_or(Path::new("."));
-            Tokenizer::load(folder).map_err(|problem| unusable_tokenizer(folder, problem)).context("train.init")?
+            let path = config.train.init.as_deref().unwrap_or(Path::new("."));
+            folder::tokenizer(path).context("train.init")?
         }
         TokenizerSource::Absent => return Ok(None),
     }))
@@ -441,13 +443,24 @@ pub fn model<B: TrainOps>(
     let config = &material.config;
     let seed = config.train.seed;
     let model = if let Some(folder) = &config.train.init {
+        let source = TensorSource::open_file(&folder.join(checkpoint::WEIGHTS)).context("train.init")?;
+        source.check_layers(material.model.layers()).context("train.init")?;
+        sums::check(folder, |name| !text::FILES.contains(&name)).context("train.init")?;
         let empty = Model::<B>::empty(&material.model, device);
         // SpecAugment may be switched on or off: its embedding then starts fresh or is left behind.
         let mask = &mut Init::fresh(mix(seed, 4), device);
         let empty = empty.map_encoders(|text| text, |speech| speech.with_fresh_mask(mask));
         let is_optional = |name: &str| name == "speech_encoder.masked_spec_embed";
-        checkpoint::load_parameters_but(empty, &folder.join("model.safetensors"), is_optional).context("train.init")?
+        checkpoint::load_parameters_but(empty, &folder.join(checkpoint::WEIGHTS), is_optional).context("train.init")?
     } else {
+        for (source, key, layers) in [
+            (&config.text.source, "text.checkpoint", material.model.text_layers()),
+            (&config.speech.source, "speech.checkpoint", material.model.speech_layers()),
+        ] {
+            if let EncoderSource::Checkpoint { folder, .. } = source {
+                TensorSource::open_folder(folder).and_then(|source| source.check_layers(layers)).context(key)?;
+            }
+        }
         let init = |source: &EncoderSource, stream: u64| match source {
             EncoderSource::Fresh { .. } => Init::<B>::fresh(mix(seed, stream), device),
             _ => Init::empty(device),

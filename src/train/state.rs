@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::step_result::Losses;
 use crate::checkpoint::CheckpointError;
+use crate::files;
 
 /// The file's name in a checkpoint folder.
 pub const STATE: &str = "state.json";
 /// The name of the optimiser's file.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// A state is some lines.
+const LONGEST: u64 = 1 << 20;
 /// The format that this program reads and writes.
 const FORMAT: &str = "clasp-state-1";
 
@@ -104,7 +107,7 @@ impl State {
     pub fn load(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(STATE);
         let text =
-            std::fs::read_to_string(&path).map_err(|cause| CheckpointError::Read { path: path.clone(), cause })?;
+            files::read_text(&path, LONGEST).map_err(|cause| CheckpointError::Read { path: path.clone(), cause })?;
         let state: Self = serde_json::from_str(&text)
             .map_err(|problem| CheckpointError::Damaged { path: path.clone(), problem: problem.to_string() })?;
         if state.format != FORMAT {

@@ -304,6 +304,7 @@ fn encode_refuses_outputs_that_are_not_finite() {
     let bias = weights.tensor("classifier.fusion.bias").unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
     bytes[bias..bias + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(path, bytes).unwrap();
+    fs::remove_file(at.join("nan/SHA256SUMS")).unwrap();
     manifest(at, &[json!({ "id": "a", "audio": audio("test-0001"), "text": "x" })]);
     clasp(at, &["encode", "--checkpoint", "nan", "--manifest", "rows.jsonl", "--output", "vectors"])
         .bad_line(3, &["rows.jsonl: utterance `a` (line 1): the model's answer is not finite"]);
@@ -367,6 +368,8 @@ fn a_checkpoint_that_cannot_be_used() {
     let middle = bytes.len() / 2;
     bytes[middle..].fill(0xff);
     fs::write(at.join("half/model.safetensors"), bytes).unwrap();
+    predict("half").bad_line(2, &["half/model.safetensors is not as it was saved (SHA-256)"]);
+    fs::remove_file(at.join("half/SHA256SUMS")).unwrap();
     predict("half").bad(3, &["the model's answer is not finite"]);
     let dev = tiny_run().join("corpus/dev.jsonl");
     clasp(at, &["eval", "--checkpoint", "half", "--manifest", dev.to_str().unwrap()])

@@ -3,13 +3,19 @@
 
 use std::{
     fs,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
 };
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::program::{clasp, copy_folder, tiny_run, tone, wav};
+use crate::program::{Said, clasp, copy_folder, program, tiny_run, tone, wav};
 
 /// A copy of the tiny checkpoint.
 fn checkpoint(folder: &Path) -> PathBuf {
@@ -56,6 +62,7 @@ fn a_waveform_is_normalised_or_not_as_the_checkpoint_says() {
         tensor(&folder.path().join("out.safetensors"), "speech")
     };
     let expected = speech("plain");
+    fs::remove_file(checkpoint.join("SHA256SUMS")).unwrap();
     let own =
         json!({"do_normalize": false, "sampling_rate": 16_000, "feature_size": 1, "return_attention_mask": false});
     write_json(&checkpoint.join("preprocessor_config.json"), &own);
@@ -86,4 +93,162 @@ fn a_waveform_is_normalised_or_not_as_the_checkpoint_says() {
     let refused = ["preprocessor_config.json", "sampling_rate = 8000", "16000"];
     clasp(folder.path(), &["predict", "--checkpoint", "checkpoint", "--text", "go"]).bad_line(2, &refused);
     clasp(folder.path(), &["train", "--config", "x.toml", "--overwrite"]).bad_line(2, &refused);
+}
+
+const PREDICT: [&str; 6] = ["predict", "--checkpoint", "checkpoint", "--text", "we could go now", "--json"];
+
+#[test]
+fn a_checkpoint_states_the_hashes_of_its_files() {
+    for part in ["best", "last"] {
+        let mut command = Command::new("sha256sum");
+        command.args(["--check", "--strict", "SHA256SUMS"]).current_dir(tiny_run().join(part));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let files = fs::read_dir(tiny_run().join(part)).unwrap().count() - 1;
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap().lines().filter(|line| line.ends_with(": OK")).count(),
+            files
+        );
+    }
+}
+
+#[test]
+fn one_other_bit_in_a_checkpoint_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path());
+    let manifest = tiny_run().join("corpus/dev.jsonl");
+    let manifest = manifest.to_str().unwrap();
+    let encode = ["encode", "--checkpoint", "checkpoint", "--manifest", manifest, "--output", "out.safetensors"];
+    let eval = ["eval", "--checkpoint", "checkpoint", "--manifest", manifest, "--output", "scores"];
+    clasp(folder.path(), &PREDICT).good();
+    for name in ["model.safetensors", "config.json", "tokenizer.json", "merges.txt", "preprocessor_config.json"] {
+        let path = checkpoint.join(name);
+        let whole = fs::read(&path).unwrap();
+        for place in [whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+            let mut flipped = whole.clone();
+            flipped[place] ^= 1;
+            fs::write(&path, flipped).unwrap();
+            clasp(folder.path(), &PREDICT).bad_line(2, &[name]);
+        }
+        // Sound, but another one.
+        let other = [&whole[..], b"\n"].concat();
+        fs::write(&path, other).unwrap();
+        if name != "model.safetensors" {
+            for words in [&PREDICT[..], &encode, &eval] {
+                clasp(folder.path(), words).bad_line(2, &[name, "is not as it was saved", "SHA256SUMS"]);
+            }
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    clasp(folder.path(), &eval).good();
+    let last = fs::metadata(checkpoint.join("model.safetensors")).unwrap().len() - 2;
+    let mut weights = fs::read(checkpoint.join("model.safetensors")).unwrap();
+    weights[usize::try_from(last).unwrap()] ^= 1;
+    fs::write(checkpoint.join("model.safetensors"), weights).unwrap();
+    for words in [&PREDICT[..], &encode, &eval] {
+        clasp(folder.path(), words).bad_line(2, &["model.safetensors is not as it was saved (SHA-256)"]);
+    }
+    let config = format!("[data]\ntrain = \"{manifest}\"\n[train]\ninit = \"checkpoint\"\n[run]\ndir = \"run\"\n");
+    fs::write(folder.path().join("x.toml"), config).unwrap();
+    clasp(folder.path(), &["train", "--config", "x.toml"]).bad_line(2, &["train.init", "is not as it was saved"]);
+    // A line that is no hash, and a folder of an older version.
+    let sums = fs::read_to_string(checkpoint.join("SHA256SUMS")).unwrap();
+    fs::write(checkpoint.join("SHA256SUMS"), format!("{sums}{}  ../other\n", "0".repeat(64))).unwrap();
+    clasp(folder.path(), &PREDICT).bad_line(2, &["SHA256SUMS is damaged"]);
+    fs::remove_file(checkpoint.join("SHA256SUMS")).unwrap();
+    clasp(folder.path(), &PREDICT).good();
+}
+
+#[test]
+fn verify_checks_the_checkpoints_and_works_on_a_run_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    copy_folder(tiny_run(), &run);
+    let verify = |user: Option<u32>| {
+        let mut command = program(folder.path());
+        command
+            .args(["verify", "run", "--device", "cpu"])
+            .env("CLASP_CACHE", "/nonexistent")
+            .env("HOME", "/nonexistent");
+        if let Some(user) = user {
+            command.uid(user);
+        }
+        Said::of(&command.output().unwrap())
+    };
+    let said = verify(None).good();
+    for part in ["best", "last"] {
+        let start = format!("ok       {part} ");
+        let is_it = |line: &str| line.starts_with(&start) && line.contains("files as they were saved");
+        assert!(said.stdout.lines().any(is_it), "{}", said.stdout);
+    }
+    // Who owns everything may write everything: another user looks.
+    let is_root = fs::metadata(folder.path()).unwrap().uid() == 0;
+    for path in [folder.path(), &run] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let before = fs::read(run.join("manifest.json")).unwrap();
+    let said = verify(is_root.then_some(65_534)).good();
+    assert!(said.stdout.contains("is not counted there"), "{}", said.stdout);
+    assert_eq!(fs::read(run.join("manifest.json")).unwrap(), before);
+    for path in [folder.path(), &run] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = run.join("last/optimizer.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+    let said = verify(None).bad(3, &["last: ", "optimizer.safetensors is not as it was saved"]);
+    assert!(said.stdout.lines().any(|line| line.starts_with("DIFFERS  last")), "{}", said.stdout);
+}
+
+#[test]
+fn only_regular_files_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path());
+    for name in [
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "preprocessor_config.json",
+        "SHA256SUMS",
+    ] {
+        let path = checkpoint.join(name);
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let begun = Instant::now();
+        clasp(folder.path(), &PREDICT).bad_line(2, &[name, "a pipe, not a regular file"]);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        clasp(folder.path(), &PREDICT).bad_line(2, &[name, "a device, not a regular file"]);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
+        fs::remove_file(&path).unwrap();
+        // As long as a disk, and nothing of it written.
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        clasp(folder.path(), &PREDICT).bad_line(2, &[name]);
+        fs::write(&path, whole).unwrap();
+    }
+    clasp(folder.path(), &PREDICT).good();
+}
+
+#[test]
+fn a_config_of_a_million_layers_is_held_against_the_weights_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path());
+    fs::remove_file(checkpoint.join("SHA256SUMS")).unwrap();
+    let config: Value = serde_json::from_str(&fs::read_to_string(checkpoint.join("config.json")).unwrap()).unwrap();
+    for (table, key) in
+        [("fusion", "layers"), ("text_encoder", "num_hidden_layers"), ("speech_encoder", "num_hidden_layers")]
+    {
+        let mut config = config.clone();
+        config[table][key] = json!(999_999);
+        write_json(&checkpoint.join("config.json"), &config);
+        // Four gigabytes of addresses: a million layers take eleven of memory.
+        let command = "ulimit -v 4000000; exec \"$@\"";
+        let mut limited = Command::new("sh");
+        limited.args(["-c", command, "sh", env!("CARGO_BIN_EXE_clasp")]).args(PREDICT).current_dir(folder.path());
+        let parts = ["model.safetensors", "asks for 999999 layers", "tensors in all"];
+        Said::of(&limited.output().unwrap()).bad_line(2, &parts);
+    }
 }

@@ -451,6 +451,12 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_changed() {
         resume(&[name]);
         fs::remove_file(last.join(name)).unwrap();
         resume(&[name]);
+        for place in [whole.len() / 2, whole.len() - 3] {
+            let mut flipped = whole.clone();
+            flipped[place] ^= 1;
+            fs::write(last.join(name), flipped).unwrap();
+            resume(&[name]);
+        }
         fs::write(last.join(name), whole).unwrap();
     }
     let state = fs::read_to_string(last.join("state.json")).unwrap();
@@ -458,7 +464,16 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_changed() {
     clasp(at, &[&LONG[..], &["--resume"]].concat()).bad_line(2, &["state.json", "clasp-state-7", "clasp-state-1"]);
     fs::write(last.join("state.json"), state).unwrap();
     assert_eq!(fs::read(at.join("run/log.jsonl")).unwrap(), log);
-    clasp(at, &[&LONG[..], &["--resume"]].concat()).good();
+    // A log that is gone is told, and the run goes on.
+    copy_folder(&at.join("run"), &at.join("whole"));
+    fs::remove_file(at.join("run/log.jsonl")).unwrap();
+    let loudly: Vec<&str> = LONG.into_iter().filter(|word| *word != "--quiet").chain(["--resume"]).collect();
+    let said = clasp(at, &loudly).good();
+    assert!(said.stderr.contains("log.jsonl is gone: the log begins anew behind step"), "{}", said.stderr);
+    fs::remove_dir_all(at.join("run")).unwrap();
+    fs::rename(at.join("whole"), at.join("run")).unwrap();
+    let said = clasp(at, &loudly).good();
+    assert!(!said.stderr.contains("is gone"), "{}", said.stderr);
     assert_same(&at.join("run"), alone());
 }
 
