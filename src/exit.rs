@@ -50,7 +50,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(problem) = cause.downcast_ref::<DemoError>() {
         return Some(if matches!(problem, DemoError::TooFew { .. }) { USAGE } else { FAILED });
     }
-    if let Some(DataError::Write { .. }) = cause.downcast_ref() {
+    if let Some(DataError::Write { .. } | DataError::Thread { .. }) = cause.downcast_ref() {
         return Some(FAILED);
     }
     if cause.is::<DataError>() || cause.is::<ReportError>() || cause.is::<PredictionsError>() {

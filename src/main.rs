@@ -12,6 +12,9 @@ mod commands;
 #[global_allocator]
 static ALLOCATOR: ReportingAllocator = ReportingAllocator;
 
+/// What the program works on, whatever `ulimit -s` leaves the first thread.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
     ReportingAllocator::keep_freed_memory();
     panics::install_hook();
@@ -19,6 +22,16 @@ fn main() -> ExitCode {
     // SAFETY: before any other thread is there.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     bound_threads();
+    match std::thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(run) {
+        Ok(thread) => thread.join().unwrap_or(ExitCode::from(error::FAILED)),
+        Err(cause) => {
+            report(&panics::lack_of_threads(&cause.to_string()));
+            ExitCode::from(error::FAILED)
+        }
+    }
+}
+
+fn run() -> ExitCode {
     let result = panics::catch(|| commands::run(parse()));
     // Also where all seems well: a device that had no memory for something goes on without it.
     if let Some(sentence) = panics::take_out_of_memory() {

@@ -213,7 +213,7 @@ fn stops() -> anyhow::Result<Arc<AtomicUsize>> {
             std::process::exit(i32::from(error::INTERRUPTED));
         }
     })
-    .context("cannot listen for Ctrl-C")?;
+    .context(super::NO_SIGNALS)?;
     Ok(stops)
 }
 

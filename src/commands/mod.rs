@@ -29,13 +29,17 @@ use clasp::{
     terminal::{Event, Progress, harmless},
 };
 
+/// Why the program cannot hear of Ctrl-C, and what to do.
+const NO_SIGNALS: &str =
+    "cannot listen for Ctrl-C: leave the program more threads, memory or open files (ulimit -u, -v, -n)";
+
 /// Lets Ctrl-C and SIGTERM end the program at once, without the files that are not whole.
 fn end_at_signals() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         remove_unfinished();
         std::process::exit(i32::from(error::INTERRUPTED));
     })
-    .context("cannot listen for Ctrl-C")
+    .context(NO_SIGNALS)
 }
 
 /// Utterances that are read, decoded and answered together where a manifest is streamed: this many batches.

@@ -238,7 +238,7 @@ impl Stop {
                 std::process::exit(i32::from(error::INTERRUPTED));
             }
         })
-        .context("cannot listen for Ctrl-C")?;
+        .context(super::NO_SIGNALS)?;
         Ok(stop)
     }
 }

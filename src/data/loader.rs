@@ -10,6 +10,7 @@ use super::DataError;
 use super::batch::{Batch, collate};
 use super::dataset::Dataset;
 use super::features::FeatureCache;
+use crate::panics;
 
 /// Finished batches that a worker holds at most, beside the one it works on.
 const AHEAD: usize = 2;
@@ -62,7 +63,7 @@ impl Loader {
                     let own = plan.iter().skip(worker).step_by(workers);
                     work((&dataset, cache.as_ref()), own, pad_token, &is_stopped, &sender);
                 })
-                .map_err(|error| DataError::file(std::path::Path::new("a decoding thread"), &error))?;
+                .map_err(|cause| DataError::Thread { problem: panics::lack_of_threads(&cause.to_string()) })?;
             loader.channels.push(receiver);
             loader.threads.push(thread);
         }

@@ -149,6 +149,9 @@ pub enum DataError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A thread of the loader cannot start.
+    #[error("{problem}")]
+    Thread { problem: String },
     /// A thread of the loader ended without giving its batch.
     #[error("a decoding thread ended early, before batch {batch}; this is a fault of the program, please report it")]
     LoaderStopped {

@@ -13,6 +13,8 @@ use std::sync::Mutex;
 enum Meaning {
     /// The device or the system has no memory left.
     OutOfMemory,
+    /// The system starts no more threads.
+    OutOfThreads,
     /// Another thread panicked; this one says nothing of the cause.
     Consequence,
     /// A kernel cannot be compiled.
@@ -24,7 +26,7 @@ const BUFFER: &str = "can't allocate buffer of size: ";
 
 /// Words in a panic, in small letters; what they mean; the crate that panics with them and its version, as in Cargo.lock,
 /// none where they are the system's. Look at them again when that crate gets another version.
-const PHRASES: [(&str, Meaning, Option<(&str, &str)>); 7] = [
+const PHRASES: [(&str, Meaning, Option<(&str, &str)>); 9] = [
     // `IoError::BufferTooBig`
     (BUFFER, Meaning::OutOfMemory, Some(("cubecl-runtime", "0.10.0"))),
     // `DriverError`: the name and the words of `CUDA_ERROR_OUT_OF_MEMORY`.
@@ -33,6 +35,9 @@ const PHRASES: [(&str, Meaning, Option<(&str, &str)>); 7] = [
     // A thread that cannot start: `io::ErrorKind::OutOfMemory`, and the words of ENOMEM.
     ("outofmemory", Meaning::OutOfMemory, None),
     ("cannot allocate memory", Meaning::OutOfMemory, None),
+    // The pool of all threads, and a thread, where the system has no memory or no number for them (EAGAIN).
+    ("thread pool has not been initialized", Meaning::OutOfThreads, Some(("rayon-core", "1.13.0"))),
+    ("failed to spawn thread", Meaning::OutOfThreads, None),
     // What the caller of a backend's thread panics with where that thread did.
     ("callerror", Meaning::Consequence, Some(("cubecl-common", "0.10.0"))),
     ("compile", Meaning::Kernel, Some(("cubecl-cuda", "0.10.0"))),
@@ -50,10 +55,19 @@ pub fn is_of_a_kernel(words: &str) -> bool {
     means(words, Meaning::Kernel)
 }
 
-/// What a panic that tells of a lack of memory comes to, with the batch; none for any other panic.
+/// What to say where a thread cannot start.
+pub fn lack_of_threads(cause: &str) -> String {
+    format!(
+        "cannot start a thread ({cause}); leave the program more threads or memory: end others, raise the limit \
+         (ulimit -u, ulimit -v, the control group's), or use fewer by setting RAYON_NUM_THREADS and run.workers"
+    )
+}
+
+/// What a panic that tells of a lack of memory or threads comes to, with the batch; none for any other panic.
 fn lack_of_memory(words: &str) -> Option<String> {
     if !means(words, Meaning::OutOfMemory) {
-        return None;
+        let is_of_threads = means(words, Meaning::OutOfThreads);
+        return is_of_threads.then(|| lack_of_threads("Resource temporarily unavailable"));
     }
     let cause = match words.split_once(BUFFER) {
         Some((_, rest)) => {
@@ -155,6 +169,13 @@ mod tests {
             r#"failed to spawn thread: Os { code: 12, kind: OutOfMemory, message: "Cannot allocate memory" }"#,
         ] {
             assert!(lack_of_memory(words).is_some(), "{words}");
+        }
+        for words in [
+            "The global thread pool has not been initialized.: ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: \
+             WouldBlock, message: \"Resource temporarily unavailable\" }) }",
+            r#"failed to spawn thread: Os { code: 11, kind: WouldBlock, message: "Resource temporarily unavailable" }"#,
+        ] {
+            assert!(lack_of_memory(words).unwrap().starts_with("cannot start a thread"), "{words}");
         }
         assert_eq!(lack_of_memory("index out of bounds: the len is 3 but the index is 7"), None);
     }

@@ -26,6 +26,7 @@ mod hub;
 mod invariance;
 mod json;
 mod labels;
+mod limits;
 mod loading;
 mod memory;
 mod methods;
