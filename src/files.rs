@@ -135,6 +135,8 @@ pub fn remove_unfinished() {
 
 /// Removes the files beside `target` that a killed process did not finish: those that no process holds.
 pub fn remove_unfinished_beside(target: &Path) {
+    // Where a link is followed, the unfinished file lies beside what it leads to.
+    let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();

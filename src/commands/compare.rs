@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -40,6 +40,8 @@ use clasp::{
 /// # Errors
 /// A plan that cannot be used; data, encoders or devices that are not there; runs that failed.
 pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
+    let are_begun = Arc::new(AtomicBool::new(false));
+    let stops = stops(Arc::clone(&are_begun))?;
     let mut plan = Plan::load(&arguments.plan, &arguments.set)?;
     if !arguments.device.is_empty() {
         plan.devices.clone_from(&arguments.device);
@@ -69,7 +71,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
     let mut watch = Watch::new(&plan, &statuses, plan.jobs, arguments.quiet);
     watch.say(&format!("plan {}: {}; tables go to {}", plan.name, begins(&plan, &statuses), plan.dir.display()));
     let program = std::env::current_exe().context("cannot find this program's file")?;
-    let stops = stops()?;
+    are_begun.store(true, Ordering::SeqCst);
     let means = Means { program: &program, jobs: plan.jobs, devices: &plan.devices, stops: &stops };
     let summary = run::run(&plan, &left, means, &mut estimates, &mut watch);
     watch.finish();
@@ -202,11 +204,14 @@ fn open(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Counts Ctrl-C and SIGTERM; the third one ends the program at once.
-fn stops() -> anyhow::Result<Arc<AtomicUsize>> {
+/// Counts Ctrl-C and SIGTERM; the third one ends the program at once, as does the first one where no runs are begun.
+fn stops(are_begun: Arc<AtomicBool>) -> anyhow::Result<Arc<AtomicUsize>> {
     let stops = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&stops);
     ctrlc::set_handler(move || {
+        if !are_begun.load(Ordering::SeqCst) {
+            std::process::exit(i32::from(error::INTERRUPTED));
+        }
         if seen.fetch_add(1, Ordering::SeqCst) > 1 {
             // The runs are to hear of it first.
             std::thread::sleep(3 * run::TICK);

@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::Write as _,
     fs::File,
-    io::{IsTerminal as _, Read as _, Write, stdin},
+    io::{BufRead as _, BufReader, IsTerminal as _, Write, stdin},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -208,10 +208,9 @@ fn sentence(prediction: &Prediction) -> String {
 
 /// The lines of a manifest, also of standard input.
 struct Lines {
-    input: File,
+    input: BufReader<File>,
     /// What was read and is no whole line yet.
     rest: Vec<u8>,
-    is_at_end: bool,
     base: PathBuf,
     name: PathBuf,
     line: usize,
@@ -233,7 +232,8 @@ impl Lines {
             }
             (file, path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf), path.to_owned())
         };
-        Ok(Self { input, rest: Vec::new(), is_at_end: false, base, name, line: 0, seen_at: HashMap::new() })
+        let input = BufReader::with_capacity(PIECE, input);
+        Ok(Self { input, rest: Vec::new(), base, name, line: 0, seen_at: HashMap::new() })
     }
 
     /// Up to `most` further rows, and fewer where the sender waits: then those that are there are to be answered. None
@@ -261,32 +261,30 @@ impl Lines {
     /// The next line; none at the end, and with `is_hurried` where nothing is there to be read. A line without an end is
     /// one only at the end of the input.
     fn next_line(&mut self, is_hurried: bool) -> anyhow::Result<Option<Vec<u8>>> {
-        let mut searched = 0;
         loop {
-            if let Some(end) = self.rest[searched..].iter().position(|&byte| byte == b'\n') {
-                let after = self.rest.split_off(searched + end + 1);
-                return Ok(Some(std::mem::replace(&mut self.rest, after)));
-            }
-            searched = self.rest.len();
-            if self.is_at_end {
-                return Ok(Some(std::mem::take(&mut self.rest)).filter(|line| !line.is_empty()));
+            let read = self.input.buffer();
+            let end = read.iter().position(|&byte| byte == b'\n').map(|place| place + 1);
+            let taken = end.unwrap_or(read.len());
+            self.rest.extend_from_slice(&read[..taken]);
+            self.input.consume(taken);
+            if end.is_some() {
+                return Ok(Some(std::mem::take(&mut self.rest)));
             }
             if is_hurried && !self.is_readable() {
                 return Ok(None);
             }
-            let mut piece = vec![0; PIECE];
-            let count = match self.input.read(&mut piece) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                read => read.map_err(|error| DataError::file(&self.name, &error))?,
-            };
-            self.is_at_end = count == 0;
-            self.rest.extend_from_slice(&piece[..count]);
+            match self.input.fill_buf() {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(DataError::file(&self.name, &error).into()),
+                Ok([]) => return Ok(Some(std::mem::take(&mut self.rest)).filter(|line| !line.is_empty())),
+                Ok(_) => {}
+            }
         }
     }
 
     /// Whether a read would not wait: there is something, or the end.
     fn is_readable(&self) -> bool {
-        let mut descriptors = [PollFd::new(&self.input, PollFlags::IN)];
+        let mut descriptors = [PollFd::new(self.input.get_ref(), PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // What cannot be asked is read, as a file is.
         poll(&mut descriptors, Some(&now)).map_or(true, |ready| ready > 0)

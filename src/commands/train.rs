@@ -263,7 +263,9 @@ impl Inputs {
         let parts: Vec<Used> =
             material.splits.named().filter_map(|(name, path)| Some((name, path, rows(name)?))).collect();
         let listens = material.config.model.method.reads().speech();
-        let recordings = if listens { recordings::of(&parts, known)? } else { Vec::new() };
+        let mut recordings = if listens { recordings::of(&parts, known)? } else { Vec::new() };
+        // Those of the test split need not be there.
+        recordings::keep(known.unwrap_or_default(), &mut recordings);
         Ok(Self { files: hashed_files(material)?, recordings, split: SplitRecord::of(&parts) })
     }
 

@@ -3,7 +3,7 @@
 //! A resume reads again only the files whose size or time is another: their content decides, so that a copied folder
 //! goes on and a recording that was replaced is noticed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,14 @@ fn now(split: &str, audio: &Path, path: &Path, known: Option<&Recording>) -> Res
         None => hash::of_file(path).map_err(failed)?,
     };
     Ok(Some(Recording { split: split.to_owned(), audio: audio.to_owned(), bytes, modified, sha256 }))
+}
+
+/// Adds those of `known` that are not there now, as they were: they may come back.
+pub fn keep(known: &[Recording], now: &mut Vec<Recording>) {
+    let here: HashSet<(String, PathBuf)> =
+        now.iter().map(|recording| (recording.split.clone(), recording.audio.clone())).collect();
+    let is_gone = |old: &&Recording| !here.contains(&(old.split.clone(), old.audio.clone()));
+    now.extend(known.iter().filter(is_gone).cloned());
 }
 
 /// A sentence for each recording whose content is another than it was.
@@ -162,5 +170,8 @@ mod tests {
             changed(&second, &third),
             ["train: the recording a.wav has changed", "train: the recording b.wav is gone"]
         );
+        let mut kept = third;
+        keep(&second, &mut kept);
+        assert_eq!((kept.len(), &kept[1]), (2, &second[1]));
     }
 }

@@ -109,7 +109,9 @@ fn an_interrupted_run_goes_on_in_a_moved_folder_and_with_moved_data() {
     let copy = at.join("copy");
     // A copy has other times.
     copy_folder(&old, &copy);
-    clasp(&copy, &[&LONG[..], &["--resume"]].concat()).good();
+    // The test split need not be there to go on.
+    fs::remove_file(copy.join("corpus/test.jsonl")).unwrap();
+    clasp(&copy, &[&LONG[..], &["--resume", "--set", "data.test="]].concat()).good();
     assert_same(&copy.join("run"), &old.join("whole"));
 
     // The data alone, which nobody finds.
@@ -359,8 +361,15 @@ fn a_run_that_is_stopped_before_it_begins_is_interrupted() {
     let at = folder.path();
     // It waits for its data.
     assert!(std::process::Command::new("mkfifo").arg(at.join("train.jsonl")).status().unwrap().success());
-    for name in ["TERM", "INT"] {
-        let words = ["train", "--config", "tiny.toml", "--set", "data.train=train.jsonl"];
+    fs::write(at.join("plan.toml"), "config = 'pipe.toml'\n[[system]]\nmethod = 'text'\n").unwrap();
+    let config = fs::read_to_string(at.join("tiny.toml")).unwrap();
+    let piped = config.lines().map(|line| if line.starts_with("train = ") { "train = 'train.jsonl'" } else { line });
+    fs::write(at.join("pipe.toml"), piped.collect::<Vec<_>>().join("\n")).unwrap();
+    for (name, words) in [
+        ("TERM", &["train", "--config", "pipe.toml"][..]),
+        ("INT", &["train", "--config", "pipe.toml"]),
+        ("TERM", &["compare", "plan.toml"]),
+    ] {
         let child = program(at).args(words).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         wait_until("SIGTERM is not caught", || catches_term(&child));
         signal(&child, name);
