@@ -70,7 +70,7 @@ pub enum AudioProblem {
         seconds: f64,
     },
     /// No known audio format.
-    #[error("not an audio file; WAV, FLAC, MP3, OGG Vorbis and AIFF are read")]
+    #[error("not an audio file; WAV, FLAC, MP3, OGG (Vorbis, Opus), AIFF, M4A, CAF and WebM are read")]
     NotAudio,
     /// An audio format that is not read.
     #[error("{format} is not read; convert it: ffmpeg -i {name} out.wav")]
@@ -462,13 +462,18 @@ mod tests {
         assert!(found.samples.iter().all(|x| (x - 3_000.0 / 32_768.0).abs() < 1e-6));
     }
 
-    /// The files of the fixture folder hold a 440 Hz tone of amplitude 0.5 (AIFF: that and -0.5 times it), 0.3 s.
+    /// The files of the fixture folder hold a 440 Hz tone of amplitude 0.5 (AIFF: that and -0.5 times it), 0.3 s. libopus
+    /// is off by 0.078.
     #[test]
     fn every_codec_gives_the_tone() {
         let expected = sine(440.0, 16_000, 4_800);
-        for (name, scale, tolerance) in
-            [("tone.flac", 1.0, 0.002), ("tone.aiff", 0.25, 0.002), ("tone.ogg", 1.0, 0.05), ("tone.mp3", 1.0, 0.05)]
-        {
+        for (name, scale, tolerance) in [
+            ("tone.flac", 1.0, 0.002),
+            ("tone.aiff", 0.25, 0.002),
+            ("tone.ogg", 1.0, 0.05),
+            ("tone.mp3", 1.0, 0.05),
+            ("tone.opus", 1.0, 0.1),
+        ] {
             let found = load(&fixture(name), None, None).unwrap();
             assert!(found.samples.len().abs_diff(4_800) <= 1, "{name}: {}", found.samples.len());
             let expected: Vec<f32> = expected.iter().map(|x| x * scale).collect();
@@ -553,8 +558,6 @@ mod tests {
             assert!(message.contains(expected) && message.contains(name), "{name}: {message}");
             assert_eq!(message.lines().count(), 1);
         }
-        let opus = load(&fixture("tone.opus"), None, None).unwrap_err().to_string();
-        assert!(opus.contains("Opus is not read; convert it: ffmpeg -i in.opus out.wav"), "{opus}");
         let message = |path: &Path| load(path, None, None).unwrap_err().to_string();
         assert!(message(&folder.path().join("missing.wav")).contains("missing.wav: no such file"));
         assert!(message(folder.path()).contains("this is a folder"));

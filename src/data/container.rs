@@ -16,12 +16,18 @@ pub(super) enum Container {
     Wave,
     /// FLAC.
     Flac,
-    /// Ogg with Vorbis or FLAC.
+    /// Ogg with Vorbis, Opus or FLAC.
     Ogg,
     /// AIFF or AIFF-C.
     Aiff,
     /// MPEG audio (MP3).
     Mpeg,
+    /// MP4 and M4A with AAC or ALAC.
+    Mp4,
+    /// Apple's Core Audio Format.
+    Caf,
+    /// WebM and Matroska.
+    Webm,
 }
 
 /// Where the sound begins, and in which format.
@@ -58,7 +64,7 @@ pub(super) fn find_another(peek: &mut Peek, from: u64) -> Result<Option<u64>, Au
 
 /// Whether a format can begin with this byte.
 fn is_first(byte: u8) -> bool {
-    matches!(byte, b'R' | b'f' | b'O' | b'F' | 0xFF)
+    matches!(byte, b'R' | b'f' | b'O' | b'F' | b'c' | 0 | 0x1A | 0xFF)
 }
 
 fn at(peek: &mut Peek, place: u64) -> Result<Option<Container>, AudioProblem> {
@@ -82,6 +88,9 @@ fn signature(peek: &mut Peek, place: u64) -> Result<Option<Container>, AudioProb
             unread(page)?;
             Some(Container::Ogg)
         }
+        [b'c', b'a', b'f', b'f', 0, 1, ..] => Some(Container::Caf),
+        [0, 0, _, _, b'f', b't', b'y', b'p', ..] => Some(Container::Mp4),
+        [0x1A, 0x45, 0xDF, 0xA3, ..] => Some(Container::Webm),
         _ => None,
     })
 }
@@ -97,22 +106,18 @@ fn unread(head: &[u8]) -> Result<(), AudioProblem> {
         [b'r', b'i', b'f', b'f', 0x2E, 0x91, ..] => unsupported("Sony Wave64 (W64)", "in.w64"),
         [b'.', b's', b'n', b'd', ..] => unsupported("AU", "in.au"),
         [0x30, 0x26, 0xB2, 0x75, 0x8E, 0x66, ..] => unsupported("ASF (WMA)", "in.wma"),
-        [b'O', b'g', b'g', b'S', ..] if contains(head, b"OpusHead") => unsupported("Opus", "in.opus"),
         [b'O', b'g', b'g', b'S', ..] if contains(head, b"Speex   ") => unsupported("Speex", "in.spx"),
         [b'N', b'I', b'S', b'T', b'_', ..] => unsupported("NIST SPHERE", "in.sph"),
         [b'#', b'!', b'A', b'M', b'R', ..] => unsupported("AMR", "in.amr"),
-        [0x1A, 0x45, 0xDF, 0xA3, ..] => unsupported("Matroska or WebM", "in.webm"),
         [b'w', b'v', b'p', b'k', ..] => unsupported("WavPack", "in.wv"),
         [b'M', b'A', b'C', b' ', ..] => unsupported("Monkey's Audio", "in.ape"),
         [b'T', b'T', b'A', b'1', ..] => unsupported("True Audio (TTA)", "in.tta"),
         [b'D', b'S', b'D', b' ', ..] => unsupported("DSF", "in.dsf"),
         [b'M', b'P', b'C', b'K', ..] | [b'M', b'P', b'+', ..] => unsupported("Musepack", "in.mpc"),
-        [b'c', b'a', b'f', b'f', ..] => unsupported("CAF", "in.caf"),
         [0x0B, 0x77, ..] => unsupported("AC-3", "in.ac3"),
         [b'A', b'D', b'I', b'F', ..] => unsupported("AAC (ADIF)", "in.aac"),
         // The sync word of MPEG audio with a layer that it does not have.
         [0xFF, second, ..] if second & 0xF6 == 0xF0 => unsupported("AAC (ADTS)", "in.aac"),
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => unsupported("MP4 (AAC)", "in.m4a"),
         _ => Ok(()),
     }
 }

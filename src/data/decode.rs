@@ -1,9 +1,10 @@
 //! The decoder behind `audio`: a stretch of a file whose layout is known, to mono samples.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use clasp_signal::greatest_common_divisor;
-use symphonia::core::codecs::audio::well_known::CODEC_ID_MP3;
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_MP3, CODEC_ID_OPUS};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
@@ -15,6 +16,7 @@ use symphonia::core::units::Timestamp;
 
 use super::container::Container;
 use super::layout::{Layout, Part, forgive};
+use super::opus::{self, Opus};
 use super::source::{Peek, Store};
 use super::{AudioProblem, SAMPLE_RATE, mpeg};
 
@@ -30,8 +32,12 @@ const MAX_CHANNELS: usize = 64;
 const MAX_FRAMES: usize = 3 * 3600 * 48_000;
 /// Packets of compressed audio at the very beginning that may need data from before the file.
 const WARM_UP: usize = 3;
+/// Frames before a stretch that are decoded for their effect on it, but for MPEG audio, which has its own.
+const BEFORE: u64 = 8_192;
+/// The same for Opus: half a second.
+const BEFORE_OPUS: u64 = 24_000;
 /// A stretch that begins later than so many seconds is gone to; else what is before it is decoded.
-const SEEK_FROM: u32 = 2;
+const SEEK_FROM: u32 = 1;
 /// Ogg states its length in codec blocks; less than one block of difference is no truncation.
 const OGG_BLOCK: u64 = 8_192;
 
@@ -128,7 +134,9 @@ impl<'file> Decoding<'file> {
         let Some(part) = layout.parts.first() else {
             return Err(AudioProblem::Unreadable { reason: "there is no sound in it".to_owned() });
         };
-        let rate = Stream::open(store, layout.container, part)?.rate;
+        let opened = Stream::open(store, layout.container, part);
+        // What is cut in its head cannot be opened for that reason.
+        let rate = opened.map_err(|problem| layout.truncated.clone().unwrap_or(problem))?.rate;
         let (first, until) = (frames_at(stretch.start, rate), frames_at(stretch.until, rate));
         Ok(Self { store, layout, rate, channels: 0, first, until, before: 0, mono: Vec::new(), decoder: None })
     }
@@ -145,7 +153,7 @@ impl<'file> Decoding<'file> {
                 is_whole = false;
                 break;
             }
-            let frames = self.part(part)?;
+            let frames = self.part(part).map_err(|problem| self.layout.truncated.clone().unwrap_or(problem))?;
             self.before += frames;
             is_whole = self.before < self.until;
         }
@@ -165,12 +173,16 @@ impl<'file> Decoding<'file> {
         // As players do: an Ogg stream that follows another is decoded on, so that its first packet fades over.
         let kept = self.decoder.take().filter(|kept| kept.codec_params().extra_data == stream.extra_data());
         let goes_on = kept.is_some();
-        let mut decoder = kept.map_or_else(|| stream.decoder(), Ok)?;
+        let mut decoder = match kept {
+            Some(kept) => Decoder::Symphonia(kept),
+            None => stream.decoder()?,
+        };
         // Positions among all frames that are decoded, an encoder's padding too.
-        let (whole, delay) = ([0..u64::MAX], part.keep.first().map_or(0, |range| range.start));
-        let keep = if part.keep.is_empty() { &whole[..] } else { &part.keep };
+        let keep = stream.keep.clone();
+        let delay = keep.first().map_or(0, |range| range.start);
         let (first, until) = (self.first.saturating_sub(self.before), self.until.saturating_sub(self.before));
         let is_far = first > u64::from(self.rate * SEEK_FROM) && self.first < u64::MAX;
+        let is_opus = matches!(decoder, Decoder::Opus(_));
         let mut position = if is_far { stream.seek(first.saturating_add(delay))? } else { None };
         let was_sought = position.is_some();
         if !was_sought && is_far {
@@ -187,27 +199,29 @@ impl<'file> Decoding<'file> {
             let Some(packet) = stream.next().map_err(damaged)? else { break };
             packets += 1;
             let begin = stream.position(&packet);
-            let samples = match decoder.decode(&packet) {
-                Ok(buffer) => {
-                    let (rate, width) = (buffer.spec().rate(), buffer.spec().channels().count());
+            // A packet of Opus says how long it is, so that what is far before the stretch need not be decoded.
+            if is_opus && is_far && at + opus::frames(&packet.data) + BEFORE_OPUS < first + delay {
+                at += opus::frames(&packet.data);
+                continue;
+            }
+            match decoder.decode(&packet, &mut interleaved) {
+                Ok((rate, width)) => {
                     check_rate_and_channels(rate, width)?;
                     if rate != self.rate || (self.channels != 0 && width != self.channels) {
                         return Err(damaged("the rate or the number of channels changes".to_owned()));
                     }
                     self.channels = width;
-                    buffer.copy_to_vec_interleaved(&mut interleaved);
-                    &interleaved
                 }
                 // What it needs is from before the file, or from before the place that was gone to.
                 Err(_) if packets <= WARM_UP || at + (WARM_UP as u64) < first => {
                     at += packet.block_dur().get();
                     continue;
                 }
-                Err(error) => return Err(damaged(error.to_string())),
-            };
+                Err(reason) => return Err(damaged(reason)),
+            }
             // What the encoder put in front is no sound; what it put behind is dealt with at the end.
             let lead = if goes_on { 0 } else { packet.trim_start.get() };
-            let samples = cut(samples, self.channels, lead, u64::MAX);
+            let samples = cut(&interleaved, self.channels, lead, u64::MAX);
             let count = (samples.len() / self.channels.max(1)) as u64;
             // After a seek the first packets may give less than they last: what counts is where they end.
             if was_sought
@@ -216,7 +230,7 @@ impl<'file> Decoding<'file> {
             {
                 at = end.saturating_sub(count);
             }
-            for range in keep {
+            for range in &keep {
                 // The kept frames of this packet, and how many were kept before them.
                 let (from, to) = (at.max(range.start), (at + count).min(range.end));
                 if from >= to {
@@ -236,14 +250,18 @@ impl<'file> Decoding<'file> {
             }
         }
         if taken < until {
-            // As players do: padding is a part of the last packet; more is a wrong length.
-            if padding <= last {
+            padding += part.padding_nanoseconds.saturating_mul(u64::from(self.rate)).div_ceil(1_000_000_000);
+            // As players do: padding is a part of the last packet, but for Opus; more is a wrong length.
+            if padding <= last || is_opus {
                 let surplus = usize::try_from(padding.min(taken.saturating_sub(first))).unwrap_or(0);
                 self.mono.truncate(self.mono.len().saturating_sub(surplus));
                 taken = taken.saturating_sub(padding);
             }
             check_length(self.layout.container, part, taken, stream.frames, self.rate)?;
-            self.decoder = (self.layout.container == Container::Ogg).then_some(decoder);
+            self.decoder = match decoder {
+                Decoder::Symphonia(decoder) if self.layout.container == Container::Ogg => Some(decoder),
+                _ => None,
+            };
         }
         Ok(taken)
     }
@@ -255,13 +273,39 @@ fn cut(samples: &[f32], channels: usize, from: u64, to: u64) -> &[f32] {
     samples.get(place(from)..place(to).min(samples.len())).unwrap_or_default()
 }
 
+/// The decoder of a part.
+enum Decoder {
+    Symphonia(Box<dyn AudioDecoder>),
+    Opus(Opus),
+}
+
+impl Decoder {
+    /// Decodes a packet to interleaved samples, and gives their rate and channels.
+    fn decode(&mut self, packet: &Packet, interleaved: &mut Vec<f32>) -> Result<(u32, usize), String> {
+        match self {
+            Self::Symphonia(decoder) => {
+                let buffer = decoder.decode(packet).map_err(|error| error.to_string())?;
+                buffer.copy_to_vec_interleaved(interleaved);
+                Ok((buffer.spec().rate(), buffer.spec().channels().count()))
+            }
+            Self::Opus(decoder) => {
+                decoder.decode(&packet.data, interleaved)?;
+                Ok((opus::RATE, decoder.channels))
+            }
+        }
+    }
+}
+
 /// Packets of one part.
 struct Stream {
     packets: Packets,
     track: Track,
     rate: u32,
-    /// The frames that the container states.
+    /// The frames of sound that the container states.
     frames: Option<u64>,
+    /// Which of the decoded frames are sound.
+    keep: Vec<Range<u64>>,
+    is_seekable: bool,
 }
 
 enum Packets {
@@ -278,21 +322,39 @@ impl Stream {
             parameters.for_codec(CODEC_ID_MP3).with_sample_rate(rate);
             let mut track = Track::new(0);
             track.with_codec_params(symphonia::core::codecs::CodecParameters::Audio(parameters));
-            return Ok(Self { packets: Packets::Mpeg(packets), track, rate, frames: part.frames });
+            let (packets, keep) = (Packets::Mpeg(packets), part.keep.clone());
+            return Ok(Self { packets, track, rate, frames: part.frames, keep, is_seekable: true });
         }
-        debug_assert!(container != Container::Mpeg);
         let reader = open_format(Box::new(part.source(store)))?;
         let (track, rate) = audio_track(reader.as_ref())?;
-        let frames = track.num_frames;
-        Ok(Self { packets: Packets::Reader(reader), track, rate, frames })
+        let (mut keep, mut frames) = (part.keep.clone(), track.num_frames);
+        if let (true, Some(head)) = (is_opus(&track), extra_data(&track)) {
+            keep.push(Opus::delay(&head)..u64::MAX);
+        } else if keep.is_empty() {
+            keep.push(0..u64::MAX);
+        }
+        // The frames of an MP4 are counted with what its edit list takes away; its last packet ends with them.
+        if let (Some(all), Some(range)) = (frames.as_mut(), keep.first_mut()) {
+            if container == Container::Mp4 {
+                range.end = range.end.min(*all);
+            }
+            if container != Container::Caf {
+                *all = all.saturating_sub(range.start);
+            }
+        }
+        let is_seekable = container != Container::Webm && !is_opus(&track);
+        Ok(Self { packets: Packets::Reader(reader), track, rate, frames, keep, is_seekable })
     }
 
     fn extra_data(&self) -> Option<Box<[u8]>> {
-        self.track.codec_params.as_ref()?.audio()?.extra_data.clone()
+        extra_data(&self.track)
     }
 
-    fn decoder(&self) -> Result<Box<dyn AudioDecoder>, AudioProblem> {
-        make_decoder(&self.track)
+    fn decoder(&self) -> Result<Decoder, AudioProblem> {
+        if is_opus(&self.track) {
+            return Opus::new(&self.extra_data().unwrap_or_default()).map(Decoder::Opus);
+        }
+        make_decoder(&self.track).map(Decoder::Symphonia)
     }
 
     fn next(&mut self) -> Result<Option<Packet>, String> {
@@ -320,7 +382,10 @@ impl Stream {
             Packets::Mpeg(packets) => return Ok(Some(packets.seek(frame))),
             Packets::Reader(reader) => reader,
         };
-        let early = frame.saturating_sub(u64::from(self.rate));
+        if !self.is_seekable {
+            return Ok(None);
+        }
+        let early = frame.saturating_sub(BEFORE);
         let ts = Timestamp::new(i64::try_from(early).unwrap_or(i64::MAX).saturating_add(base(&self.track)));
         let sought = reader.seek(SeekMode::Accurate, SeekTo::Timestamp { ts, track_id: self.track.id });
         Ok(sought.ok().and_then(|sought| u64::try_from(sought.actual_ts.get() - base(&self.track)).ok()))
@@ -330,6 +395,15 @@ impl Stream {
     fn position(&self, packet: &Packet) -> Option<u64> {
         u64::try_from(packet.pts.get() - if let Packets::Mpeg(_) = self.packets { 0 } else { base(&self.track) }).ok()
     }
+}
+
+fn extra_data(track: &Track) -> Option<Box<[u8]>> {
+    track.codec_params.as_ref()?.audio()?.extra_data.clone()
+}
+
+fn is_opus(track: &Track) -> bool {
+    let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
+    parameters.is_some_and(|parameters| parameters.codec == CODEC_ID_OPUS)
 }
 
 /// The time that a stream which was cut out of a longer one begins with.
@@ -361,7 +435,8 @@ fn audio_track(reader: &dyn FormatReader) -> Result<(Track, u32), AudioProblem> 
         .as_ref()
         .and_then(|parameters| parameters.audio())
         .ok_or_else(|| unreadable("the audio track has no parameters"))?;
-    let rate = parameters.sample_rate.ok_or_else(|| unreadable("the sample rate is not stated"))?;
+    let stated = if parameters.codec == CODEC_ID_OPUS { Some(opus::RATE) } else { parameters.sample_rate };
+    let rate = stated.ok_or_else(|| unreadable("the sample rate is not stated"))?;
     let channels = parameters.channels.as_ref().map(symphonia::core::audio::Channels::count);
     check_rate_and_channels(rate, channels.unwrap_or(1))?;
     Ok((track, rate))

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::container::{self, Container};
 use super::source::{Peek, Source, Store};
-use super::{AudioProblem, aiff, flac, mpeg, ogg, wave};
+use super::{AudioProblem, aiff, caf, flac, mp4, mpeg, ogg, wave, webm};
 
 /// A claim of less than the half of a second too much is forgiven: one over this.
 const FORGIVEN_SHARE: u64 = 2;
@@ -36,6 +36,8 @@ pub(super) struct Part {
     pub claimed: Option<u64>,
     /// Which of the decoded frames are sound and not an encoder's padding; all of them where this is empty.
     pub keep: Vec<Range<u64>>,
+    /// What of the last packet is padding, in nanoseconds.
+    pub padding_nanoseconds: u64,
     /// Where the frames of MPEG audio are.
     pub mpeg: Option<mpeg::Index>,
 }
@@ -84,6 +86,9 @@ impl Layout {
             Container::Flac => flac::read(&mut peek, begin.at)?,
             Container::Ogg => ogg::read(&mut peek, begin.at)?,
             Container::Mpeg => mpeg::read(&mut peek, begin.at, begin.junk == 0)?,
+            Container::Mp4 => mp4::read(&mut peek, begin.at)?,
+            Container::Caf => caf::read(&mut peek, begin.at)?,
+            Container::Webm => webm::read(&mut peek, begin.at)?,
         };
         let mut notes = found.notes;
         if begin.junk > 0 {
@@ -91,7 +96,7 @@ impl Layout {
         }
         if let Some((place, bytes)) = container::behind_sound(&mut peek, found.end)? {
             let is_whole = matches!(begin.container, Container::Flac | Container::Ogg | Container::Mpeg);
-            let another = if is_whole { None } else { container::find_another(&mut peek, place)? };
+            let another = if is_whole { None } else { container::find_another(&mut peek, found.end)? };
             if let Some(byte) = another {
                 return Err(AudioProblem::Joined { byte });
             }
@@ -141,4 +146,35 @@ pub(super) fn forgive(
     }
     let (claimed, found) = what();
     Err(AudioProblem::Truncated { claimed, found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No bytes panic, and no part lies outside the file.
+    #[test]
+    fn no_bytes_panic() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/audio");
+        let goods = [
+            "good-16.wav",
+            "good-extensible.wav",
+            "streamed.wav",
+            "adpcm.wav",
+            "good.ogg",
+            "good.mp3",
+            "tag-frame-claims-much.mp3",
+            "good.flac",
+            "good.aiff",
+            "good-short.caf",
+            "good-short.m4a",
+            "good-short.webm",
+        ]
+        .map(|name| std::fs::read(folder.join(name)).unwrap());
+        crate::damage::each(&goods, 1_000, |bytes| {
+            let store = Store::memory(bytes.to_vec());
+            let Ok(layout) = Layout::of(&store) else { return };
+            assert!(layout.parts.iter().all(|part| part.from <= part.to && part.to <= store.bytes()));
+        });
+    }
 }

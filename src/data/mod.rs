@@ -6,6 +6,7 @@
 mod aiff;
 pub mod audio;
 pub mod batch;
+mod caf;
 mod catch_panic;
 mod container;
 pub mod dataset;
@@ -16,13 +17,16 @@ pub mod labels;
 mod layout;
 pub mod loader;
 pub mod manifest;
+mod mp4;
 mod mpeg;
 pub mod names;
 mod ogg;
+mod opus;
 mod source;
 pub mod text;
 mod tokenizer_config;
 mod wave;
+mod webm;
 
 use std::path::{Path, PathBuf};
 
