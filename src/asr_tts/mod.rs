@@ -77,13 +77,13 @@ impl AsrTts {
             |problem| AsrTtsError::Utterance { id: row.id.clone(), line: row.line, problem: Box::new(problem) };
         match (&row.audio, &row.text, &self.asr, &self.tts) {
             (Some(audio), None, Some(command), _) => {
-                row.text = Some(self.recognise(command, audio, row.start, row.end).map_err(failed)?);
+                row.text = Some(self.recognise(command, audio, row.piece()).map_err(failed)?);
                 input.text = Origin::Asr;
             }
             (None, Some(text), _, Some(command)) => {
                 row.audio = Some(self.speak(command, text).map_err(failed)?);
                 // What was said of a recording that is not there.
-                (row.start, row.end, row.duration) = (None, None, None);
+                (row.start, row.end, row.duration, row.channel) = (None, None, None, None);
                 input.speech = Origin::Tts;
             }
             _ => {}
@@ -92,14 +92,8 @@ impl AsrTts {
     }
 
     /// The words of the part of an audio file from `start` to `end` (seconds).
-    fn recognise(
-        &self,
-        command: &UserCommand,
-        audio: &Path,
-        start: Option<f64>,
-        end: Option<f64>,
-    ) -> Result<String, CommandProblem> {
-        let samples = audio::load(audio, start, end).map_err(CommandProblem::Audio)?.samples;
+    fn recognise(&self, command: &UserCommand, audio: &Path, piece: audio::Piece) -> Result<String, CommandProblem> {
+        let samples = audio::load_piece(audio, piece).map_err(CommandProblem::Audio)?.samples;
         let key = Key::new(command, |hasher| samples.iter().for_each(|sample| hasher.update(sample.to_le_bytes())));
         let _guard = self.lock(&key);
         let kept = self.path(&key, command.kind, "txt");

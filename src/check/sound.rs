@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::{CheckOptions, Finding, Part, Severity};
+use crate::data::audio::Channel;
 use crate::data::dataset::check_duration;
 use crate::data::manifest::{ROUNDING, Row};
 use crate::data::{AudioProblem, DataError, MIN_SAMPLES, SAMPLE_RATE, audio};
@@ -25,7 +26,7 @@ const FULL_SCALE: f32 = 0.999;
 const CLIPPED_SHARE: f64 = 1e-3;
 
 /// A file and the piece of it that a row names.
-type Key = (PathBuf, Option<u64>, Option<u64>);
+type Key = (PathBuf, Option<u64>, Option<u64>, Option<Channel>);
 
 /// What is known of the audio of some rows.
 pub(super) struct Sounds {
@@ -45,7 +46,7 @@ struct Sound {
 }
 
 fn key(row: &Row) -> Option<Key> {
-    Some((row.audio.clone()?, row.start.map(f64::to_bits), row.end.map(f64::to_bits)))
+    Some((row.audio.clone()?, row.start.map(f64::to_bits), row.end.map(f64::to_bits), row.channel))
 }
 
 impl Sounds {
@@ -98,6 +99,8 @@ impl Sounds {
         let mut bad = Vec::new();
         let (mut long, mut silent, mut clipped, mut misstated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut odd, mut of_file) = (Vec::new(), Vec::new());
+        let channels = part.rows.iter().filter(|row| row.extra.contains_key("channel"));
+        let channels: Vec<String> = channels.map(|row| row.id.clone()).collect();
         let mut same: BTreeMap<_, Vec<&str>> = BTreeMap::new();
         for row in &part.rows {
             let Some(sound) = key(row).and_then(|key| self.pieces.get(&key)) else { continue };
@@ -120,10 +123,10 @@ impl Sounds {
                 }
             }
             odd.extend(sound.notes.iter().map(|note| format!("`{}` (line {}): {note}", row.id, row.line)));
-            if let Some((path, start, end)) = key(row)
+            if let Some((path, start, end, channel)) = key(row)
                 && let Some(content) = self.contents.get(&path)
             {
-                same.entry((content, start, end)).or_default().push(&row.id);
+                same.entry((content, start, end, channel)).or_default().push(&row.id);
             }
         }
         let same: Vec<String> = same
@@ -141,6 +144,11 @@ impl Sounds {
             (Severity::Warning, clipped, "clipped: more than one in a thousand samples at full scale"),
             (Severity::Warning, misstated, "`duration` is not the file's; correct it, or leave it out"),
             (Severity::Warning, same, "the same recording as another row of this manifest"),
+            (
+                Severity::Note,
+                channels,
+                "`channel` is neither a number nor \"mean\": an extra key, and all channels are read",
+            ),
             (Severity::Note, of_file, "`duration` is the file's, and not that of the piece between `start` and `end`"),
             (Severity::Note, odd, "what players forgive in a file; its sound is read as they read it"),
         ]
@@ -183,12 +191,12 @@ fn probed(row: &Row) -> Result<Sound, DataError> {
 fn decoded(row: &Row) -> Result<(Sound, Option<String>), DataError> {
     let path = row.audio.as_deref().unwrap_or(Path::new(""));
     check_duration(row)?;
-    let samples = audio::load(path, row.start, row.end)?.samples;
+    let samples = audio::load_piece(path, row.piece())?.samples;
     let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
     let full = samples.iter().filter(|sample| sample.abs() >= FULL_SCALE).count();
     #[expect(clippy::cast_precision_loss, reason = "a recording has far fewer than 2^53 samples")]
     let (full, count) = (full as f64, samples.len() as f64);
-    let content = (row.start.is_none() && row.end.is_none()).then(|| {
+    let content = (row.start.is_none() && row.end.is_none() && row.channel.is_none()).then(|| {
         let bytes: Vec<u8> = samples.iter().flat_map(|sample| audio::to_i16(*sample).to_le_bytes()).collect();
         hash::of_bytes(&bytes)
     });

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use encoding_rs::Encoding;
 
 use super::LeakKind;
+use crate::data::audio::Channel;
 use crate::prepare::idiom::DEFAULT_GAP;
 
 /// `clasp prepare`
@@ -90,6 +91,9 @@ pub struct PrepareTableArguments {
     /// Column that says which split a row is in, where the table has its own
     #[arg(long, value_name = "COLUMN", conflicts_with_all = ["groups", "folds"])]
     pub split_column: Option<String>,
+    /// Channel that is read of every recording: 0, 1, ... or mean; default: the table's column channel, else the mean
+    #[arg(long, value_name = "CHANNEL", value_parser = channel)]
+    pub channel: Option<Channel>,
     /// Folder that the audio paths are relative to; default: the table's
     #[arg(long, value_name = "FOLDER")]
     pub audio_root: Option<PathBuf>,
@@ -111,6 +115,10 @@ pub struct PrepareTableArguments {
     /// Where to
     #[command(flatten)]
     pub to: PrepareOutput,
+}
+
+fn channel(given: &str) -> Result<Channel, String> {
+    Channel::parse(given).ok_or_else(|| "the number of a channel, from 0, or the word mean".to_owned())
 }
 
 fn delimiter(given: &str) -> Result<char, String> {

@@ -165,6 +165,7 @@ fn table_options(arguments: &PrepareTableArguments) -> Result<TableOptions, Conf
         id: arguments.id_column.clone(),
         speaker: arguments.speaker_column.clone(),
         split: arguments.split_column.clone(),
+        channel: arguments.channel,
         audio_root: arguments.audio_root.clone(),
         fractions: fractions(arguments.fractions.clone())?,
         folds: arguments.folds,

@@ -46,7 +46,7 @@ pub(super) fn read(peek: &mut Peek, begin: u64) -> Result<Found, AudioProblem> {
     let (claimed, available) = (size.saturating_sub(8 + offset), end - first);
     let mut notes = Vec::new();
     let mut data_bytes = claimed.min(available);
-    if size < 8 || size >= 0x7FFF_0000 {
+    if !(8..0x7FFF_0000).contains(&size) {
         notes.push("the header does not state the length".to_owned());
         data_bytes = available;
     } else if claimed > available {

@@ -53,6 +53,12 @@ pub enum AudioProblem {
     /// More audio than one utterance can have.
     #[error("the audio is longer than 3 hours; cut it into utterances, or give start and end")]
     TooLong,
+    /// A channel that the file does not have.
+    #[error(
+        "`channel` is {channel}, but the audio has {channels} (0 to {}); correct the manifest, or write \"mean\"",
+        channels - 1
+    )]
+    NoChannel { channel: usize, channels: usize },
     /// Not-a-number or infinite samples.
     #[error(
         "the audio has samples that are not finite (the first at {seconds:.3} s); export it again from the original"
@@ -113,6 +119,35 @@ impl AudioProblem {
     }
 }
 
+/// Which channel of a recording is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    /// All, as their mean.
+    #[default]
+    Mean,
+    /// One of them, from 0.
+    #[serde(untagged)]
+    Number(usize),
+}
+
+impl Channel {
+    /// The number of a channel, or `mean`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "mean" { Some(Self::Mean) } else { text.parse().ok().map(Self::Number) }
+    }
+}
+
+/// What of a file is read; the default is all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Piece {
+    /// In seconds.
+    pub start: Option<f64>,
+    /// In seconds.
+    pub end: Option<f64>,
+    pub channel: Channel,
+}
+
 /// One utterance's audio: mono at [`SAMPLE_RATE`], not normalised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waveform {
@@ -129,22 +164,26 @@ pub struct Waveform {
 ///
 /// [`DataError::File`] or [`DataError::Audio`], with the path.
 pub fn load(path: &Path, start: Option<f64>, end: Option<f64>) -> Result<Waveform, DataError> {
-    load_cut(path, start, end, f64::INFINITY).map(|(waveform, _)| waveform)
+    load_piece(path, Piece { start, end, channel: Channel::Mean })
 }
 
-/// Like [`load`], and keeps at most `max_seconds`; also says whether there was more. What lies behind is not decoded.
+/// Reads a piece of a file.
 ///
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_cut(
-    path: &Path,
-    start: Option<f64>,
-    end: Option<f64>,
-    max_seconds: f64,
-) -> Result<(Waveform, bool), DataError> {
+pub fn load_piece(path: &Path, piece: Piece) -> Result<Waveform, DataError> {
+    load_cut(path, piece, f64::INFINITY).map(|(waveform, _)| waveform)
+}
+
+/// Like [`load_piece`], and keeps at most `max_seconds`; also says whether there was more. What lies behind is not decoded.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_cut(path: &Path, piece: Piece, max_seconds: f64) -> Result<(Waveform, bool), DataError> {
     let (store, layout) = layout_of(path)?;
-    waveform(&store, &layout, start, end, max_seconds)
+    waveform(&store, &layout, piece, max_seconds)
         .map_err(|problem| DataError::Audio { path: path.to_path_buf(), problem })
 }
 
@@ -155,7 +194,8 @@ pub fn load_cut(
 /// What is wrong with it.
 pub fn from_bytes(bytes: Vec<u8>, start: Option<f64>, end: Option<f64>) -> Result<Waveform, AudioProblem> {
     let store = Store::memory(bytes);
-    waveform(&store, &Layout::of(&store)?, start, end, f64::INFINITY).map(|(waveform, _)| waveform)
+    let piece = Piece { start, end, channel: Channel::Mean };
+    waveform(&store, &Layout::of(&store)?, piece, f64::INFINITY).map(|(waveform, _)| waveform)
 }
 
 /// The length of a file in seconds: from its header where that says it, else by decoding.
@@ -270,14 +310,13 @@ fn layout_of(path: &Path) -> Result<(Arc<Store>, Arc<Layout>), DataError> {
 fn waveform(
     store: &Arc<Store>,
     layout: &Layout,
-    start: Option<f64>,
-    end: Option<f64>,
+    Piece { start, end, channel }: Piece,
     max_seconds: f64,
 ) -> Result<(Waveform, bool), AudioProblem> {
     // Decoded to whichever comes first, `end` or the cut, and a little more to see whether something lies behind.
     let start_seconds = start.unwrap_or(0.0).max(0.0);
     let until = end.unwrap_or(f64::INFINITY).min(start_seconds + max_seconds) + 2.0 * END_TOLERANCE;
-    let decoded = decode(store, layout, Stretch { start: start_seconds, until })?;
+    let decoded = decode(store, layout, Stretch { start: start_seconds, until, channel })?;
     if let Some(total) = decoded.total {
         let duration = seconds(total, decoded.rate);
         let outside = |key, seconds| Err(AudioProblem::OutsideFile { key, seconds, duration });
@@ -499,12 +538,12 @@ mod tests {
         std::fs::write(&path, wav_float(&samples)).unwrap();
         assert_eq!(load(&path, Some(0.25), Some(0.5)).unwrap().samples, samples[4_000..8_000]);
         assert_eq!(load(&path, None, Some(1.05)).unwrap().samples.len(), 16_000);
-        let (cut, was_cut) = load_cut(&path, Some(0.25), None, 0.5).unwrap();
+        let (cut, was_cut) = load_cut(&path, Piece { start: Some(0.25), ..Piece::default() }, 0.5).unwrap();
         assert_eq!((cut.samples.as_slice(), was_cut), (&samples[4_000..12_000], true));
-        let (whole, was_cut) = load_cut(&path, None, None, 1.0).unwrap();
+        let (whole, was_cut) = load_cut(&path, Piece::default(), 1.0).unwrap();
         assert_eq!((whole.samples.len(), was_cut), (16_000, false));
         // What lies behind the cut is not decoded, and an `end` there is no error.
-        let (cut, was_cut) = load_cut(&path, None, Some(0.9), 0.25).unwrap();
+        let (cut, was_cut) = load_cut(&path, Piece { end: Some(0.9), ..Piece::default() }, 0.25).unwrap();
         assert_eq!((cut.samples.as_slice(), was_cut), (&samples[..4_000], true));
         let message = |start, end| load(&path, start, end).unwrap_err().to_string();
         assert!(message(Some(1.0), None).contains("`start` is 1 s but the audio is only 1.000 s long"));

@@ -26,7 +26,7 @@ pub(super) enum Container {
     Mp4,
     /// Apple's Core Audio Format.
     Caf,
-    /// WebM and Matroska.
+    /// `WebM` and Matroska.
     Webm,
 }
 

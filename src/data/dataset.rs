@@ -151,8 +151,8 @@ impl Dataset {
         };
         if let (true, Some(path)) = (self.needs.audio, &row.audio) {
             check_duration(row).map_err(|problem| of_row(row, problem))?;
-            let (waveform, was_cut) = audio::load_cut(path, row.start, row.end, self.limits.max_seconds)
-                .map_err(|problem| of_row(row, problem))?;
+            let (waveform, was_cut) =
+                audio::load_cut(path, row.piece(), self.limits.max_seconds).map_err(|problem| of_row(row, problem))?;
             example.waveform = waveform.samples;
             example.audio_was_cut = was_cut;
             // After the cut, so that what is cut away has no say.

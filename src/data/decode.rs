@@ -14,6 +14,7 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::Timestamp;
 
+use super::audio::Channel;
 use super::container::Container;
 use super::layout::{Layout, Part, forgive};
 use super::opus::{self, Opus};
@@ -59,6 +60,7 @@ pub(super) struct Stretch {
     pub start: f64,
     /// In seconds; what lies behind is not decoded.
     pub until: f64,
+    pub channel: Channel,
 }
 
 /// A decoded stretch.
@@ -95,7 +97,7 @@ pub(super) fn length(store: &Arc<Store>, layout: &Layout) -> Result<(u64, u32), 
         return Err(problem.clone());
     }
     catch_panic(|| {
-        let nothing = Stretch { start: f64::INFINITY, until: f64::INFINITY };
+        let nothing = Stretch { start: f64::INFINITY, until: f64::INFINITY, channel: Channel::Mean };
         let mut decoding = Decoding::new(store, layout, nothing)?;
         if let Some(frames) = layout.parts.iter().map(|part| part.frames).sum::<Option<u64>>() {
             return Ok((frames, decoding.rate));
@@ -118,6 +120,7 @@ struct Decoding<'file> {
     layout: &'file Layout,
     rate: u32,
     channels: usize,
+    channel: Channel,
     /// The first frame that is wanted.
     first: u64,
     /// The frame before which decoding ends.
@@ -138,7 +141,18 @@ impl<'file> Decoding<'file> {
         // What is cut in its head cannot be opened for that reason.
         let rate = opened.map_err(|problem| layout.truncated.clone().unwrap_or(problem))?.rate;
         let (first, until) = (frames_at(stretch.start, rate), frames_at(stretch.until, rate));
-        Ok(Self { store, layout, rate, channels: 0, first, until, before: 0, mono: Vec::new(), decoder: None })
+        Ok(Self {
+            store,
+            layout,
+            rate,
+            channels: 0,
+            channel: stretch.channel,
+            first,
+            until,
+            before: 0,
+            mono: Vec::new(),
+            decoder: None,
+        })
     }
 
     fn run(mut self) -> Result<Decoded, AudioProblem> {
@@ -183,7 +197,7 @@ impl<'file> Decoding<'file> {
         let (first, until) = (self.first.saturating_sub(self.before), self.until.saturating_sub(self.before));
         let is_far = first > u64::from(self.rate * SEEK_FROM) && self.first < u64::MAX;
         let is_opus = matches!(decoder, Decoder::Opus(_));
-        let mut position = if is_far { stream.seek(first.saturating_add(delay))? } else { None };
+        let mut position = if is_far { stream.seek(first.saturating_add(delay)) } else { None };
         let was_sought = position.is_some();
         if !was_sought && is_far {
             stream = Stream::open(self.store, self.layout.container, part)?;
@@ -240,7 +254,7 @@ impl<'file> Decoding<'file> {
                     keep.iter().map(|other| other.end.min(from).saturating_sub(other.start.min(from))).sum();
                 let skip = first.saturating_sub(kept_before).min(to - from);
                 let wanted = cut(samples, self.channels, from - at + skip, to - at);
-                downmix(wanted, self.channels, &mut self.mono);
+                downmix(wanted, self.channels, self.channel, &mut self.mono)?;
                 taken = kept_before + (to - from);
             }
             at += count;
@@ -377,18 +391,18 @@ impl Stream {
 
     /// Goes to some way before a frame, and gives the frame that the next packet begins with; none where the container
     /// cannot, and then the stream is to be opened anew.
-    fn seek(&mut self, frame: u64) -> Result<Option<u64>, AudioProblem> {
+    fn seek(&mut self, frame: u64) -> Option<u64> {
         let reader = match &mut self.packets {
-            Packets::Mpeg(packets) => return Ok(Some(packets.seek(frame))),
+            Packets::Mpeg(packets) => return Some(packets.seek(frame)),
             Packets::Reader(reader) => reader,
         };
         if !self.is_seekable {
-            return Ok(None);
+            return None;
         }
         let early = frame.saturating_sub(BEFORE);
         let ts = Timestamp::new(i64::try_from(early).unwrap_or(i64::MAX).saturating_add(base(&self.track)));
         let sought = reader.seek(SeekMode::Accurate, SeekTo::Timestamp { ts, track_id: self.track.id });
-        Ok(sought.ok().and_then(|sought| u64::try_from(sought.actual_ts.get() - base(&self.track)).ok()))
+        u64::try_from(sought.ok()?.actual_ts.get() - base(&self.track)).ok()
     }
 
     /// The frame that a packet begins with, as the container says it.
@@ -452,10 +466,17 @@ fn make_decoder(track: &Track) -> Result<Box<dyn AudioDecoder>, AudioProblem> {
         .map_err(|error| AudioProblem::Unreadable { reason: error.to_string() })
 }
 
-fn downmix(interleaved: &[f32], channels: usize, mono: &mut Vec<f32>) {
+fn downmix(interleaved: &[f32], channels: usize, channel: Channel, mono: &mut Vec<f32>) -> Result<(), AudioProblem> {
+    if let Channel::Number(channel) = channel {
+        if channel >= channels {
+            return Err(AudioProblem::NoChannel { channel, channels });
+        }
+        mono.extend(interleaved.iter().skip(channel).step_by(channels));
+        return Ok(());
+    }
     if channels == 1 {
         mono.extend_from_slice(interleaved);
-        return;
+        return Ok(());
     }
     #[expect(clippy::cast_precision_loss, reason = "at most 64 channels")]
     let scale = 1.0 / channels.max(1) as f64;
@@ -465,6 +486,7 @@ fn downmix(interleaved: &[f32], channels: usize, mono: &mut Vec<f32>) {
             .chunks_exact(channels.max(1))
             .map(|frame| (frame.iter().map(|sample| f64::from(*sample)).sum::<f64>() * scale) as f32),
     );
+    Ok(())
 }
 
 /// Holds what the header said against what was decoded.

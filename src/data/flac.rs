@@ -181,8 +181,8 @@ fn find_end(peek: &mut Peek, info: &Info, limit: u64) -> Result<Tail, AudioProbl
         // behind the right one are passed over by the decoder.
         let mut sum = Crc16Ansi::new(0);
         let mut end = None;
-        for place in begin..upper {
-            sum.process_byte(bytes[place]);
+        for (place, byte) in bytes.iter().enumerate().take(upper).skip(begin) {
+            sum.process_byte(*byte);
             if sum.crc() == 0 {
                 end = Some(place + 1);
             }

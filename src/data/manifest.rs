@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::audio::{Channel, Piece};
 use super::names::{FileNames, normal};
 use super::{DataError, FileProblem};
 use crate::files::{absolute, relative};
@@ -31,6 +32,8 @@ pub struct Row {
     pub end: Option<f64>,
     /// How long the piece or, where there is no `start` and no `end`, the file is, in seconds. See [`Row::settle_piece`].
     pub duration: Option<f64>,
+    /// Which channel of the audio is the utterance's; their mean where it is not stated.
+    pub channel: Option<Channel>,
     /// Every other key, carried through to predictions.
     pub extra: Map<String, Value>,
     /// The line in the manifest, from 1.
@@ -115,6 +118,11 @@ impl Row {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// What of its audio a row names.
+    pub(crate) fn piece(&self) -> Piece {
+        Piece { start: self.start, end: self.end, channel: self.channel.unwrap_or_default() }
     }
 
     /// The `duration` of a piece where it is not the piece's: then it must be the file's.
@@ -269,6 +277,9 @@ fn to_json(row: &Row, folder: &Path) -> Result<Map<String, Value>, DataError> {
             map.insert(key.to_owned(), value.into());
         }
     }
+    if let Some(channel) = row.channel {
+        map.insert("channel".to_owned(), serde_json::json!(channel));
+    }
     for (key, value) in &row.extra {
         map.entry(key.clone()).or_insert_with(|| value.clone());
     }
@@ -316,6 +327,10 @@ fn parse(bytes: &[u8], line: usize, base: &Path, found: &mut Vec<LineProblem>) -
     row.start = take_seconds(&mut map, "start", found);
     row.end = take_seconds(&mut map, "end", found);
     row.duration = take_seconds(&mut map, "duration", found);
+    row.channel = map.get("channel").and_then(channel);
+    if row.channel.is_some() {
+        map.shift_remove("channel");
+    }
     if !has_something {
         found.push(LineProblem::NothingToRead { keys });
     }
@@ -383,6 +398,14 @@ fn take_seconds(map: &mut Map<String, Value>, key: &'static str, found: &mut Vec
         return None;
     }
     Some(seconds)
+}
+
+/// A channel, where a value is one; anything else is an extra key.
+pub(crate) fn channel(value: &Value) -> Option<Channel> {
+    match value {
+        Value::String(text) if text == "mean" => Some(Channel::Mean),
+        number => number.as_u64().and_then(|number| usize::try_from(number).ok()).map(Channel::Number),
+    }
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -64,12 +64,12 @@ fn next_box(peek: &mut Peek, at: u64, end: u64) -> Result<Option<Box>, AudioProb
 }
 
 /// The first box of a name in another.
-fn inside(peek: &mut Peek, outer: &Box, name: &[u8; 4]) -> Result<Option<Box>, AudioProblem> {
+fn inside(peek: &mut Peek, outer: &Box, name: [u8; 4]) -> Result<Option<Box>, AudioProblem> {
     let mut at = outer.from;
     while at < outer.to
         && let Some(found) = next_box(peek, at, outer.to)?
     {
-        if &found.name == name {
+        if found.name == name {
             return Ok(Some(found));
         }
         at = found.to;
@@ -81,7 +81,7 @@ fn inside(peek: &mut Peek, outer: &Box, name: &[u8; 4]) -> Result<Option<Box>, A
 fn along(peek: &mut Peek, outer: &Box, path: &[&[u8; 4]]) -> Result<Option<Box>, AudioProblem> {
     let mut here = Box { name: outer.name, from: outer.from, to: outer.to };
     for name in path {
-        match inside(peek, &here, name)? {
+        match inside(peek, &here, **name)? {
             Some(found) => here = found,
             None => return Ok(None),
         }

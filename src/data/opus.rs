@@ -49,7 +49,9 @@ impl Opus {
         interleaved.resize(length * self.channels, 0.0);
         let decoded = self.decoder.decode(packet, length, interleaved)?;
         interleaved.truncate(decoded * self.channels);
-        interleaved.iter_mut().for_each(|sample| *sample *= self.gain);
+        for sample in interleaved.iter_mut() {
+            *sample *= self.gain;
+        }
         Ok(())
     }
 }

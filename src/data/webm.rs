@@ -1,4 +1,4 @@
-//! Matroska and WebM: a tree of elements. Where it ends and what of the last packet is padding is found here.
+//! Matroska and `WebM`: a tree of elements. Where it ends and what of the last packet is padding is found here.
 
 use super::AudioProblem;
 use super::layout::{Found, Part};

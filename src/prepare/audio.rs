@@ -144,7 +144,7 @@ fn convert(
                 }
                 row.audio = Some(target.clone());
                 row.duration = Some(*duration);
-                (row.start, row.end) = (None, None);
+                (row.start, row.end, row.channel) = (None, None, None);
                 Ok(row)
             }
             Err(problem) => Err(Bad(of_row(&row, DataError::Unusable { problem: problem.to_string() }))),
@@ -167,7 +167,11 @@ fn remove_partial(folder: &Path) {
 /// Where the converted audio of a row lies; none where its file cannot be read.
 fn target(row: &Row, hashes: &HashMap<PathBuf, Result<String, String>>, folder: &Path) -> Option<PathBuf> {
     let content = hashes.get(row.audio.as_ref()?)?.as_ref().ok()?;
-    let name = hash::of_bytes(format!("{CONVERSION}\n{content}\n{:?} {:?}\n", row.start, row.end).as_bytes());
+    let mut words = format!("{CONVERSION}\n{content}\n{:?} {:?}\n", row.start, row.end);
+    if let Some(channel) = row.channel {
+        words += &format!("{channel:?}\n");
+    }
+    let name = hash::of_bytes(words.as_bytes());
     // Not all in one folder: some systems are slow with a hundred thousand files.
     Some(folder.join(&name[..2]).join(format!("{name}.wav")))
 }
@@ -181,7 +185,7 @@ fn piece(row: &Row, target: &Path) -> Result<f64, DataError> {
     {
         return Ok(seconds);
     }
-    let samples = audio::load(source, row.start, row.end)?.samples;
+    let samples = audio::load_piece(source, row.piece())?.samples;
     let failed = |error: std::io::Error| DataError::write(target, &error);
     fs::create_dir_all(target.parent().unwrap_or(Path::new(""))).map_err(failed)?;
     let partial = target.with_extension(format!("wav.{}.partial", std::process::id()));

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::data::DataError;
+use crate::data::audio::Channel;
 use crate::data::manifest::Row;
 use crate::data::names::{self, FileNames, normal};
 use crate::splits::overlap::plain;
@@ -301,6 +302,9 @@ fn item_of(
     let id = given_id.unwrap_or_default();
     let mut row = Row { id, audio, text, label, speaker, line: record.line, ..Row::default() };
     fill_rest(&mut row, record.cells, &mut reasons);
+    if row.audio.is_some() {
+        row.channel = options.channel.or(row.channel);
+    }
     // The group that the split respects is stated in the manifest, unless the table has another idea of a group.
     if let ([column], [Some(group)]) = (columns.groups.as_slice(), groups.as_slice())
         && row.group.is_none()
@@ -331,6 +335,9 @@ fn fill_rest(row: &mut Row, cells: Map<String, Value>, reasons: &mut Vec<String>
                     "end" => row.end = Some(seconds),
                     _ => row.duration = Some(seconds),
                 }
+            }
+            "channel" if text.as_deref().is_some_and(|text| Channel::parse(text).is_some()) => {
+                row.channel = text.as_deref().and_then(Channel::parse);
             }
             // The column is not the one that was named for this purpose, so it is carried under another name.
             name if RESERVED.contains(&name) => {

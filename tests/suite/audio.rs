@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::program::{checkpoint, clasp, folder, tone};
 
-/// The folder that scripts/make_audio_matrix.py writes.
+/// The folder that `scripts/make_audio_matrix.py` writes.
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio-matrix")
 }
@@ -36,7 +36,7 @@ fn bytes_of(case: &Value) -> Vec<u8> {
 }
 
 /// Every container, in every state: what is read is what ffmpeg reads (counts and windows of samples, from
-/// scripts/make_audio_matrix.py), or it is an error.
+/// `scripts/make_audio_matrix.py`), or it is an error.
 #[test]
 fn every_container_in_every_state_is_read_as_ffmpeg_reads_it() {
     let cases = fs::read_to_string(fixtures().join("cases.jsonl")).unwrap();
@@ -50,7 +50,7 @@ fn every_container_in_every_state_is_read_as_ffmpeg_reads_it() {
             (Err(problem), Some(expected)) if problem.to_string().contains(expected) => {}
             (Err(problem), _) => wrong.push(format!("{name}: {problem}")),
             (Ok(found), Some(expected)) => {
-                wrong.push(format!("{name}: {} samples and not {expected}", found.samples.len()))
+                wrong.push(format!("{name}: {} samples and not {expected}", found.samples.len()));
             }
             (Ok(found), None) => {
                 let frames = usize::try_from(case["frames"].as_u64().unwrap()).unwrap();
@@ -141,7 +141,8 @@ fn what_players_forgive_in_a_wav_is_read_and_noted() {
         fs::write(at.join(format!("{name}.wav")), bytes).unwrap();
         let found = audio::from_bytes(bytes.clone(), None, None).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         assert_eq!(found.samples, samples, "{name}");
-        rows += &format!("{}\n", json!({ "id": name, "audio": format!("{name}.wav"), "label": "a" }));
+        rows += &json!({ "id": name, "audio": format!("{name}.wav"), "label": "a" }).to_string();
+        rows.push('\n');
     }
     fs::write(at.join("rows.jsonl"), rows).unwrap();
     for more in [&[][..], &["--decode"]] {
@@ -209,7 +210,7 @@ fn steps(count: u64) -> Vec<u8> {
     (0..count).flat_map(|n| i16::try_from(n * n / 7 % 20_011).unwrap().to_le_bytes()).collect()
 }
 
-/// A long recording and pieces of it as NeMo and lhotse write them, and as the others do: the same, everywhere.
+/// A long recording and pieces of it as `NeMo` and lhotse write them, and as the others do: the same, everywhere.
 #[test]
 fn a_piece_is_stated_by_its_duration_or_its_end() {
     let folder = folder();
@@ -292,10 +293,10 @@ fn a_piece_that_is_gone_to_has_the_samples_of_the_whole() {
     for (name, most) in [("long.flac", 0.0)].into_iter().chain(names) {
         let bytes = fs::read(fixtures().join(name)).unwrap();
         let whole = audio::from_bytes(bytes.clone(), None, None).unwrap().samples;
-        for step in 0..23_u32 {
+        for step in 0..23_u16 {
             let start = f64::from(step) * 0.25;
-            let from = (start * 16_000.0).round() as usize;
-            let to = ((start + 0.3) * 16_000.0).round() as usize;
+            let from = usize::from(step) * 4_000;
+            let to = from + 4_800;
             let piece = audio::from_bytes(bytes.clone(), Some(start), Some(start + 0.3)).unwrap().samples;
             let expected = &whole[from..to.min(whole.len())];
             assert_eq!(piece.len(), expected.len(), "{name} from {start}");
@@ -303,7 +304,7 @@ fn a_piece_that_is_gone_to_has_the_samples_of_the_whole() {
             let inner = 100..piece.len() - 100;
             let (piece, expected) = (&piece[inner.clone()], &expected[inner]);
             let sum: f64 = piece.iter().zip(expected).map(|(left, right)| f64::from(left - right).powi(2)).sum();
-            let root_mean_square = (sum / piece.len() as f64).sqrt();
+            let root_mean_square = (sum / f64::from(u16::try_from(piece.len()).unwrap())).sqrt();
             assert!(root_mean_square <= most, "{name} from {start}: off by {root_mean_square:.2e}");
         }
     }
@@ -322,4 +323,60 @@ fn three_hours_are_the_limit_of_a_piece_and_not_of_its_recording() {
     assert_eq!(piece.len(), 24_000);
     assert!(audio::load(&path, Some(14_390.0), None).unwrap().samples.len() == 160_000);
     assert!(audio::load(&path, Some(14_400.5), None).unwrap_err().to_string().contains("only 14400.000 s long"));
+}
+
+/// A telephone call with a speaker on each side.
+#[test]
+fn a_channel_is_read_alone() {
+    let folder = folder();
+    let at = folder.path();
+    let format = [&[1, 0, 2, 0][..], &16_000_u32.to_le_bytes(), &64_000_u32.to_le_bytes(), &[4, 0, 16, 0]].concat();
+    let (left, right) = (tone(16_000), steps(16_000));
+    let both: Vec<u8> = left.chunks(2).zip(right.chunks(2)).flat_map(|(one, two)| [one, two].concat()).collect();
+    fs::write(at.join("call.wav"), wave(&format, &[], u32::try_from(both.len()).unwrap(), &both)).unwrap();
+    let table = "id,audio,channel,text,label\na,call.wav,0,x,one\nb,call.wav,1,x,two\nc,call.wav,mean,x,one\n\
+                 d,call.wav,left,x,one\n";
+    fs::write(at.join("calls.csv"), table).unwrap();
+    let prepare =
+        ["prepare", "table", "--input", "calls.csv", "--id-column", "id", "--fractions", "1,0,0", "--convert"];
+    clasp(at, &[&prepare[..], &["--output", "by-column"]].concat()).good();
+    clasp(at, &[&prepare[..], &["--output", "by-flag", "--channel", "1"]].concat()).good();
+    clasp(at, &[&prepare[..], &["--output", "no", "--channel", "2"]].concat())
+        .bad(3, &["`channel` is 2, but the audio has 2 (0 to 1)"]);
+    clasp(at, &[&prepare[..], &["--output", "no", "--channel", "left"]].concat()).bad(2, &["the number of a channel"]);
+    let values = |sound: &[u8]| -> Vec<f32> {
+        sound.chunks(2).map(|pair| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32_768.0).collect()
+    };
+    let (left, right) = (values(&left), values(&right));
+    let heard = |name: &str| -> Vec<Vec<f32>> {
+        let text = fs::read_to_string(at.join(name).join("train.jsonl")).unwrap();
+        let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        rows.sort_by_key(|row| row["id"].to_string());
+        let path = |row: &Value| at.join(name).join(row["audio"].as_str().unwrap());
+        rows.iter().map(|row| audio::load(&path(row), None, None).unwrap().samples).collect()
+    };
+    let by_column = heard("by-column");
+    assert!(by_column[0] == left && by_column[1] == right);
+    // A mean of two numbers of 16 bits is rounded to 16 bits.
+    let mean = left.iter().zip(&right).map(|(one, two)| (one + two) / 2.0);
+    assert!(by_column[2].iter().zip(mean).all(|(found, mean)| (found - mean).abs() < 1.6e-5));
+    assert_eq!(by_column[3], by_column[2]);
+    assert!(heard("by-flag").iter().all(|found| *found == right));
+
+    let row = |channel: Value| json!({ "id": channel, "audio": "call.wav", "text": "x", "channel": channel });
+    let mut rows = String::new();
+    for channel in [json!(0), json!(1), json!("mean"), json!("left"), json!(2)] {
+        let mut row = row(channel);
+        row["id"] = json!(row["channel"].to_string());
+        rows += &row.to_string();
+        rows.push('\n');
+    }
+    fs::write(at.join("rows.jsonl"), rows).unwrap();
+    let said = clasp(at, &["predict", "--checkpoint", checkpoint(), "--manifest", "rows.jsonl"]).bad(3, &[]);
+    let results = said.rows();
+    assert_ne!(results[0]["probabilities"], results[1]["probabilities"]);
+    assert_eq!(results[2]["probabilities"], results[3]["probabilities"]);
+    assert!(results[4]["error"].as_str().unwrap().contains("`channel` is 2"), "{}", said.stdout);
+    let said = clasp(at, &["check", "rows.jsonl", "--decode", "--json"]).bad(3, &["`channel` is 2"]);
+    assert!(said.stdout.contains("`channel` is neither a number nor"), "{}", said.stdout);
 }

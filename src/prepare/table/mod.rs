@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use crate::data::DataError;
+use crate::data::audio::Channel;
 use crate::data::manifest::Row;
 use crate::splits::content;
 use crate::splits::overlap;
@@ -85,6 +86,9 @@ pub struct TableOptions {
     pub speaker: Option<String>,
     /// The column that says which split a row is in: nothing is drawn then.
     pub split: Option<String>,
+    /// The channel that is read of every recording, whatever the table says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<Channel>,
     /// The folder that audio paths are relative to; the table's own if not given.
     pub audio_root: Option<PathBuf>,
     /// The shares of train, dev and test; they sum to 1, and a share of 0 gives no file.
@@ -111,6 +115,7 @@ impl TableOptions {
             id: None,
             speaker: None,
             split: None,
+            channel: None,
             audio_root: None,
             fractions: [0.8, 0.1, 0.1],
             folds: None,
