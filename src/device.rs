@@ -44,7 +44,7 @@ pub fn cuda_devices() -> Result<usize, String> {
     cuda::devices()
 }
 
-/// Free and total bytes of a CUDA device; none where it cannot be asked.
+/// Free and total bytes of a CUDA device; `None` if it cannot be asked.
 pub fn cuda_memory(number: usize) -> Option<(u64, u64)> {
     cuda::memory(number)
 }
@@ -142,7 +142,7 @@ mod cuda {
     /// Headers without which kernels do not compile; without the last one those of the tensor cores do not, and slower ones
     /// take their place in silence.
     const HEADERS: [&str; 4] = ["cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h"];
-    /// Kernels are kept only where the disk has so many bytes left: the backend's thread does not survive a full one.
+    /// Kernels are kept only where the disk has this many bytes left: the backend's thread does not survive a full one.
     const ROOM: u64 = 4 << 30;
 
     pub fn devices() -> Result<usize, String> {
@@ -228,7 +228,7 @@ mod cuda {
         settings
     }
 
-    /// What compiled kernels depend on: the program, the kind of device and the compiler. None where the devices are
+    /// What compiled kernels depend on: the program, the kind of device and the compiler. `None` if the devices are
     /// of several kinds, which the backend does not tell apart.
     fn kernels_of(numbers: &[usize]) -> Option<String> {
         use sys::CUdevice_attribute::{

@@ -41,7 +41,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// The file that a path leads to; none where there is none, or where it is a folder, a device or a pipe.
+    /// The file that a path leads to; `None` if there is none, or where it is a folder, a device or a pipe.
     pub fn of(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().and_then(|metadata| Self::of_metadata(&metadata))
     }

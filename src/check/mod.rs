@@ -1,7 +1,7 @@
 //! Whether manifests can be trusted: what is in them, what is wrong with their audio, and what their parts share that
 //! nobody declared.
 //!
-//! Manifests are held against each other, but for those of different folds of one corpus, which share by design: where
+//! Manifests are compared with each other, but for those of different folds of one corpus, which share by design: where
 //! folders are given.
 
 mod facts;
@@ -26,7 +26,7 @@ use crate::splits::overlap::{self, Overlap};
 use crate::splits::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, SplitFile};
 use sound::Sounds;
 
-/// A label so many times as frequent as another is imbalance.
+/// A label this many times as frequent as another is imbalance.
 const IMBALANCE: usize = 10;
 
 /// What to look at.
@@ -66,7 +66,7 @@ pub struct SplitFacts {
     pub fold: Option<String>,
     /// The hash of the split as its `split.json` states it.
     pub sha256: String,
-    /// Whether the manifests still are this split; none where not all of them were given.
+    /// Whether the manifests still are this split; `None` if not all of them were given.
     pub is_unchanged: Option<bool>,
 }
 
@@ -88,7 +88,7 @@ pub struct Finding {
     pub severity: Severity,
     /// What was looked at: `audio`, `label`, `leak`, ...
     pub check: &'static str,
-    /// The manifest, by its name in the report; none where it is about several.
+    /// The manifest, by its name in the report; `None` if it is about several.
     pub manifest: Option<String>,
     /// How many utterances or values it is about.
     pub count: usize,
@@ -131,7 +131,7 @@ struct Part {
     rows: Vec<Row>,
 }
 
-/// Checks manifests; a folder stands for the manifests in it, or for its folds. `tell` hears how many files are read.
+/// Checks manifests; a folder stands for the manifests in it, or for its folds. `progress` receives how many files are read.
 ///
 /// # Errors
 ///
@@ -410,7 +410,7 @@ fn shared(
 }
 
 /// Whether these are of two folds of one corpus, which share by design. Where single manifests of them were named,
-/// they are to be held against each other.
+/// they are to be compared with each other.
 fn are_folds(left: &Part, right: &Part, states: &BTreeMap<PathBuf, SplitFile>) -> bool {
     let (Some(one), Some(other)) = (states.get(&left.folder), states.get(&right.folder)) else { return false };
     left.is_of_folder

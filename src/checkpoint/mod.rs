@@ -297,7 +297,7 @@ pub fn load_with<B: Ops>(
 ) -> Result<Checkpoint<B>, CheckpointError> {
     let model_config = config.model()?;
     let path = folder.join(WEIGHTS);
-    // Before the modules are made, which so many of them would take the memory for.
+    // Before the modules are made, which this many of them would take the memory for.
     TensorSource::open_file(&path)?.check_layers(model_config.layers())?;
     // The one is as fast as memory or disk, the other as a thread.
     let (model, checked) = rayon::join(

@@ -94,7 +94,7 @@ pub(super) struct Pickled {
     elements: usize,
     /// Bytes of an element.
     width: usize,
-    /// From the bytes of an element; none where these are no real numbers.
+    /// From the bytes of an element; `None` if these are no real numbers.
     convert: Option<fn(&[u8]) -> f32>,
 }
 

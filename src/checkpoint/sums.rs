@@ -65,7 +65,7 @@ pub fn check(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<usize, C
     Ok(wanted.len())
 }
 
-/// The hashes by file name; none where the folder states none.
+/// The hashes by file name; `None` if the folder states none.
 fn read(folder: &Path) -> Result<Option<BTreeMap<String, String>>, CheckpointError> {
     let path = folder.join(FILE);
     if !path.exists() {

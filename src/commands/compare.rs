@@ -146,7 +146,7 @@ fn check_clusters(plan: &Plan) -> anyhow::Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(CompareError::NoCluster(Problems(problems)).into()) }
 }
 
-/// What would fail in every run is told before the first one.
+/// What would fail in every run is reported before the first one.
 fn check(plan: &Plan, left: &[usize]) -> anyhow::Result<()> {
     if left.is_empty() {
         return Ok(());
@@ -297,7 +297,7 @@ fn dry_run(plan: &Plan, statuses: &[RunStatus], estimates: &Estimates, is_json: 
     let left: Vec<Option<(f64, &str)>> =
         rows.iter().filter(|(_, status, _)| is_left(status)).map(|(_, _, time)| *time).collect();
     let unknown = left.iter().filter(|time| time.is_none()).count();
-    let estimated = left.iter().flatten().filter(|(_, from)| *from == "arithmetic").count();
+    let arithmetic = left.iter().flatten().filter(|(_, from)| *from == "arithmetic").count();
     let each: Vec<f64> = left.iter().flatten().map(|(seconds, _)| *seconds).collect();
     let seconds = status::side_by_side(&each, plan.jobs);
     if is_json {
@@ -314,7 +314,7 @@ fn dry_run(plan: &Plan, statuses: &[RunStatus], estimates: &Estimates, is_json: 
             })
             .collect();
         let left =
-            json!({ "seconds_left": seconds, "runs_of_guessed_time": estimated, "runs_of_unknown_time": unknown });
+            json!({ "seconds_left": seconds, "runs_of_guessed_time": arithmetic, "runs_of_unknown_time": unknown });
         return format!(
             "{:#}\n",
             json!({ "plan": plan.name, "folder": plan.dir, "jobs": plan.jobs, "runs": runs, "estimate": left })
@@ -331,14 +331,14 @@ fn dry_run(plan: &Plan, statuses: &[RunStatus], estimates: &Estimates, is_json: 
     }
     let mut time = match (unknown, left.len()) {
         (_, 0) => "nothing is left to do".to_owned(),
-        (0, _) if estimated == 0 => format!("about {} left", duration(seconds)),
+        (0, _) if arithmetic == 0 => format!("about {} left", duration(seconds)),
         (0, _) => format!("roughly {} left", duration(seconds)),
         (unknown, left) if unknown == left => "time unknown until the first run of a system ends".to_owned(),
         (unknown, _) => {
             format!("about {} left, and {unknown} run(s) of systems of which none has ended yet", duration(seconds))
         }
     };
-    if estimated > 0 {
+    if arithmetic > 0 {
         time.push_str("; rough times are of the arithmetic alone, until a run of the system tells");
     }
     format!("{table}\nplan {}: {}; {time}\n", plan.name, begins(plan, statuses))

@@ -27,7 +27,7 @@ const CHECKPOINT: [&str; 9] = [
 pub struct Output {
     flag: &'static str,
     path: PathBuf,
-    /// None where there is nothing yet that could be destroyed.
+    /// `None` if there is nothing yet that could be destroyed.
     id: Option<FileId>,
 }
 

@@ -60,7 +60,7 @@ impl Workload {
         Ok(work)
     }
 
-    /// Seconds on a device that multiplies large matrices with so many operations a second.
+    /// Seconds on a device that multiplies large matrices with this many operations a second.
     pub fn seconds(self, matrix_rate: f64) -> f64 {
         self.operations / (SHARE * matrix_rate) + STEP * self.batches + EPOCH * self.epochs
     }

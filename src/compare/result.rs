@@ -42,7 +42,7 @@ pub struct Results {
     pub runs_planned: usize,
     /// Runs that are in the numbers.
     pub runs_done: usize,
-    /// The system that the others are held against.
+    /// The system that the others are compared with.
     pub reference: Option<String>,
     /// Coverage of all intervals.
     pub level: f64,
@@ -353,7 +353,7 @@ impl Cell {
     }
 }
 
-/// A system's runs against those of the reference with the same fold and seed; nothing where there are none.
+/// A system's runs against those of the reference with the same fold and seed; nothing if there are none.
 fn against(reference: &[Done], runs: &[Done], cluster: Option<&str>) -> anyhow::Result<Option<Against>> {
     let mut pairs = Pairs::default();
     let mut paired_runs = 0;
@@ -372,7 +372,7 @@ fn against(reference: &[Done], runs: &[Done], cluster: Option<&str>) -> anyhow::
 }
 
 impl Done {
-    /// A run that is done; nothing where it is not.
+    /// A run that is done; nothing if it is not.
     fn read(run: &PlannedRun, cluster: Option<&str>) -> anyhow::Result<Option<Self>> {
         let folder = folder(run);
         if !folder.is_run() {

@@ -80,7 +80,7 @@ pub struct Means<'a> {
 pub fn run(plan: &Plan, places: &[usize], means: Means, estimates: &mut Estimates, watch: &mut Watch) -> Summary {
     let queue: Mutex<VecDeque<usize>> = Mutex::new(places.iter().copied().collect());
     let jobs = means.jobs.clamp(1, places.len().max(1));
-    // As the statuses found them: what is finished by another plan meanwhile is held against this one by `train`.
+    // As the statuses found them: what is finished by another plan meanwhile is compared with this one by `train`.
     let is_trained = |place: &&usize| {
         let manifest = plan.runs.get(**place).map(|run| folder(run).load_manifest());
         manifest.is_some_and(|manifest| manifest.is_ok_and(|manifest| manifest.finished))
@@ -291,7 +291,7 @@ fn log_of(folder: &RunFolder) -> PathBuf {
     folder.path().join(LOG)
 }
 
-/// The first line of the error that a run's last process ended with, and where the others are; none where it said none,
+/// The first line of the error that a run's last process ended with, and where the others are; `None` if it said none,
 /// as one that was killed.
 fn reason(folder: &RunFolder) -> Option<String> {
     let log = log_of(folder);

@@ -146,7 +146,7 @@ impl Estimates {
         self.estimated.get(&(run.corpus, run.system)).copied()
     }
 
-    /// The seconds of a whole run, from runs of its system on its corpus; none where there is none yet.
+    /// The seconds of a whole run, from runs of its system on its corpus; `None` if there is none yet.
     pub fn measured(&self, run: &PlannedRun) -> Option<f64> {
         let key = (run.corpus, run.system);
         mean(self.ended.get(&key).into_iter().flatten()).or_else(|| mean(self.promised.get(&key).into_iter().flatten()))

@@ -325,7 +325,7 @@ fn notes(results: &Results) -> Vec<String> {
     notes
 }
 
-/// Systems of which not every run can be held against one of the reference.
+/// Systems of which not every run can be compared with one of the reference.
 fn unpaired(corpus: &CorpusResult, reference: Option<&str>) -> Vec<String> {
     let Some(reference) = corpus.systems.iter().find(|cell| Some(cell.system.as_str()) == reference) else {
         return Vec::new();

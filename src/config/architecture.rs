@@ -124,7 +124,7 @@ impl Config {
         }
     }
 
-    /// Checks what the encoders limit; returns `data.max_tokens`, none where text is not read.
+    /// Checks what the encoders limit; returns `data.max_tokens`, `None` if text is not read.
     fn check_encoders(
         &self,
         text: &EncoderMap,

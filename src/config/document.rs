@@ -10,7 +10,7 @@ use toml::{Spanned, Value};
 use super::problem::{ConfigError, Fault, KeyOrigin, Problem};
 use super::table;
 
-/// Keys and tables of a file that are read: each that is wrong is held against all that there are.
+/// Keys and tables of a file that are read: each that is wrong is compared with all that there are.
 const MOST_KEYS: usize = 10_000;
 
 /// A value and where it was written.

@@ -29,7 +29,7 @@ pub struct HubName {
 }
 
 impl HubName {
-    /// Reads `roberta-base`, `facebook/wav2vec2-base` or `roberta-base@v1.0`; none where it has no such form.
+    /// Reads `roberta-base`, `facebook/wav2vec2-base` or `roberta-base@v1.0`; `None` if it has no such form.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, revision) = text.split_once('@').unwrap_or((text, MAIN));
         let parts: Vec<&str> = name.split('/').collect();

@@ -52,7 +52,7 @@ pub enum Fault {
 /// One thing that is wrong, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it stands; none where a key is missing.
+    /// Where it stands; `None` if a key is missing.
     pub place: Option<KeyOrigin>,
     /// The full key, as in `train.epochs`.
     pub key: String,

@@ -8,7 +8,7 @@ std::thread_local! {
     static IS_CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` gives; nothing where it panicked, and then nothing is printed.
+/// What `work` gives; nothing if it panicked, and then nothing is printed.
 pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

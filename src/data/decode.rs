@@ -389,7 +389,7 @@ impl Stream {
         }
     }
 
-    /// Goes to some way before a frame, and gives the frame that the next packet begins with; none where the container
+    /// Goes to some way before a frame, and gives the frame that the next packet begins with; `None` if the container
     /// cannot, and then the stream is to be opened anew.
     fn seek(&mut self, frame: u64) -> Option<u64> {
         let reader = match &mut self.packets {

@@ -1,5 +1,5 @@
 //! FLAC: the description of the stream, then frames with a checksum each. Where the last one ends is found here, so that
-//! what stands behind it does no harm, and what the description claims can be held against what is there.
+//! what stands behind it does no harm, and what the description claims can be compared with what is there.
 
 use symphonia::core::checksum::{Crc8Ccitt, Crc16Ansi};
 use symphonia::core::io::Monitor;

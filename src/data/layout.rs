@@ -134,7 +134,7 @@ impl Layout {
     }
 }
 
-/// Nothing where less than half a second is missing, of so many bytes or frames a second; else the error, of what is
+/// Nothing where less than half a second is missing, of this many bytes or frames a second; else the error, of what is
 /// claimed and what is found.
 pub(super) fn forgive(
     missing: u64,

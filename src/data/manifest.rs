@@ -271,7 +271,9 @@ fn to_json(row: &Row, folder: &Path) -> Result<Map<String, Value>, DataError> {
         }
     }
     // The end that follows from the other two is not written.
-    let end = row.end.filter(|end| row.start.zip(row.duration).is_none_or(|(start, length)| start + length != *end));
+    let end = row
+        .end
+        .filter(|end| row.start.zip(row.duration).is_none_or(|(start, length)| (start + length - end).abs() > 0.0));
     for (key, value) in [("start", row.start), ("end", end), ("duration", row.duration)] {
         if let Some(value) = value {
             map.insert(key.to_owned(), value.into());

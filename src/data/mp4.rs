@@ -48,7 +48,7 @@ pub(super) fn read(peek: &mut Peek, begin: u64) -> Result<Found, AudioProblem> {
     Ok(Found { parts: vec![Part { keep, ..Part::of(begin, at) }], end: at, notes: Vec::new(), truncated })
 }
 
-/// The box that begins here; none where no name of a box stands.
+/// The box that begins here; `None` if no name of a box stands.
 fn next_box(peek: &mut Peek, at: u64, end: u64) -> Result<Option<Box>, AudioProblem> {
     let Some([s0, s1, s2, s3, n0, n1, n2, n3]) = peek.array(at)? else { return Ok(None) };
     let name = [n0, n1, n2, n3];

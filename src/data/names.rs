@@ -38,7 +38,7 @@ pub fn look_alikes<'a>(labels: impl IntoIterator<Item = &'a String>) -> Vec<Stri
     alike.into_values().filter(|labels| labels.len() > 1).map(sentence).collect()
 }
 
-/// What a folder has: its names by their form, none where two names have the same.
+/// What a folder has: its names by their form, `None` if two names have the same.
 type Names = HashMap<String, Option<OsString>>;
 
 /// Files that are looked for by names in any of Unicode's normal forms, as systems and archives change them.

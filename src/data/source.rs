@@ -92,7 +92,7 @@ impl Peek {
         Ok(&self.chunk[from..to])
     }
 
-    /// A field of so many bytes; none behind the end of the file.
+    /// A field of this many bytes; none behind the end of the file.
     pub fn array<const COUNT: usize>(&mut self, at: u64) -> Result<Option<[u8; COUNT]>, AudioProblem> {
         Ok(self.bytes(at, COUNT)?.try_into().ok())
     }

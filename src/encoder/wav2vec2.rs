@@ -203,6 +203,7 @@ impl<B: Ops> PositionalLayer<B> {
 }
 
 /// What tells the layers where a frame is.
+#[allow(clippy::large_enum_variant, reason = "an encoder has one of them")]
 #[derive(Module, Debug)]
 pub enum Positional<B: Backend> {
     One(PositionalConvolution<B>),

@@ -166,7 +166,7 @@ impl McNemar {
     /// Fewer discordant examples than these are tested exactly.
     const FEW: u64 = 25;
 
-    /// The test for so many discordant examples.
+    /// The test for this many discordant examples.
     pub fn of(only_first: u64, only_second: u64) -> Self {
         let (form, p_value) = if only_first + only_second < Self::FEW {
             (McNemarForm::Exact, mcnemar_exact(only_first, only_second))

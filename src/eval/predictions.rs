@@ -166,7 +166,7 @@ pub struct Prediction {
     /// The true label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<String>,
-    /// Words of the whole text (between white space, before any cut); nothing where there is no text.
+    /// Words of the whole text (between white space, before any cut); nothing if there is no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<usize>,
     #[serde(flatten)]

@@ -87,7 +87,7 @@ pub(super) fn scored_examples<'rows>(
     Ok(examples)
 }
 
-/// The scores of one classifier on the examples where it answered; nothing where it answered none.
+/// The scores of one classifier on the examples where it answered; nothing if it answered none.
 pub(super) fn scores(
     examples: &[&Example],
     system: System,

@@ -138,11 +138,11 @@ pub(super) fn student_p_value(value: f64, drawn: &[f64], clusters: usize) -> f64
     if error > 0.0 { two_sided_t(value / error, clusters - 1) } else { f64::from(u8::from(value == 0.0)) }
 }
 
-/// The share of Student's distribution beyond ±t (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and
+/// The share of Student's distribution beyond ±`value` (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and
 /// 26.7.4: the finite sums for whole degrees of freedom).
 #[expect(clippy::cast_precision_loss, reason = "degrees of freedom are few")]
-fn two_sided_t(t: f64, freedom: usize) -> f64 {
-    let angle = (t.abs() / (freedom as f64).sqrt()).atan();
+fn two_sided_t(value: f64, freedom: usize) -> f64 {
+    let angle = (value.abs() / (freedom as f64).sqrt()).atan();
     let (sine, cosine) = angle.sin_cos();
     // The terms' cosines have even powers where the degrees are even, odd ones from 1 where they are odd.
     let is_odd = freedom % 2 == 1;
@@ -397,7 +397,7 @@ mod tests {
     /// `2 * scipy.stats.t.sf(t, freedom)`
     #[test]
     fn the_tails_of_student_are_those_of_scipy() {
-        for (t, freedom, expected) in [
+        for (value, freedom, expected) in [
             (0.5, 1, 0.7048327646991335),
             (2.0, 1, 0.2951672353008665),
             (-1.3, 2, 0.3232470318160403),
@@ -408,11 +408,11 @@ mod tests {
             (1.0, 8, 0.34659350708733416),
             (7.5, 8, 6.927744990507951e-05),
         ] {
-            let found = two_sided_t(t, freedom);
-            assert!((found - expected).abs() < 1e-12, "{t}, {freedom}: {found} for {expected}");
+            let found = two_sided_t(value, freedom);
+            assert!((found - expected).abs() < 1e-12, "{value}, {freedom}: {found} for {expected}");
         }
-        for (freedom, t) in (1..).zip(T_QUANTILES) {
-            assert!((two_sided_t(t, freedom) - 0.05).abs() < 1e-9, "{freedom}: {t}");
+        for (freedom, value) in (1..).zip(T_QUANTILES) {
+            assert!((two_sided_t(value, freedom) - 0.05).abs() < 1e-9, "{freedom}: {value}");
         }
     }
 

@@ -81,7 +81,7 @@ fn token_beside(cache: &Path) -> Option<String> {
     (!token.is_empty()).then_some(token)
 }
 
-/// What a folder lacks to be an encoder's or a checkpoint's; none where it has all.
+/// What a folder lacks to be an encoder's or a checkpoint's; `None` if it has all.
 pub fn lacks(folder: &Path) -> Option<String> {
     let weights = match locate::encoder("models", folder) {
         Ok(files) => files.weights,

@@ -57,7 +57,7 @@ pub fn inputs(batch: &Batch) -> Inputs {
 }
 
 /// The cache of what a model's feature encoder makes of speech, computed in a number format by a backend of this name;
-/// none where the method has no such encoder.
+/// `None` if the method has no such encoder.
 pub fn feature_cache<B: Ops>(
     store: &Arc<FeatureStore>,
     model: &Model<B>,
@@ -188,7 +188,7 @@ pub fn run<B: Ops, E: From<DataError>>(
     Ok(())
 }
 
-/// The probabilities of every utterance of a data set, in its order; none where `notify`, which hears how many are done,
+/// The probabilities of every utterance of a data set, in its order; `None` if `notify`, which hears how many are done,
 /// breaks off.
 ///
 /// # Errors

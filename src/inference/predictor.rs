@@ -224,7 +224,7 @@ impl<B: Ops> Predictor<B> {
         ready
     }
 
-    /// What the classifiers say of a batch that has all that the method reads, or one modality of it; none where the
+    /// What the classifiers say of a batch that has all that the method reads, or one modality of it; `None` if the
     /// method has no classifier for that.
     fn classify(&self, batch: &[&(usize, Example)], has: Has) -> Option<Vec<Probabilities>> {
         let examples: Vec<Example> = batch.iter().map(|(_, example)| example.clone()).collect();

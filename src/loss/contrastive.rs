@@ -11,7 +11,7 @@ const SQUARED_NORM_FLOOR: f64 = 1e-24;
 /// In place of a score that is not in the sum.
 const LEFT_OUT: f32 = -1e30;
 
-/// `mean_i [log sum of the scores that i is held against - log f(speech_i, text_i)]`, of speech and text
+/// `mean_i [log sum of the scores that i is compared with - log f(speech_i, text_i)]`, of speech and text
 /// [batch, width] -> [1]. 0 for a batch of one: nothing to hold it against.
 pub fn contrastive<B: Backend>(speech: Tensor<B, 2>, text: Tensor<B, 2>, config: &LossConfig) -> Tensor<B, 1> {
     let [batch, _] = speech.dims();

@@ -49,7 +49,7 @@ pub(crate) fn value(loss: Tensor<Train, 1>) -> f64 {
     values[0]
 }
 
-/// The gradients of a loss by some matrices, each in row-major order; nothing where no path leads to a matrix.
+/// The gradients of a loss by some matrices, each in row-major order; nothing if no path leads to a matrix.
 pub(crate) fn gradients<const N: usize>(loss: &Tensor<Train, 1>, of: [&Tensor<Train, 2>; N]) -> [Option<Vec<f64>>; N] {
     let gradients = loss.backward();
     of.map(|matrix| {

@@ -25,18 +25,18 @@ impl DeviceMemory {
     }
 }
 
-/// Bytes of this process that are in memory now; none where the system does not say.
+/// Bytes of this process that are in memory now; `None` if the system does not say.
 pub fn resident() -> Option<u64> {
     system::Files::default().status("VmRSS")
 }
 
-/// The most bytes of this process that were in memory at once so far; none where the system does not say.
+/// The most bytes of this process that were in memory at once so far; `None` if the system does not say.
 pub fn peak() -> Option<u64> {
     system::Files::default().status("VmHWM")
 }
 
 /// Bytes that this process can still get: what the system has left, within the limits of its control groups
-/// (`memory.max`, `memory.limit_in_bytes`) and of its address space (`ulimit -v`). None where the system does not say.
+/// (`memory.max`, `memory.limit_in_bytes`) and of its address space (`ulimit -v`). `None` if the system does not say.
 pub fn available() -> Option<u64> {
     system::Files::default().available()
 }

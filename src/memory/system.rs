@@ -74,7 +74,7 @@ impl Files {
     }
 }
 
-/// What one control group leaves; none where it has no limit.
+/// What one control group leaves; `None` if it has no limit.
 fn left_of(group: &Path, names: &Names) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(group.join(name)).ok();
     let limit: u64 = read(names.limit)?.trim().parse().ok()?; // "max" is no number

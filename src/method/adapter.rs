@@ -19,7 +19,7 @@ pub struct Adapter<B: Backend> {
 }
 
 impl<B: Backend> Adapter<B> {
-    /// Those that encoders of these widths need; none where the method does not read their vectors.
+    /// Those that encoders of these widths need; `None` if the method does not read their vectors.
     pub fn new(sizes: &Sizes, reads_vectors: bool, init: &mut Init<'_, B>) -> Self {
         let needs = |width: usize| reads_vectors && width > 0 && width != sizes.hidden;
         let map =

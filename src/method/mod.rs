@@ -33,7 +33,7 @@ pub use list::{Head, HeadOptions, Method};
 pub use options::{Misfit, ModelSizes, Options, Reads};
 pub use terms::{Term, Terms};
 
-/// What a head is told of the encoders and the task.
+/// what a head knows of the encoders and the task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
     /// Labels.
@@ -126,7 +126,7 @@ pub trait Output<B: Backend> {
     /// Its vectors by name, each [batch, size].
     fn representations(&self) -> Vec<(&'static str, Tensor<B, 2>)>;
 
-    /// The vectors of which terms compare different examples; none where every term is a mean over the examples.
+    /// The vectors of which terms compare different examples; `None` if every term is a mean over the examples.
     fn contrasted(&self) -> Option<Contrasted<B>> {
         None
     }
@@ -166,13 +166,13 @@ pub trait HeadMethod<B: Ops>: Sized {
     /// All that follows from what the encoders give.
     fn forward(&self, encoded: &Encoded<B>, mode: Mode<'_>) -> Self::Output;
 
-    /// Logits [batch, labels] where there is only text; none where the method has no classifier for it.
+    /// Logits [batch, labels] where there is only text; `None` if the method has no classifier for it.
     fn classify_text(&self, text: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
         let _ = (text, mode);
         None
     }
 
-    /// Logits [batch, labels] where there is only speech; none where the method has no classifier for it.
+    /// Logits [batch, labels] where there is only speech; `None` if the method has no classifier for it.
     fn classify_speech(&self, speech: &Sequence<B>, mode: Mode<'_>) -> Option<Tensor<B, 2>> {
         let _ = (speech, mode);
         None

@@ -91,7 +91,7 @@ impl ModelConfig {
         &self.architecture.options
     }
 
-    /// What a head is told of the encoders and the task.
+    /// what a head knows of the encoders and the task.
     pub fn sizes(&self) -> Sizes {
         Sizes {
             labels: self.labels.len(),
@@ -112,7 +112,7 @@ impl ModelConfig {
         self.head().terms()
     }
 
-    /// The most tokens of a text that it can take; none where it reads no text.
+    /// The most tokens of a text that it can take; `None` if it reads no text.
     pub fn max_tokens(&self) -> usize {
         let encoder = self.text_encoder.as_ref().map_or(usize::MAX, RobertaConfig::max_tokens);
         encoder.min(self.head().max_tokens())
@@ -134,13 +134,13 @@ impl ModelConfig {
         encoder.map_or(0, |encoder| encoder.num_hidden_layers.max(encoder.conv_dim.len()))
     }
 
-    /// Entries of the vocabulary; none where it reads no text.
+    /// Entries of the vocabulary; `None` if it reads no text.
     pub fn vocabulary(&self) -> Option<usize> {
         let encoder = self.text_encoder.as_ref().map(|encoder| encoder.vocab_size);
         encoder.or_else(|| self.head().vocabulary())
     }
 
-    /// Frames that the speech encoder makes of so many samples; as many as one needs where it is not there.
+    /// Frames that the speech encoder makes of this many samples; as many as one needs where it is not there.
     pub fn frames(&self, samples: usize) -> usize {
         self.speech_encoder.as_ref().map_or(1, |encoder| encoder.frames(samples))
     }

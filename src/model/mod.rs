@@ -92,7 +92,7 @@ impl<B: Ops> Model<B> {
         profile::time::<B, _>(Stage::Fusion, device, || self.head.forward(&encoded, mode))
     }
 
-    /// Logits [batch, labels] of row-major tokens [batch, tokens] alone; none where the method has no classifier for it.
+    /// Logits [batch, labels] of row-major tokens [batch, tokens] alone; `None` if the method has no classifier for it.
     pub fn classify_text(
         &self,
         tokens: &[i64],
@@ -103,7 +103,7 @@ impl<B: Ops> Model<B> {
         self.head.classify_text(&self.encode_text(tokens, lengths, mode, device)?, mode)
     }
 
-    /// Logits [batch, labels] of row-major samples [batch, samples] alone; none where the method has no classifier for it.
+    /// Logits [batch, labels] of row-major samples [batch, samples] alone; `None` if the method has no classifier for it.
     pub fn classify_speech(
         &self,
         samples: &[f32],

@@ -25,7 +25,7 @@ enum Meaning {
 const BUFFER: &str = "can't allocate buffer of size: ";
 
 /// Words in a panic, in small letters; what they mean; the crate that panics with them and its version, as in Cargo.lock,
-/// none where they are the system's. Look at them again when that crate gets another version.
+/// `None` if they are the system's. Look at them again when that crate gets another version.
 const PHRASES: [(&str, Meaning, Option<(&str, &str)>); 9] = [
     // `IoError::BufferTooBig`
     (BUFFER, Meaning::OutOfMemory, Some(("cubecl-runtime", "0.10.0"))),

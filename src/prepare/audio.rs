@@ -5,6 +5,7 @@
 //! call finds it, whatever the source is called by then; it gets that name only when it is whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +34,7 @@ pub struct AudioOptions {
     pub skip_bad: bool,
 }
 
-/// Checks or converts the audio of every row that names one, in parallel; `tell` hears how many files are done, and
+/// Checks or converts the audio of every row that names one, in parallel; `progress` receives how many files are done, and
 /// of how many. Converted rows get the new file and its `duration`, and lose `start` and `end`.
 ///
 /// # Errors
@@ -164,12 +165,12 @@ fn remove_partial(folder: &Path) {
     }
 }
 
-/// Where the converted audio of a row lies; none where its file cannot be read.
+/// Where the converted audio of a row lies; `None` if its file cannot be read.
 fn target(row: &Row, hashes: &HashMap<PathBuf, Result<String, String>>, folder: &Path) -> Option<PathBuf> {
     let content = hashes.get(row.audio.as_ref()?)?.as_ref().ok()?;
     let mut words = format!("{CONVERSION}\n{content}\n{:?} {:?}\n", row.start, row.end);
     if let Some(channel) = row.channel {
-        words += &format!("{channel:?}\n");
+        let _ = writeln!(words, "{channel:?}");
     }
     let name = hash::of_bytes(words.as_bytes());
     // Not all in one folder: some systems are slow with a hundred thousand files.

@@ -272,7 +272,7 @@ pub(crate) fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
-/// The files of a folder, sorted; none where it is not there. Names that begin with a dot are left out: what a system
+/// The files of a folder, sorted; `None` if it is not there. Names that begin with a dot are left out: what a system
 /// puts beside files (`._name`) is no part of a corpus.
 ///
 /// # Errors

@@ -248,7 +248,7 @@ fn strictly(text: &str, delimiter: char) -> Result<(Vec<Fields<'_>>, Option<Stri
     Ok((quoted?, None))
 }
 
-/// The lines of a row that has several, each as the row that it would be without quotation marks; none where one of them
+/// The lines of a row that has several, each as the row that it would be without quotation marks; `None` if one of them
 /// has another number of fields than there are columns.
 fn lines_as_rows(raw: &str, delimiter: char, names: &[Option<String>]) -> Vec<Map<String, Value>> {
     if !raw.contains(['\n', '\r']) {

@@ -24,7 +24,7 @@ const ID: &str = "id";
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     pub row: Row,
-    /// Its values in the columns to group by, in their order; none where there is no text.
+    /// Its values in the columns to group by, in their order; `None` if there is no text.
     pub groups: Vec<Option<String>>,
     /// The split that the table puts it in.
     pub part: Option<String>,
@@ -175,7 +175,7 @@ fn slashed(path: &Path) -> String {
 }
 
 impl Record {
-    /// A cell as a name: trimmed and in one form; none where nothing is in it.
+    /// A cell as a name: trimmed and in one form; `None` if nothing is in it.
     fn text(&self, column: Option<&String>) -> Option<String> {
         text_of(self.cells.get(column?)).map(|text| normal(&text)).filter(|text| !text.is_empty())
     }

@@ -339,7 +339,7 @@ impl RunFolder {
         })
     }
 
-    /// Epochs that the log tells of; none where it cannot be read.
+    /// Epochs that the log tells of; `None` if it cannot be read.
     fn epochs_logged(&self) -> usize {
         let entries = log::read(&self.log()).unwrap_or_default();
         entries.iter().filter(|entry| matches!(entry, log::Entry::Epoch(_))).count()

@@ -12,14 +12,14 @@ use crate::files::{FileError, absolute, found_from, relative, replace_file};
 use crate::hash;
 use crate::splits::record::SplitRecord;
 
-/// Git state of the sources at build time: the commit, with `-dirty` where files differed from it. None where the
+/// Git state of the sources at build time: the commit, with `-dirty` where files differed from it. `None` if the
 /// program was built outside a checkout.
 pub const GIT: Option<&str> = option_env!("CLASP_GIT");
 
 /// The compiler that built the program, as it names itself.
 pub const RUST: Option<&str> = option_env!("CLASP_RUST");
 
-/// The version of Burn that the program is built on; none where there was no lock file.
+/// The version of Burn that the program is built on; `None` if there was no lock file.
 const BURN: Option<&str> = option_env!("CLASP_BURN");
 
 /// What `format` says in a manifest that this program reads.
@@ -225,12 +225,12 @@ impl Provenance {
         }
     }
 
-    /// How long all processes together worked on the run; none where one of them was killed.
+    /// How long all processes together worked on the run; `None` if one of them was killed.
     pub fn seconds(&self) -> Option<f64> {
         self.sessions.iter().map(|session| session.seconds).sum()
     }
 
-    /// The most memory that one of its processes held on the host; none where it is not known.
+    /// The most memory that one of its processes held on the host; `None` if it is not known.
     pub fn peak_memory_bytes(&self) -> Option<u64> {
         self.sessions.iter().filter_map(|session| session.peak_memory_bytes).max()
     }

@@ -96,7 +96,7 @@ pub fn changed(known: &[Recording], now: &[Recording]) -> Vec<String> {
         .collect()
 }
 
-/// Reads the file; none where a run has none, as those of older programs.
+/// Reads the file; `None` if a run has none, as those of older programs.
 ///
 /// # Errors
 /// It cannot be read, or a line is no recording.

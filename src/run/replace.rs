@@ -111,7 +111,7 @@ pub fn remove_leftovers(folder: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes a file, a link, or a folder with all that is in it; nothing where there is nothing.
+/// Removes a file, a link, or a folder with all that is in it; nothing if there is nothing.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),

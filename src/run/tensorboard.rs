@@ -200,7 +200,7 @@ fn crc32c(content: &[u8]) -> u32 {
     })
 }
 
-/// The content of the record that bytes begin with, and its length; none where it is not whole.
+/// The content of the record that bytes begin with, and its length; `None` if it is not whole.
 fn record_at(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let length = bytes.get(..8)?;
     if masked(length).to_le_bytes() != *bytes.get(8..12)? {

@@ -9,7 +9,7 @@ use crate::data::manifest::Row;
 use crate::hash;
 
 /// What the content of each file is known by: a hash where another file has as many bytes, its path where none has.
-/// `paths` has the part that each belongs to; where `across` is set, only files of different parts are held against
+/// `paths` has the part that each belongs to; where `across` is set, only files of different parts are compared with
 /// each other, which reads less.
 pub fn known_by<'a>(paths: impl Iterator<Item = (&'a Path, usize)>, across: bool) -> HashMap<PathBuf, String> {
     let mut files: BTreeMap<PathBuf, (Vec<PathBuf>, Vec<usize>)> = BTreeMap::new();

@@ -94,7 +94,7 @@ impl Declaration {
 pub enum Condition {
     /// Every row that shares it has this value of this key (of the keys that are carried along).
     Rows { key: String, value: String },
-    /// Texts of at most so many words.
+    /// Texts of at most this many words.
     Words { words: usize },
 }
 
@@ -162,7 +162,7 @@ pub struct SplitFile {
 }
 
 impl SplitFile {
-    /// Reads the file in a folder; none where there is none.
+    /// Reads the file in a folder; `None` if there is none.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! What the parts of a split share: speakers, transcripts, recordings. What its protocol declares is told; what a user
-//! allowed is told as such; anything else is a leak.
+//! What the parts of a split share: speakers, transcripts, recordings. What its protocol declares is reported; what a user
+//! allowed is reported as such; anything else is a leak.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,7 +58,7 @@ impl Overlap {
         self.status == OverlapStatus::Leak
     }
 
-    /// What it is that is shared, as a word for so many.
+    /// What it is that is shared, as a word for this many.
     pub fn noun(&self) -> &'static str {
         match (self.kind, self.values) {
             (Kind::Speaker, 1) => "speaker",
@@ -126,7 +126,7 @@ impl Piece {
     }
 }
 
-/// What is said, without regard to case, accents, punctuation and space; none where that leaves nothing.
+/// What is said, without regard to case, accents, punctuation and space; `None` if that leaves nothing.
 pub fn plain_text(row: &Row) -> Option<String> {
     plain(row.text.as_ref()?)
 }

@@ -1,5 +1,5 @@
 //! What a run records of its split, and its reports repeat: the split's hash, how it was made, and what its parts
-//! share. Computed from the manifests themselves, so that a split that nobody checked is told of too.
+//! share. Computed from the manifests themselves, so that a split that nobody checked is reported too.
 
 use std::path::Path;
 
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(found.used_sha256, split_hash(&[("train", &train[..]), ("test", &dev[..])]));
         assert!(found.sentences()[2].starts_with("warning: train and test share 1 recording"));
         assert_eq!((found.about("test").shared.len(), found.about("dev").shared.len()), (3, 0));
-        // What is allowed later is told later.
+        // What is allowed later is reported later.
         let leaks = Leaks { allowed: vec![allow(Kind::Text), allow(Kind::Audio)], ..leaks };
         std::fs::write(at("leaks.json"), serde_json::to_string(&leaks).unwrap()).unwrap();
         let hashes = [sha256(&train_path), sha256(&dev_path)];

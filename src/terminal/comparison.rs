@@ -9,7 +9,7 @@ use crate::eval::statistics::{FEW_CLUSTERS, Interval};
 use crate::units::counted;
 
 /// Both runs' numbers side by side, their differences with intervals and p, and `McNemar`'s test. `second` is the run
-/// that is told of, `first` the one that it is held against.
+/// that is told of, `first` the one that it is compared with.
 pub fn render(split: &str, first: &str, second: &str, comparison: &Comparison) -> String {
     let mut text = format!("{split}: {} utterances\na: {second}\nb: {first}\n\n", comparison.utterances);
     let mut table = Table::new(["", "a", "b", "a - b", "p"]);
@@ -58,7 +58,7 @@ pub fn units_words(cluster: Option<&str>, clusters: Option<usize>) -> String {
     }
 }
 
-/// How intervals over few clusters are made; none where there are enough.
+/// How intervals over few clusters are made; `None` if there are enough.
 pub fn few_clusters_note(clusters: usize) -> Option<String> {
     match clusters {
         0 | 1 => Some("caution: there is only one cluster, so that there are no intervals".to_owned()),

@@ -80,7 +80,7 @@ enum Output {
 }
 
 impl Progress {
-    /// A bar where stderr is a terminal, plain lines otherwise, nothing where `is_quiet`.
+    /// A bar where stderr is a terminal, plain lines otherwise, nothing if `is_quiet`.
     pub fn stderr(is_quiet: bool) -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
         if is_quiet {
@@ -177,7 +177,7 @@ impl Progress {
         let what = harmless::text(what);
         let text = of.map_or_else(|| format!("{what}: {done}"), |of| format!("{what}: {done} of {of}"));
         match &self.output {
-            // Training has the bar; a count within it is told below.
+            // Training has the bar; a count within it is reported below.
             Output::Bar(bar) if self.steps > 0 => bar.set_message(text),
             Output::Bar(bar) => {
                 bar.set_prefix(what.into_owned());

@@ -132,7 +132,7 @@ impl<B: Ops> GradientWindow<B> {
         Ok(())
     }
 
-    /// The squared norms of the gradients, on the device; none where there are no gradients.
+    /// The squared norms of the gradients, on the device; `None` if there are no gradients.
     pub fn squares(&self) -> Option<Squares<B>> {
         if self.sums.is_empty() {
             return None;

@@ -423,7 +423,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
         Ok(())
     }
 
-    /// Reads what the last steps came to, of so many of this epoch.
+    /// Reads what the last steps came to, of this many of this epoch.
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples and steps are small")]
     fn read_steps(&mut self, of: usize) -> anyhow::Result<()> {
         let taken = std::mem::take(&mut self.taken);
@@ -524,7 +524,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
         Ok(Interrupted { step: self.state.step, checkpoint: self.folder.last().display().to_string() })
     }
 
-    /// The scores on a data set; none where the user stopped the run meanwhile.
+    /// The scores on a data set; `None` if the user stopped the run meanwhile.
     fn score(&mut self, dataset: &Arc<Dataset>) -> anyhow::Result<Option<EpochScores>> {
         let model = self.team.replica.model().valid();
         let train = &self.material.config.train;

@@ -66,7 +66,7 @@ pub struct Objective {
     pub loss: LossConfig,
     /// How many labels there are.
     pub labels: usize,
-    /// Weights of the labels in the task terms; none where all are alike.
+    /// Weights of the labels in the task terms; `None` if all are alike.
     pub label_weights: Vec<f64>,
     /// Whether the contrastive terms see the examples of all devices.
     pub gather_negatives: bool,
@@ -303,7 +303,7 @@ impl<B: TrainOps> Replica<B> {
     }
 
     /// Adds the gradients of a part of a batch. Returns its terms, with the sum of them in front, and its share of the
-    /// window; none where the part has no examples.
+    /// window; `None` if the part has no examples.
     #[expect(clippy::cast_precision_loss, reason = "numbers of examples are small")]
     fn add(
         &self,

@@ -53,7 +53,7 @@ pub struct Material {
     /// The tokenizer, where text is read.
     pub tokenizer: Option<Arc<Tokenizer>>,
     pub labels: Labels,
-    /// Weights of the labels in the task terms; none where all are alike.
+    /// Weights of the labels in the task terms; `None` if all are alike.
     pub label_weights: Vec<f64>,
     pub splits: Splits,
     pub train: Arc<Dataset>,
@@ -127,7 +127,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     if let Some(test) = &splits.test
         && config.run.test_at_end
     {
-        // Not scored before the end, but what would fail there is told now.
+        // Not scored before the end, but what would fail there is reported now.
         check_test(test, &labels, reads).context("data.test")?;
     }
     for (key, rows) in [("data.train", Some(&train_rows)), ("data.dev", dev_rows.as_ref())] {
@@ -143,7 +143,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
         fit_to_tokenizer(&mut text_encoder, tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
     }
     let feature_extractor = feature_extractor(method, &config.speech.source, initial.as_ref())?;
-    // A value that no encoder can have is told as such, and not as a misfit of what follows from it.
+    // A value that no encoder can have is reported as such, and not as a misfit of what follows from it.
     if method.encodes_text() {
         RobertaConfig::from_json(&Value::Object(text_encoder.clone()))?;
     }
@@ -210,7 +210,7 @@ pub fn check_splits(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a config names and is not there is told at once; a single thing where it is read, with more words.
+/// What a config names and is not there is reported at once; a single thing where it is read, with more words.
 fn check_there(config: &Config, splits: &Splits) -> anyhow::Result<()> {
     let data = splits.named().filter(|(_, path)| !path.exists());
     let data: Vec<String> =
@@ -297,7 +297,7 @@ fn check_test(path: &Path, labels: &Labels, reads: Reads) -> anyhow::Result<()> 
     Ok(check_audio(&rows, reads)?)
 }
 
-/// Files that are not there are told at once, and not when their batch comes.
+/// Files that are not there are reported at once, and not when their batch comes.
 fn check_audio(rows: &[Row], reads: Reads) -> Result<(), DataError> {
     if !reads.speech() {
         return Ok(());

@@ -67,7 +67,7 @@ pub struct PendingStep<B: Backend> {
     pub terms: &'static [&'static str],
     /// The sum and the terms of each part, [1 + terms], and its share of the step's examples.
     pub parts: Vec<(Tensor<B, 1>, f64)>,
-    /// Squared norms of the gradients; none where there are no gradients.
+    /// Squared norms of the gradients; `None` if there are no gradients.
     pub squares: Option<Squares<B>>,
 }
 

@@ -282,10 +282,9 @@ fn threads_are_as_many_as_the_machine_has() {
 fn a_config_has_no_more_keys_than_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let keys: String = (0..100_000).map(|number| format!("key{number} = 1\n")).collect();
-    fs::write(at.join("c.toml"), keys).unwrap();
+    let keys = |count: u32| (0..count).map(|number| format!("key{number} = 1\n")).collect::<Vec<_>>().concat();
+    fs::write(at.join("c.toml"), keys(100_000)).unwrap();
     clasp(at, &TRAIN).bad_line(2, &["c.toml:1:1: ", "100000 keys and tables, and at most 10000 are read"]);
-    let keys: String = (0..9_000).map(|number| format!("key{number} = 1\n")).collect();
-    fs::write(at.join("c.toml"), keys).unwrap();
+    fs::write(at.join("c.toml"), keys(9_000)).unwrap();
     clasp(at, &TRAIN).bad(2, &["key0"]);
 }

@@ -348,7 +348,7 @@ fn fixed_sentences_can_be_declared() {
         for (text, label) in
             [("kids are talking", "calm"), ("dogs are sitting", "angry"), ("kids are talking", "angry")]
         {
-            table += &format!("{text},{label},s{speaker}\n");
+            table.extend([text, ",", label, ",s", &speaker.to_string(), "\n"]);
         }
     }
     fs::write(at.join("t.csv"), table).unwrap();

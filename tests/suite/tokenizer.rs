@@ -65,11 +65,11 @@ fn truncation_keeps_the_end() {
 struct Parts {
     vocab: serde_json::Value,
     merges: String,
-    cases: Vec<Beside>,
+    cases: Vec<PartsCase>,
 }
 
 #[derive(serde::Deserialize)]
-struct Beside {
+struct PartsCase {
     name: String,
     beside: BTreeMap<String, serde_json::Value>,
     size: usize,

@@ -124,7 +124,7 @@ mod tests {
         assert!(error < 1e-4, "off by {error:e}");
     }
 
-    /// Against the CPU's own, which are held against the plain forms and `PyTorch` elsewhere.
+    /// Against the CPU's own, which are compared with the plain forms and `PyTorch` elsewhere.
     #[test]
     fn they_are_the_gradients_of_the_operations() {
         for (time, kernel, stride) in

@@ -82,7 +82,7 @@ pub struct NormGradients<B: Backend, const D: usize> {
 ///
 /// Of a backend that is trained on, [`TrainOps`] has the backward of each operation.
 pub trait Ops: Backend {
-    /// The encoders' layers work on so many positions, or a multiple of it.
+    /// The encoders' layers work on this many positions, or a multiple of it.
     const TIME_UNIT: usize = 1;
 
     /// Whether the operations take tensors of bf16. Where they do not, bf16 is emulated: values that are rounded by
@@ -270,7 +270,7 @@ pub trait TrainOps: Ops {
         gradient: Tensor<Self, 3>,
     ) -> WeightNormGradients<Self>;
 
-    /// The backward of [`Ops::rows`]: the gradient of a table of so many entries.
+    /// The backward of [`Ops::rows`]: the gradient of a table of this many entries.
     fn rows_backward(entries: usize, indices: Tensor<Self, 1, Int>, gradient: Tensor<Self, 2>) -> Tensor<Self, 2>;
 }
 

@@ -81,7 +81,7 @@ fn together<B: Backend>(x: &Tensor<B, 4>, kernel: usize) -> Vec<Range<usize>> {
     pieces(groups, MOST / (time * channels * kernel).max(1))
 }
 
-/// The same of the examples, for so many groups.
+/// The same of the examples, for this many groups.
 fn examples<B: Backend>(x: &Tensor<B, 4>, groups: usize, kernel: usize) -> Vec<Range<usize>> {
     let [_, batch, time, channels] = x.dims();
     pieces(batch, MOST / (groups * time * channels * kernel).max(1))
@@ -135,7 +135,7 @@ mod tests {
         assert!(error < tolerance, "{what} is off by {error:e}");
     }
 
-    /// Against the plain form, whose values are held against loops by hand elsewhere, and what Burn derives from it.
+    /// Against the plain form, whose values are compared with loops by hand elsewhere, and what Burn derives from it.
     #[test]
     fn values_and_gradients_are_those_of_the_plain_form() {
         for (batch, time, width, groups, kernel) in

@@ -305,7 +305,7 @@ impl BenchTask<'_> {
     }
 
     /// The largest resident memory of this process so far, in GiB; of a device of its own what the process holds there,
-    /// which never gets less. None where the system does not say.
+    /// which never gets less. `None` if the system does not say.
     #[expect(clippy::cast_precision_loss, reason = "a size that is shown")]
     fn peak_gib(&self) -> Option<f64> {
         let bytes = match self.held {

@@ -132,7 +132,7 @@ struct Trials<'a> {
 }
 
 impl Trials<'_> {
-    /// Measures a batch of so many utterances.
+    /// Measures a batch of this many utterances.
     fn take(&self, batch: usize) -> anyhow::Result<Trial> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["measure-step", "--config", self.name, "--batch", &batch.to_string(), "--folder"])

@@ -28,7 +28,7 @@ struct Finding {
     what: &'static str,
     /// What was found, or what is wrong and what to do.
     text: String,
-    /// The exit code that a problem gives; none where all is well.
+    /// The exit code that a problem gives; `None` if all is well.
     code: Option<u8>,
     /// An object of further fields for `--json`; null where there are none.
     numbers: Value,

@@ -6,7 +6,7 @@
 //! config = "iemocap4"                        # a config file (relative to the plan) or a built-in one
 //! methods = ["text", "speech", "clasp"]      # systems by their method; default: clasp alone
 //! ablations = ["no-semantic", "no-kl"]       # systems that are clasp without something
-//! reference = "clasp"                        # what the others are held against; default: clasp, where there is one
+//! reference = "clasp"                        # what the others are compared with; default: clasp, where there is one
 //! seeds = [1, 2, 3]                          # default: [1]
 //! set = ["train.epochs=10"]                  # as --set of `train`, for all runs
 //! cluster = "speaker"                        # rows with the same value are drawn together for the intervals
@@ -57,7 +57,7 @@ pub struct Plan {
     pub jobs: usize,
     /// What the runs are spread over; none: each run's config decides.
     pub devices: Vec<Device>,
-    /// The system that the others are held against.
+    /// The system that the others are compared with.
     pub reference: Option<String>,
     /// The systems, in the order of the tables.
     pub systems: Vec<System>,

@@ -505,7 +505,7 @@ fn every_key_changes_the_config() {
     }
 }
 
-/// A config and a flag that sets the key to another value than it has; none where there is only one value.
+/// A config and a flag that sets the key to another value than it has; `None` if there is only one value.
 fn probe(key: &Key) -> Option<(String, Vec<String>)> {
     let only = |value: &str| Some(vec![format!("{}={value}", key.path)]);
     let with = |other: &str, value: &str| Some(vec![other.to_owned(), format!("{}={value}", key.path)]);

@@ -44,7 +44,7 @@ const ABANDONED: Duration = Duration::from_hours(1);
 const DIGITS: usize = 64;
 /// The folder is looked through again when this share of the bound was written: other processes write there too.
 const SHARE_BETWEEN_SURVEYS: u64 = 16;
-/// And when so many entries have found no room.
+/// And when this many entries have found no room.
 const REFUSALS_BETWEEN_SURVEYS: u64 = 256;
 
 /// What the feature encoder makes of one utterance.
@@ -264,7 +264,7 @@ fn key(waveform: &[f32]) -> String {
     hexadecimal(&Sha256::digest(&bytes))
 }
 
-/// The values as 16-bit floats hold them; none where one is too large for that.
+/// The values as 16-bit floats hold them; `None` if one is too large for that.
 fn rounded(features: &Features) -> Option<Features> {
     let values: Vec<f32> = features.values.iter().map(|&value| f16::from_f32(value).to_f32()).collect();
     values.iter().all(|value| value.is_finite()).then_some(Features { values, ..*features })
@@ -296,7 +296,7 @@ fn encode(features: &Features, format: FeaturePrecision, seal: &str) -> Option<V
     Some(bytes)
 }
 
-/// The features of an entry; none where it is no whole entry of this format and place.
+/// The features of an entry; `None` if it is no whole entry of this format and place.
 fn decode(bytes: &[u8], format: FeaturePrecision, seal: &str) -> Option<Features> {
     let (header, body) = bytes.split_at_checked(HEADER)?;
     let number = |place: usize| {
@@ -362,7 +362,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The names in a folder; none where it cannot be read.
+/// The names in a folder; `None` if it cannot be read.
 fn names(folder: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     entries.filter_map(|entry| entry.file_name().into_string().ok())

@@ -53,7 +53,7 @@ pub fn frames(samples: &[f32], lengths: &Lengths, limit: usize) -> Frames {
     Frames { values, lengths: Lengths::new(counts, longest) }
 }
 
-/// Frames of so many samples.
+/// Frames of this many samples.
 const fn count(samples: usize) -> usize {
     samples / HOP + 1
 }

@@ -27,7 +27,7 @@ pub(super) struct Utterance<'a> {
 }
 
 impl<'a> Utterance<'a> {
-    /// None where it is no id of the release.
+    /// `None` if it is no id of the release.
     pub fn parse(id: &'a str) -> Option<Self> {
         let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let (dialog, turn) = id.rsplit_once('_')?;

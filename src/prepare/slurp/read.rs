@@ -48,7 +48,7 @@ impl Line {
         }
     }
 
-    /// The scenario and the action; none where the line lacks one of them.
+    /// The scenario and the action; `None` if the line lacks one of them.
     pub fn label(&self) -> Option<String> {
         let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         Some(format!("{}_{}", filled(&self.scenario)?, filled(&self.action)?))

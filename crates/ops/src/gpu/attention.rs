@@ -258,7 +258,7 @@ pub fn forward<R: CubeRuntime>(
     let sizes = [rows, size.heads * size.time, size.time].map(number);
     let (client, planes) = (scores.client.clone(), planes(&scores.client));
     let (from, to, scale) = (scores.into_array_arg(), weights.clone().into_array_arg(), size.scale());
-    // SAFETY: there are so many rows of both and a length for each example.
+    // SAFETY: there are this many rows of both and a length for each example.
     unsafe {
         softmax_kernel::launch_unchecked::<R>(
             &client,
@@ -298,7 +298,7 @@ pub fn backward<R: CubeRuntime>(
     let from = [scores, weights_gradient].map(CubeTensor::into_array_arg);
     let to = [weights.clone(), scores_gradient.clone()].map(CubeTensor::into_array_arg);
     let ([from, from_gradient], [to, to_gradient], scale) = (from, to, size.scale());
-    // SAFETY: there are so many rows of all four and a length for each example.
+    // SAFETY: there are this many rows of all four and a length for each example.
     unsafe {
         softmax_backward_kernel::launch_unchecked::<R>(
             &client,

@@ -12,7 +12,7 @@ pub fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// A cube for each of so many pieces of work. What is launched beyond them, because a side of the grid has a limit, finds
+/// A cube for each of this many pieces of work. What is launched beyond them, because a side of the grid has a limit, finds
 /// its number too large.
 pub fn cubes(count: usize) -> CubeCount {
     const SIDE: usize = 1 << 15;

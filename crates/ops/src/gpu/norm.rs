@@ -59,7 +59,7 @@ pub fn layer_norm<R: CubeRuntime>(
     let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
     let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
     let (y, planes) = (empty_like(&x), planes(&x.client));
-    // SAFETY: both matrices have so many rows, and weight and bias one.
+    // SAFETY: both matrices have this many rows, and weight and bias one.
     unsafe {
         layer_norm_kernel::launch_unchecked::<R>(
             &y.client,
@@ -161,7 +161,7 @@ pub fn layer_norm_backward<R: CubeRuntime>(
     let (blocks, parts) = shares(rows, width);
     let [weights, biases] =
         [(); 2].map(|()| if parts == 1 { new_empty_f32(&x, [width]) } else { new_empty_f32(&x, [parts, width]) });
-    // SAFETY: all matrices have so many rows; there are two statistics for each, and room for a row of each part.
+    // SAFETY: all matrices have this many rows; there are two statistics for each, and room for a row of each part.
     unsafe {
         x_gradient_kernel::launch_unchecked::<R>(
             &y.client,

@@ -134,7 +134,7 @@ pub fn squared_norms<R: CubeRuntime>(tensors: Vec<CubeTensor<R>>) -> CubeTensor<
         let x = contiguous(tensor);
         let elements = x.meta.num_elements();
         let shares = elements.div_ceil(UNITS as usize * ELEMENTS).clamp(1, SHARES);
-        // SAFETY: there is room for so many shares of each tensor.
+        // SAFETY: there is room for this many shares of each tensor.
         unsafe {
             squares_kernel::launch_unchecked::<R>(
                 &y.client,

@@ -81,7 +81,7 @@ impl Lines {
     }
 }
 
-/// The best instruction set of this machine, none where it has none of them.
+/// The best instruction set of this machine, `None` if it has none of them.
 pub fn best() -> Option<&'static Kernel> {
     if std::is_x86_feature_detected!("avx512f") {
         return Some(&avx512::KERNEL);
