@@ -200,7 +200,7 @@ fn decoded(parts: &Parts) -> Finding {
     let problems: Vec<String> = counting("decoding", |progress| {
         rows.par_iter()
             .filter_map(|row| {
-                let loaded = audio::load(row.audio.as_deref()?, row.start, row.end);
+                let loaded = audio::load_piece(row.audio.as_deref()?, row.piece());
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, rows.len());
                 loaded.err().map(|problem| format!("utterance `{}`: {problem}", row.id))
             })

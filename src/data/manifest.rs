@@ -121,7 +121,7 @@ impl Row {
     }
 
     /// What of its audio a row names.
-    pub(crate) fn piece(&self) -> Piece {
+    pub fn piece(&self) -> Piece {
         Piece { start: self.start, end: self.end, channel: self.channel.unwrap_or_default() }
     }
 

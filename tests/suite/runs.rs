@@ -361,19 +361,20 @@ fn a_run_that_is_stopped_before_it_begins_is_interrupted() {
     let at = folder.path();
     // It waits for its data.
     assert!(std::process::Command::new("mkfifo").arg(at.join("train.jsonl")).status().unwrap().success());
-    fs::write(at.join("plan.toml"), "config = 'pipe.toml'\n[[system]]\nmethod = 'text'\n").unwrap();
     let config = fs::read_to_string(at.join("tiny.toml")).unwrap();
     let piped = config.lines().map(|line| if line.starts_with("train = ") { "train = 'train.jsonl'" } else { line });
     fs::write(at.join("pipe.toml"), piped.collect::<Vec<_>>().join("\n")).unwrap();
-    for (name, words) in [
-        ("TERM", &["train", "--config", "pipe.toml"][..]),
-        ("INT", &["train", "--config", "pipe.toml"]),
-        ("TERM", &["compare", "plan.toml"]),
-    ] {
-        let child = program(at).args(words).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    for name in ["TERM", "INT"] {
+        let child = program(at)
+            .args(["train", "--config", "pipe.toml"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         wait_until("SIGTERM is not caught", || catches_term(&child));
         signal(&child, name);
-        assert_eq!(Said::of(&child.wait_with_output().unwrap()).code, Some(130));
+        let said = Said::of(&child.wait_with_output().unwrap());
+        assert_eq!(said.code, Some(130), "{name}: {}", said.stderr);
         assert!(!at.join("run/manifest.json").exists());
     }
 }

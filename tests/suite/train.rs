@@ -69,6 +69,7 @@ fn a_run_folder_has_all_that_it_should() {
         assert!(found.iter().any(|found| found == name), "no {name}");
     }
     let checkpoint = [
+        "SHA256SUMS",
         "config.json",
         "merges.txt",
         "model.safetensors",
