@@ -552,7 +552,7 @@ mod tests {
             ("printf 'one\\ntwo\\nthree\\n' #", "printed 3 lines; it must print one"),
             ("printf '10%%\\rdone\\n' #", "printed 2 lines"),
             ("printf 'caf\\351\\n' #", "not valid UTF-8 (byte 4)"),
-            ("head -c 1000000 /dev/zero #", "printed more than 1048576 bytes"),
+            ("head -c 2000000 /dev/zero #", "printed more than 1048576 bytes"),
         ] {
             let message = failure(&place.asr(command), spoken(&audio));
             assert!(message.contains(expected), "{message}");
