@@ -27,14 +27,15 @@ use crate::{error::FAILED, panics::note};
 pub struct ReportingAllocator;
 
 impl ReportingAllocator {
-    /// Has glibc keep what is freed: no block is a mapping of its own, and the heap does not shrink. To be called at the
-    /// program's start.
+    /// Has glibc keep what is freed: no block is a mapping of its own, and the one heap of all threads does not shrink. A
+    /// heap of a thread's own has 64 MiB at most, too little for a tensor. To be called at the program's start.
     pub fn keep_freed_memory() {
         #[cfg(target_env = "gnu")]
-        // SAFETY: two settings of the C library, of which a refused one changes nothing.
+        // SAFETY: three settings of the C library, of which a refused one changes nothing.
         unsafe {
             libc::mallopt(libc::M_MMAP_MAX, 0);
             libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+            libc::mallopt(libc::M_ARENA_MAX, 1);
         }
     }
 }
