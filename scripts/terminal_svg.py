@@ -3,7 +3,7 @@
     python scripts/terminal_svg.py --width 134 --keep :13 docs/demo.svg target/release/clasp train --config demo.toml
 
 Runs the command in a pseudo-terminal, follows the control sequences that it sends, and writes the last screen as SVG. The
-first line shows the command as a user types it. Needs Python 3.11 and nothing else.
+first line shows the command as a user types it; paths within the current folder are shown relative to it. Needs Python 3.11 and nothing else.
 """
 
 import argparse
@@ -130,6 +130,11 @@ def run(command: list[str], width: int) -> Screen:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     screen = Screen(width)
     screen.feed(output.decode(errors="replace"))
+    here = f"{os.getcwd()}/"
+    for line in screen.lines:
+        place = "".join(character for character, _ in line).find(here)
+        if place >= 0:
+            del line[place : place + len(here)]
     if code != 0:
         lines = ["".join(character for character, _ in line) for line in screen.lines]
         sys.exit("\n".join([*lines, f"exit code {code}: no picture"]))
