@@ -1,16 +1,19 @@
 //! Little memory, few threads and a small stack (`ulimit`): what fits is done, and what does not is one line and exit
 //! code 1, whatever it was needed for.
 
-use std::{fs, os::unix::fs::MetadataExt as _, os::unix::process::CommandExt as _, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use crate::program::{Said, checkpoint, own_config, tiny_run};
+use crate::program::{LIMITS_HOLD, Said, as_user, checkpoint, own_config, tiny_run};
 
-/// The program under a limit, in a folder that anybody may write to.
+/// The program under a limit.
 fn limited(folder: &Path, limit: &str, words: &[&str]) -> Command {
-    let mut command = Command::new("bash");
+    limited_by(Command::new("bash"), folder, limit, words)
+}
+
+fn limited_by(mut bash: Command, folder: &Path, limit: &str, words: &[&str]) -> Command {
     let script = format!("ulimit {limit}; exec \"$@\"");
-    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_clasp")]).args(words).current_dir(folder);
-    command
+    bash.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_clasp")]).args(words).current_dir(folder);
+    bash
 }
 
 /// Commands that read, compute and write, each on the tiny checkpoint or config.
@@ -46,19 +49,11 @@ fn a_small_stack_is_enough() {
 #[test]
 fn a_lack_of_threads_is_told_as_that() {
     let folder = folder();
-    // Who owns everything has no limit: another user is tried.
-    let is_root = fs::metadata(folder.path()).unwrap().uid() == 0;
-    if is_root {
-        Command::new("chmod").args(["-R", "a+rwX"]).arg(folder.path()).status().unwrap();
-    }
     for limit in ["-u 1", "-u 2", "-u 3"] {
         for words in commands() {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let mut command = limited(folder.path(), limit, &words);
-            if is_root {
-                command.uid(65_534);
-            }
-            let said = Said::of(&command.output().unwrap());
+            let Some(bash) = as_user(LIMITS_HOLD, "bash") else { return };
+            let said = Said::of(&limited_by(bash, folder.path(), limit, &words).output().unwrap());
             if said.code != Some(0) {
                 // One of its own, or the one that hears of Ctrl-C.
                 said.bad_line(1, &["thread", "ulimit -u"]);

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
@@ -10,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::test_data::skip;
 
 /// What a run of the program came to.
 #[derive(Debug)]
@@ -92,6 +95,31 @@ pub fn program(folder: &Path) -> Command {
     command.current_dir(folder).env("RUST_BACKTRACE", "1").stdin(Stdio::null());
     command
 }
+
+/// A command under the rules for other users than root, also where root runs the tests: `setpriv` with `options` starts
+/// it then. `None`, with the test listed as skipped, where the system refuses that.
+pub fn as_user(options: &[&str], program: &str) -> Option<Command> {
+    if fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0) {
+        return Some(Command::new(program));
+    }
+    let wrapped = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(options).arg("--").arg(program);
+        command
+    };
+    if !wrapped("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        skip("root cannot give up its rights here (setpriv)");
+        return None;
+    }
+    Some(wrapped(program))
+}
+
+/// For [`as_user`]: permissions of files hold, and what is root's stays within reach.
+pub const PERMISSIONS_HOLD: &[&str] = &["--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"];
+
+/// For [`as_user`]: limits of processes hold, which root does not have, and every folder stays within reach.
+pub const LIMITS_HOLD: &[&str] =
+    &["--reuid=65534", "--inh-caps=+dac_override,+dac_read_search", "--ambient-caps=+dac_override,+dac_read_search"];
 
 /// Runs the program in a folder.
 #[track_caller]

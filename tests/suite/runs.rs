@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::mpsc,
@@ -13,7 +13,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::program::{
-    ENCODERS, REST, Said, audio, checkpoint, clasp, copy_folder, folder, lines_of, program, tiny_run,
+    ENCODERS, PERMISSIONS_HOLD, REST, Said, as_user, audio, checkpoint, clasp, copy_folder, folder, lines_of, program,
+    tiny_run,
 };
 use crate::train::{LONG, assert_same, stopped};
 
@@ -293,21 +294,13 @@ fn a_run_that_cannot_be_written_is_verified() {
     for path in [at.to_owned(), project.clone(), project.join("run"), project.join("run/best")] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
     }
-    let mut command = program(&project);
-    command.args(["verify", "run"]);
-    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if is_root {
-        // Nothing is closed to root; and a folder above the program may be to others.
-        let binary = at.join("clasp");
-        fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_clasp"), &binary).unwrap();
-        command = std::process::Command::new(binary);
-        command.args(["verify", "run"]).current_dir(&project).uid(65_534).gid(65_534).env("HOME", "/nonexistent");
+    if let Some(mut command) = as_user(PERMISSIONS_HOLD, env!("CARGO_BIN_EXE_clasp")) {
+        command.args(["verify", "run"]).current_dir(&project).env("HOME", "/nonexistent");
+        let said = Said::of(&command.output().unwrap()).good();
+        assert!(said.stderr.contains("note: this use of the test split is not counted: "), "{}", said.stderr);
+        assert!(said.stdout.contains("ok       test score"), "{}", said.stdout);
+        assert_eq!(fs::read(project.join("run/manifest.json")).unwrap(), manifest);
     }
-    let said = Said::of(&command.output().unwrap()).good();
-    assert!(said.stderr.contains("note: this use of the test split is not counted: "), "{}", said.stderr);
-    assert!(said.stdout.contains("ok       test score"), "{}", said.stdout);
-    assert_eq!(fs::read(project.join("run/manifest.json")).unwrap(), manifest);
     for path in [at.to_owned(), project.clone(), project.join("run"), project.join("run/best")] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
