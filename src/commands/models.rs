@@ -78,22 +78,3 @@ fn table(models: &[Cached]) -> String {
     };
     models.iter().map(line).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revision_is_named_once() {
-        let arguments = |name: &str, revision: Option<&str>| ModelsFetchArguments {
-            name: name.into(),
-            revision: revision.map(str::to_owned),
-            json: false,
-        };
-        assert_eq!(name(&arguments("a/b", Some("v1"))).unwrap().to_string(), "a/b@v1");
-        assert_eq!(name(&arguments("a/b@v1", None)).unwrap().revision(), "v1");
-        for (typed, revision) in [("a/b@v1", Some("v2")), ("../x", None), ("a", Some("../x")), ("", None)] {
-            assert!(name(&arguments(typed, revision)).unwrap_err().is_usage(), "{typed}");
-        }
-    }
-}

@@ -1,8 +1,9 @@
 //! Configs through the real binary: what is printed, where, and with which exit code.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-fn clasp(folder: &std::path::Path, words: &[&str]) -> Output {
+fn clasp(folder: &Path, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_clasp")).args(words).current_dir(folder).output().unwrap()
 }
 
@@ -30,6 +31,42 @@ fn built_in_configs_are_listed_shown_and_copied() {
         text(&again.stderr),
         "error: demo.toml exists already; name another file, or pass --force to replace it\n"
     );
+}
+
+#[test]
+fn the_list_has_a_line_for_each_config_and_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = text(&clasp(folder.path(), &["config", "list"]).stdout);
+    let files = |folder: &str| {
+        let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().path().is_file()).count()
+    };
+    assert_eq!(list.lines().count(), files("configs") + files("configs/plans"));
+    assert!(list.starts_with("demo.toml          The demo: a made-up corpus"), "{list}");
+    assert!(list.contains("\nplans/table8.toml  Table 8 of the paper"), "{list}");
+}
+
+#[test]
+fn a_copy_overwrites_only_with_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |words: &[&str]| clasp(folder.path(), &[&["config", "copy", "mist", "."], words].concat());
+    let path = folder.path().join("mist.toml");
+    assert!(copy(&[]).status.success());
+    std::fs::write(&path, "# mine").unwrap();
+    assert_eq!(copy(&[]).status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine");
+    assert!(copy(&["--force"]).status.success());
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("# The paper's setting on MIST"));
+}
+
+#[test]
+fn a_config_is_shown_as_written_with_changes_or_resolved() {
+    let folder = tempfile::tempdir().unwrap();
+    let show = |words: &[&str]| text(&clasp(folder.path(), &[&["config", "show"], words].concat()).stdout);
+    assert!(show(&["demo"]).starts_with("# The demo"));
+    assert!(show(&["demo", "--set", "train.epochs=7"]).contains("\nepochs = 7\n"));
+    assert!(show(&["demo", "--resolved"]).starts_with("[data]\n"));
+    assert!(show(&["--defaults"]).contains("# Every key"));
 }
 
 #[test]

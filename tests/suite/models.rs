@@ -219,7 +219,11 @@ fn what_cannot_be_fetched_is_told_in_one_line() {
     for name in ["../x", "a/b/c", "", "-", "a b", "http://x", "a@", "a@../x"] {
         place.clasp(&["models", "fetch", "--", name]).bad_line(2, &[&format!("{name:?} is no model's name"), "hub id"]);
     }
-    place.clasp(&["models", "fetch", "a/b", "--revision", "../x"]).bad_line(2, &["\"a/b@../x\" is no model's name"]);
+    for (name, revision, whole) in [("a/b", "../x", "a/b@../x"), ("a", "../x", "a@../x"), ("a/b@v1", "v2", "a/b@v1@v2")]
+    {
+        let fetch = ["models", "fetch", name, "--revision", revision];
+        place.clasp(&fetch).bad_line(2, &[&format!("{whole:?} is no model's name")]);
+    }
     let fetch = ["models", "fetch", "roberta-base"];
     let closed = "http://127.0.0.1:1";
     let by_hand = ["cannot reach the hub", "refused", "tokenizer.json", "the folder models/roberta-base"];
@@ -319,6 +323,9 @@ fn a_revision_is_a_part_of_the_name() {
     assert!(!show("some/roberta").contains(COMMIT));
     let listed = place.clasp(&["models", "list"]).good().stdout;
     assert!(listed.starts_with("some/roberta@v1  roberta  "), "{listed}");
+    let same: Value =
+        serde_json::from_str(&place.clasp(&["models", "fetch", "some/roberta@v1", "--json"]).good().stdout).unwrap();
+    assert_eq!(same, model);
 }
 
 #[test]
