@@ -28,7 +28,7 @@ struct Method {
 
 const TASKS: &[(&str, f64)] = &[("task_text", 1.0), ("task_speech", 1.0), ("task_fusion", 1.0)];
 
-const METHODS: [Method; 9] = [
+const METHODS: &[Method] = &[
     Method {
         name: "text",
         options: &[],
@@ -240,7 +240,7 @@ fn predicts(method: &Method, at: &Path, manifest: &str) {
 
 #[test]
 fn every_method_trains_scores_predicts_and_encodes() {
-    for method in &METHODS {
+    for method in METHODS {
         let folder = folder();
         method.train(folder.path(), &[]);
         is_whole(method, folder.path());
@@ -251,7 +251,7 @@ fn every_method_trains_scores_predicts_and_encodes() {
 /// The CPU emulates the number format; what is asked of it is tested on the layers.
 #[test]
 fn every_method_trains_in_bf16() {
-    for method in &METHODS {
+    for method in METHODS {
         let folder = folder();
         method.train(folder.path(), &["--set", "run.precision=bf16"]);
         is_whole(method, folder.path());
@@ -266,7 +266,7 @@ fn every_method_is_tested() {
 
 #[test]
 fn every_method_goes_on_after_a_stop_as_if_nothing_had_been() {
-    for method in &METHODS {
+    for method in METHODS {
         let (stop, whole) = (folder(), folder());
         let flags = method.flags();
         let flags: Vec<&str> = flags.iter().map(String::as_str).chain(["--set", "train.epochs=3"]).collect();
