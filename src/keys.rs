@@ -3,9 +3,9 @@
 //! The way of a key: [`section!`] makes of each line the field of a struct, the entry in the table of all keys
 //! ([`crate::config::table`]), the reading and the writing. A file and its `--set` flags are compared with the table
 //! (`config::validate`: unknown keys, types, bounds), then every section is read (`config::resolve`, which also has the
-//! rules between keys), and the program uses the field, as `config.train.clip_norm`. `config show --defaults` prints
-//! the table; a run's `config.toml` has what the sections write, and `--resume` compares it but for the keys that may
-//! change. To add a key, add a line to its section: those of [`crate::config`], [`crate::loss::LossConfig`], or the
+//! rules between keys), and the program uses the field: `config.train.clip_norm` goes through `train::replica`
+//! (`Objective`) to `train::gradients` (`Squares::clipping`). `config show --defaults` prints the table; a run's
+//! `config.toml` has what the sections write, and `--resume` compares it but for the keys that may change. To add a key, add a line to its section: those of [`crate::config`], [`crate::loss::LossConfig`], or the
 //! options of a method. Nothing else names it but what uses it.
 
 use std::path::PathBuf;

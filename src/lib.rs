@@ -1,17 +1,6 @@
 //! CLASP: classifiers over a spoken utterance and its text, as "CLASP: Cross-modal Alignment Using Pre-trained Unimodal
 //! Models" (Zhou, Zeng, Gong, Bhat; Findings of ACL 2024) describes them. The library exists so that tests and benches
-//! reach the parts of the program.
-//!
-//! | paper | word in code, files and reports | shape |
-//! |---|---|---|
-//! | r_t, r_a | `text`, `speech` | [batch, hidden] |
-//! | h_t,inv, h_a,inv | `text_invariant`, `speech_invariant` | [batch, hidden] |
-//! | h_t,spe, h_a,spe | `text_specific`, `speech_specific` | [batch, hidden] |
-//! | r̂_t, r̂_a | `text_reconstructed`, `speech_reconstructed` | [batch, hidden] |
-//! | fused representation | `fused` | [batch, fused size] |
-//! | logits | `logits_text`, `logits_speech`, `logits_fusion` | [batch, labels] |
-//! | L_cts^sem, L_cts^mod, L_recon, L_kl (α, β, γ, δ) | `semantic`, `modality`, `reconstruction`, `kl` | scalar |
-//! | L_t, L_a, L_m | `task_text`, `task_speech`, `task_fusion` | scalar |
+//! reach the parts of the program. The paper's symbols, the words for them in the code and the shapes: `docs/model.md`.
 #![recursion_limit = "256"]
 
 // So that what tests share with `tests/` and `fuzz/` finds this library under the same name.

@@ -201,7 +201,7 @@ pub struct PredictArguments {
     /// A checkpoint folder, a run folder (its best checkpoint), or a model of the cache (see `clasp models list`)
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint: PathBuf,
-    /// An audio file: WAV, FLAC, MP3, OGG Vorbis or AIFF
+    /// An audio file
     #[arg(long, value_name = "FILE", conflicts_with = "manifest")]
     pub audio: Option<PathBuf>,
     /// What is said in it

@@ -1,4 +1,9 @@
 //! Where a run stands: what `last/` holds beside the weights and the optimiser's moments.
+//!
+//! Exact resume: no state of a random generator is saved, because there is none. The order of an epoch's examples is
+//! `data::batch::plan(lengths, options, seed, epoch)`, and dropout's masks are `ops::StepRandom::new(seed, batch number)`.
+//! Both numbers follow from [`State`], which also has the sums that the epoch's log entry is made of. Adam's moments are
+//! in `optimizer.safetensors`.
 
 use std::path::Path;
 
