@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use clasp::cli::Cli;
-use clasp::{error, exit, memory::allocator::ReportingAllocator, panics, terminal::harmless};
+use clasp::{error, exit, memory::allocator::ReportingAllocator, panics, terminal::escape};
 
 mod commands;
 
@@ -44,7 +44,7 @@ fn run() -> ExitCode {
             let code = exit::exit_code(&failure);
             if code != error::SUCCESS {
                 let panic =
-                    panics::take_panic().map_or_else(String::new, |words| format!(" (a thread stopped: {words})"));
+                    panics::take_panic().map_or_else(String::new, |words| format!(" (a thread failed: {words})"));
                 report(&format!("{failure:#}{panic}"));
             }
             ExitCode::from(code)
@@ -82,16 +82,16 @@ fn parse() -> Cli {
     };
     // clap repeats what it was given.
     let words = problem.to_string();
-    let harmless = harmless::text(&words);
-    if !problem.use_stderr() || harmless == words {
+    let escaped = escape::text(&words);
+    if !problem.use_stderr() || escaped == words {
         problem.exit();
     }
-    report(harmless.trim_start_matches("error: ").trim_end());
+    report(escaped.trim_start_matches("error: ").trim_end());
     std::process::exit(problem.exit_code());
 }
 
 /// Standard error may be closed too, so that a failure to write is no failure.
 fn report(words: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "error: {}", harmless::text(words));
+    let _ = writeln!(std::io::stderr(), "error: {}", escape::text(words));
 }

@@ -1,6 +1,6 @@
 //! Bytes and durations in words.
 
-/// Bytes, with two digits behind the point below a hundred: `1.25 GiB`, `310 MiB`, `2.5 MiB`, `14.77 KiB`.
+/// Bytes, with two decimals below a hundred: `1.25 GiB`, `310 MiB`, `2.5 MiB`, `14.77 KiB`.
 #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
 pub fn bytes(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");

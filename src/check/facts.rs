@@ -99,7 +99,7 @@ impl Facts {
 }
 
 impl Spread {
-    /// Of some numbers, in bins with these upper bounds and one above; none of none.
+    /// Of some numbers, in bins with these upper bounds and one above; `None` if empty.
     fn of(mut numbers: Vec<f64>, bounds: &[f64]) -> Option<Self> {
         numbers.sort_by(f64::total_cmp);
         let (&least, &most) = (numbers.first()?, numbers.last()?);

@@ -150,7 +150,7 @@ impl Sounds {
                 "`channel` is neither a number nor \"mean\": an extra key, and all channels are read",
             ),
             (Severity::Note, of_file, "`duration` is the file's, and not that of the piece between `start` and `end`"),
-            (Severity::Note, odd, "what players forgive in a file; its sound is read as they read it"),
+            (Severity::Note, odd, "header errors that players tolerate; the sound is read as they read it"),
         ]
         .into_iter()
         .filter(|(_, examples, _)| !examples.is_empty())

@@ -32,7 +32,7 @@ Metrics:
   weighted F1        mean over the labels of their F1, weighted by how often each label is true: the headline number
   macro F1           plain mean over the labels of their F1
 
-Standard output is data, standard error is talk. First steps: clasp train --config demo.toml";
+Results go to standard output, messages to standard error. First steps: clasp train --config demo.toml";
 
 /// Train, evaluate and run classifiers over a spoken utterance and its text
 ///
@@ -75,7 +75,7 @@ pub enum Command {
     Bench(BenchArguments),
     /// Tell what this machine has, and whether a config would run on it
     Doctor(DoctorArguments),
-    /// Take a step of training and tell its memory: what `doctor` runs in a process of its own
+    /// Measure the memory of a training step (used by `doctor`)
     #[command(hide = true)]
     MeasureStep(MeasureArguments),
     /// Print a shell's completion script
@@ -92,7 +92,7 @@ pub struct TrainArguments {
     /// Set a key of the config, as in train.epochs=3; may be given more than once
     ///
     /// The value is TOML; what is not TOML is taken as a string. Paths are relative to what they are relative to in the
-    /// config file. An empty value takes a path back: text.checkpoint=
+    /// config file. An empty value unsets a path: text.checkpoint=
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Go on with the run in the run folder, from its last checkpoint; begin where there is none yet
@@ -111,7 +111,7 @@ pub struct TrainArguments {
     /// auto, cpu, cuda, cuda:N, or several that share each batch, as cuda:0,1; wins over run.device
     #[arg(long)]
     pub device: Option<Devices>,
-    /// Say nothing but what goes wrong
+    /// Print only errors
     #[arg(long, short)]
     pub quiet: bool,
     /// Print every step and epoch, as the log has them, and the result as lines of JSON; the table goes to stderr
@@ -271,7 +271,7 @@ pub struct CompareArguments {
     /// Print the table (or with --dry-run the runs) as JSON
     #[arg(long)]
     pub json: bool,
-    /// Say nothing but what goes wrong
+    /// Print only errors
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -331,8 +331,8 @@ pub struct ModelsArguments {
 pub enum ModelsAction {
     /// Fetch a model and print its folder; what the cache has is not fetched again
     ///
-    /// `HF_HOME` or `HF_HUB_CACHE` say where the cache is, `HF_ENDPOINT` where the hub is, `HF_TOKEN` who asks; with
-    /// `HF_HUB_OFFLINE=1` nothing is asked.
+    /// `HF_HOME` or `HF_HUB_CACHE` say where the cache is, `HF_ENDPOINT` where the hub is. `HF_TOKEN` is the access
+    /// token; `HF_HUB_OFFLINE=1` forbids network access.
     Fetch(ModelsFetchArguments),
     /// List the models of the cache
     List(ModelsListArguments),

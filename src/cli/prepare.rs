@@ -100,7 +100,7 @@ pub struct PrepareTableArguments {
     /// Shares of train, dev and test
     #[arg(long, value_name = "TRAIN,DEV,TEST", default_value = "0.8,0.1,0.1", value_delimiter = ',', num_args = 1)]
     pub fractions: Vec<f64>,
-    /// Make so many folds instead: each part is test once, and the next one dev
+    /// Make this many folds instead of one split: each part is test once, and the next one dev
     #[arg(long, value_name = "N", conflicts_with = "fractions", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(3..=100))]
     pub folds: Option<usize>,
     /// Seed of the split

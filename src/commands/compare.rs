@@ -62,11 +62,11 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<u8> {
     check_clusters(&plan)?;
     let _lock = open(&plan.dir)?;
     for corpus in &plan.corpora {
-        if let Some((folder, options)) = &corpus.made_up {
+        if let Some((folder, options)) = &corpus.synthetic {
             demo::write_corpus(folder, options)?;
         }
     }
-    // Of what was made up just now too.
+    // Of what was generated just now too.
     check_clusters(&plan)?;
     let mut watch = Watch::new(&plan, &statuses, plan.jobs, arguments.quiet);
     watch.say(&format!("plan {}: {}; tables go to {}", plan.name, begins(&plan, &statuses), plan.dir.display()));
@@ -103,7 +103,7 @@ fn conclude(summary: Summary, results: &Results) -> anyhow::Result<u8> {
 fn statuses(plan: &Plan) -> anyhow::Result<Vec<RunStatus>> {
     let compare = |stored: &str, config: &Config| train::compare(stored, config, false, train::Allowed::default());
     let mut hashes = Hashes::default();
-    let status = |run| status(run, &compare, &mut hashes, plan.corpus_of(run).made_up.is_some());
+    let status = |run| status(run, &compare, &mut hashes, plan.corpus_of(run).synthetic.is_some());
     let statuses = plan.runs.iter().map(status).collect::<Result<Vec<_>, _>>()?;
     let others: Vec<String> = statuses
         .iter()
@@ -158,7 +158,7 @@ fn check(plan: &Plan, left: &[usize]) -> anyhow::Result<()> {
     let mut folders = BTreeSet::new();
     for run in left.iter().map(|&place| &plan.runs[place]) {
         if let (None, DataSource::Manifests { train, dev, test }) =
-            (&plan.corpus_of(run).made_up, &run.config.data.source)
+            (&plan.corpus_of(run).synthetic, &run.config.data.source)
         {
             manifests.extend([Some(train), dev.as_ref(), test.as_ref()].into_iter().flatten());
         }
@@ -183,7 +183,7 @@ fn check(plan: &Plan, left: &[usize]) -> anyhow::Result<()> {
     }
     let mut checked = BTreeSet::new();
     for run in left.iter().map(|&place| &plan.runs[place]) {
-        if plan.corpus_of(run).made_up.is_none()
+        if plan.corpus_of(run).synthetic.is_none()
             && checked.insert((run.corpus, run.fold, run.config.model.method.word()))
         {
             setup::check_splits(&run.config).with_context(|| run.name.clone())?;
@@ -248,7 +248,7 @@ fn state(status: &RunStatus) -> &'static str {
 /// are told of by the checks) stays unknown.
 fn estimate(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
     let mut rates: BTreeMap<String, Option<f64>> = BTreeMap::new();
-    // Copies of those that are made up: a dry run writes nothing where the plan's runs are.
+    // Copies of the synthetic ones: a dry run writes nothing where the plan's runs are.
     let mut corpora: BTreeMap<usize, Option<(DemoCorpus, TempDir)>> = BTreeMap::new();
     for run in left.iter().map(|&place| &plan.runs[place]) {
         if estimates.measured(run).is_some() || estimates.estimated(run).is_some() {
@@ -260,14 +260,14 @@ fn estimate(plan: &Plan, left: &[usize], estimates: &mut Estimates) {
         let rate = rates
             .entry(format!("{chosen} {}", precision.word()))
             .or_insert_with(|| panics::catch(|| device::dispatch(chosen, Rate(precision))).and_then(|rate| rate).ok());
-        let made_up = corpora.entry(run.corpus).or_insert_with(|| {
-            let (_, options) = plan.corpus_of(run).made_up.as_ref()?;
+        let synthetic = corpora.entry(run.corpus).or_insert_with(|| {
+            let (_, options) = plan.corpus_of(run).synthetic.as_ref()?;
             let folder = tempfile::tempdir().ok()?;
             let corpus = demo::write_corpus(folder.path(), options).ok()?;
             Some((corpus, folder))
         });
-        let made_up = made_up.as_ref().map(|(corpus, _)| corpus);
-        if let (Some(rate), Ok(work)) = (*rate, Workload::of(&run.config, made_up)) {
+        let synthetic = synthetic.as_ref().map(|(corpus, _)| corpus);
+        if let (Some(rate), Ok(work)) = (*rate, Workload::of(&run.config, synthetic)) {
             estimates.estimate(run, work.seconds(rate));
         }
     }
@@ -339,7 +339,7 @@ fn dry_run(plan: &Plan, statuses: &[RunStatus], estimates: &Estimates, is_json: 
         }
     };
     if arithmetic > 0 {
-        time.push_str("; rough times are of the arithmetic alone, until a run of the system tells");
+        time.push_str("; rough times are estimated from operation counts until a run ends");
     }
     format!("{table}\nplan {}: {}; {time}\n", plan.name, begins(plan, statuses))
 }

@@ -26,7 +26,7 @@ use clasp::{
     eval::report::InputCounts,
     exit::OutputError,
     files::remove_unfinished,
-    terminal::{Event, Progress, harmless},
+    terminal::{Event, Progress, escape},
 };
 
 /// Why the program cannot hear of Ctrl-C, and what to do.
@@ -76,7 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
 /// [`OutputError`]
 pub fn write_output(text: &str) -> Result<(), OutputError> {
     let mut output = std::io::stdout().lock();
-    let text = if text.starts_with(['{', '[']) { harmless::json(text) } else { harmless::text(text) };
+    let text = if text.starts_with(['{', '[']) { escape::json(text) } else { escape::text(text) };
     output.write_all(text.as_bytes())?;
     Ok(output.flush()?)
 }

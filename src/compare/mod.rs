@@ -24,14 +24,14 @@ pub use plan::{Plan, PlannedRun};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompareError {
     /// Manifests that the plan names are not there.
-    #[error("the plan cannot be run, for want of data: {0}")]
+    #[error("the plan cannot run: data are missing: {0}")]
     NoData(Problems),
     /// Keys to cluster by that no test data have.
     #[error("no intervals can be made as the plan asks: {0}")]
     NoCluster(Problems),
     /// Folders that hold runs of another config or of other data.
     #[error(
-        "the plan's folder holds runs that were made otherwise: {0}; choose another `dir`, or remove these folders"
+        "the plan's folder has runs that were made with another config: {0}; choose another `dir`, or remove these folders"
     )]
     OtherRuns(Problems),
     /// Another process works on the plan.

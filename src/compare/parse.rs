@@ -158,13 +158,13 @@ impl<'a> Parser<'a> {
             let set = [set.clone(), self.set(section, &[])].concat();
             let cluster = self.reader.string(section, "cluster").map(|key| key.value).or_else(|| cluster.clone());
             let folds = data.len().max(1);
-            corpora.push(Corpus { name, folds, cluster, made_up: None, config: own, data, set, place: Some(place) });
+            corpora.push(Corpus { name, folds, cluster, synthetic: None, config: own, data, set, place: Some(place) });
         }
         if corpora.is_empty() {
             let place = config.as_ref().map(|config| config.place.clone());
             let config = self.config(config, &KeyOrigin::Line(1), "config");
             let name = stem(&config);
-            corpora.push(Corpus { name, folds: 1, cluster, made_up: None, config, data: Vec::new(), set, place });
+            corpora.push(Corpus { name, folds: 1, cluster, synthetic: None, config, data: Vec::new(), set, place });
         }
         self.check_different(corpora.iter().map(|corpus| (&corpus.name, corpus.place.as_ref())), "corpus");
         corpora

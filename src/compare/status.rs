@@ -26,8 +26,8 @@ pub enum RunStatus {
     Other(String),
 }
 
-/// Where a run stands. `compare` says how another config stands to the stored one of a run; a corpus that is made up is
-/// made again where it is gone.
+/// Where a run stands. `compare` says how another config stands to the stored one of a run; a synthetic corpus
+/// is generated again if it is missing.
 ///
 /// # Errors
 /// When the run's folder cannot be read.
@@ -35,13 +35,13 @@ pub fn status(
     run: &PlannedRun,
     compare: &dyn Fn(&str, &Config) -> Comparison,
     hashes: &mut Hashes,
-    is_made_up: bool,
+    is_synthetic: bool,
 ) -> Result<RunStatus, RunError> {
     let folder = folder(run);
     let resume = Existing { resume: true, overwrite: false };
     Ok(match folder.decide(resume, |stored| compare(stored, &run.config)) {
         Ok(Decision::Start) => RunStatus::Missing,
-        Ok(Decision::Show(_)) => match hashes.changed(run, &folder, is_made_up)? {
+        Ok(Decision::Show(_)) => match hashes.changed(run, &folder, is_synthetic)? {
             changed if changed.is_empty() && is_scored(&folder) => RunStatus::Done,
             changed if changed.is_empty() => RunStatus::Started,
             changed => RunStatus::Other(format!("{}: {}", run.name, changed.join("; "))),
@@ -59,7 +59,7 @@ pub struct Hashes(BTreeMap<PathBuf, Option<String>>);
 
 impl Hashes {
     /// What has changed of a run's manifests since it was made from them. A finished run stands on what they held then.
-    fn changed(&mut self, run: &PlannedRun, folder: &RunFolder, is_made_up: bool) -> Result<Vec<String>, RunError> {
+    fn changed(&mut self, run: &PlannedRun, folder: &RunFolder, is_synthetic: bool) -> Result<Vec<String>, RunError> {
         let DataSource::Manifests { train, dev, test } = &run.config.data.source else { return Ok(Vec::new()) };
         let stored = folder.load_manifest()?.files;
         let mut changed = Vec::new();
@@ -69,7 +69,7 @@ impl Hashes {
             match now {
                 Some(now) if *now == file.sha256 => {}
                 Some(_) => changed.push(format!("{role}: {} has changed since", path.display())),
-                None if is_made_up => {}
+                None if is_synthetic => {}
                 None => changed.push(format!("{role}: {} cannot be read", path.display())),
             }
         }

@@ -277,7 +277,7 @@ fn notes(results: &Results) -> Vec<String> {
         }
         if corpus.shared_utterances > 0 {
             notes.push(format!(
-                "{}: several folds test the same {}: each counts once, by equal shares of its answers",
+                "{}: several folds test the same {}: each counts once, its predictions weighted equally",
                 corpus.name,
                 units::counted(corpus.shared_utterances, "utterance")
             ));
@@ -295,8 +295,8 @@ fn notes(results: &Results) -> Vec<String> {
     }
     notes.push(format!(
         "pooled: the predictions of all folds scored together, then the mean over seeds. Intervals: {:.0}%, bootstrap, \
-         {} resamples, an utterance drawn with all its predictions; they tell of the size of the test data, as the \
-         deviation tells of seeds and folds",
+         {} resamples, an utterance drawn with all its predictions; they reflect the size of the test data, as the \
+         deviation reflects seeds and folds",
         results.level * 100.0,
         results.resamples
     ));
@@ -317,7 +317,7 @@ fn notes(results: &Results) -> Vec<String> {
         let shown: Vec<&str> = missing.iter().copied().take(10).collect();
         let which = if shown.is_empty() { String::new() } else { format!(", among them {}", shown.join(", ")) };
         notes.push(format!(
-            "{} of {} runs are not done and not in the numbers{which}",
+            "{} of {} runs are not done and not included{which}",
             results.runs_planned - results.runs_done,
             results.runs_planned
         ));
@@ -335,7 +335,7 @@ fn unpaired(corpus: &CorpusResult, reference: Option<&str>) -> Vec<String> {
     let alone: Vec<&str> = others().filter(|cell| cell.against.is_none()).map(|cell| cell.system.as_str()).collect();
     if !alone.is_empty() {
         notes.push(format!(
-            "{}: no difference to {} for {}: no run of theirs has a fold and a seed of its",
+            "{}: no difference to {} for {}: they share no fold and seed",
             corpus.name,
             reference.system,
             alone.join(", ")
@@ -349,7 +349,7 @@ fn unpaired(corpus: &CorpusResult, reference: Option<&str>) -> Vec<String> {
         .collect();
     if !partly.is_empty() {
         notes.push(format!(
-            "{}: the difference to {} is of the runs alone that have a fold and a seed of its, for {}",
+            "{}: the difference to {} uses only runs with a fold and seed that the reference has, for {}",
             corpus.name,
             reference.system,
             partly.join(", ")

@@ -1,4 +1,4 @@
-//! Holds a document against the table of keys: unknown keys, wrong types, values out of range, unknown words.
+//! Compares a document with the table of keys: unknown keys, wrong types, values out of range, unknown words.
 //!
 //! Every problem is collected. The paths that were rejected are handed on, so that the resolver reports nothing twice.
 

@@ -228,7 +228,7 @@ fn of_row(row: &Row, problem: DataError) -> DataError {
     DataError::Utterance { id: row.id.clone(), line: row.line, problem: Box::new(problem) }
 }
 
-/// Holds the `duration` of a piece that is not the piece's against the file.
+/// Compares the `duration` of a piece with the file's, where it is not the piece's.
 ///
 /// # Errors
 ///

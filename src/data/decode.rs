@@ -489,7 +489,7 @@ fn downmix(interleaved: &[f32], channels: usize, channel: Channel, mono: &mut Ve
     Ok(())
 }
 
-/// Holds what the header said against what was decoded.
+/// Compares what the header said with what was decoded.
 fn check_length(
     container: Container,
     part: &Part,

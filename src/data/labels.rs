@@ -43,15 +43,15 @@ impl Labels {
         let names: Vec<String> = names.into_iter().map(|name| normal(&name)).collect();
         let refused = |names: Vec<String>, reason| Err(DataError::Labels { labels: names, reason });
         if names.is_empty() {
-            return refused(names, "there is not a single one; give every utterance a label");
+            return refused(names, "there are no labels; give every utterance a label");
         }
         if names.iter().any(String::is_empty) {
-            return refused(names, "one is empty; remove it");
+            return refused(names, "a label is empty; remove it");
         }
         let places: HashMap<String, usize> =
             names.iter().enumerate().map(|(place, name)| (name.clone(), place)).collect();
         if places.len() < names.len() {
-            return refused(names, "one is there twice; remove it");
+            return refused(names, "a label is listed twice; remove one");
         }
         Ok(Self { names, places })
     }
@@ -134,9 +134,9 @@ mod tests {
         let message = |names: &[&str]| {
             Labels::new(names.iter().map(|name| (*name).to_owned()).collect()).unwrap_err().to_string()
         };
-        assert!(message(&[]).contains("not a single one"));
-        assert!(message(&["a", "a"]).contains("there twice"));
-        assert!(message(&["a", ""]).contains("one is empty"));
+        assert!(message(&[]).contains("there are no labels"));
+        assert!(message(&["a", "a"]).contains("listed twice"));
+        assert!(message(&["a", ""]).contains("a label is empty"));
     }
 
     #[test]

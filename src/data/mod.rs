@@ -57,7 +57,7 @@ pub enum DataError {
     NotThere { missing: Problems },
     /// Audio of a corpus that cannot be used.
     #[error(
-        "{} of {total} utterances have audio that cannot be used; mend it, or leave them out with --skip-bad:\n{}",
+        "{} of {total} utterances have audio that cannot be used; repair it, or leave them out with --skip-bad:\n{}",
         problems.len(),
         many(problems)
     )]
@@ -112,7 +112,7 @@ pub enum DataError {
     )]
     UnknownLabels { unknown: Vec<UnknownLabel>, known: Vec<String> },
     /// A label set that cannot be one.
-    #[error("the labels {}: {reason}", list(labels))]
+    #[error("the label set ({}) is not valid: {reason}", list(labels))]
     Labels { labels: Vec<String>, reason: &'static str },
     /// A folder without a tokenizer.
     #[error("{}: no tokenizer; put tokenizer.json, or vocab.json and merges.txt, there ({missing} missing)", folder.display())]

@@ -41,8 +41,8 @@ pub(super) fn read(peek: &mut Peek, begin: u64) -> Result<Found, AudioProblem> {
         at = found.to;
     }
     if !has_movie {
-        let claimed = "a box that describes the sound (`moov`)".to_owned();
-        return Err(AudioProblem::Truncated { claimed, found: "boxes without it".to_owned() });
+        let (claimed, found) = ("a `moov` box".to_owned(), "other boxes".to_owned());
+        return Err(AudioProblem::Truncated { claimed, found });
     }
     let at = at.min(end);
     Ok(Found { parts: vec![Part { keep, ..Part::of(begin, at) }], end: at, notes: Vec::new(), truncated })

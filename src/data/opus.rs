@@ -44,7 +44,7 @@ impl Opus {
         let length = usize::try_from(frames(packet)).unwrap_or(0);
         interleaved.clear();
         if !(1..=MAX_FRAMES).contains(&frames(packet)) {
-            return Err("a packet that is none of Opus".to_owned());
+            return Err("not an Opus packet".to_owned());
         }
         interleaved.resize(length * self.channels, 0.0);
         let decoded = self.decoder.decode(packet, length, interleaved)?;

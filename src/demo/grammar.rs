@@ -1,4 +1,4 @@
-//! The sentences of the made-up corpus: everyday requests and statements in which something starts, opens or arrives,
+//! The sentences of the synthetic corpus: everyday requests and statements in which something starts, opens or arrives,
 //! or in which something stops, closes or leaves. That is the one bit that the words carry.
 //!
 //! Everything around the cue (who asks, which thing, where, when) is drawn before the bit is looked at, and both sides

@@ -1,4 +1,4 @@
-//! The made-up corpus behind `demo.toml`: sentences from a small grammar and sounds from a small synthesiser, written
+//! The synthetic corpus behind `demo.toml`: sentences from a small grammar and sounds from a small synthesiser, written
 //! as manifests and WAVs that every other command can read. No file and no network is needed to make it.
 //!
 //! The words carry one bit (`grammar::Meaning`), the pitch register of the sound another (`synthesiser::Register`), and

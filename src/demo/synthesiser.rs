@@ -1,4 +1,4 @@
-//! The sounds of the made-up corpus: a small formant synthesiser after Klatt (Software for a cascade/parallel formant
+//! The sounds of the synthetic corpus: a small formant synthesiser after Klatt (Software for a cascade/parallel formant
 //! synthesizer, 1980). A pulse train with breath in it goes through four moving resonances, syllable by syllable; noise
 //! bursts and hums make the consonants.
 //!

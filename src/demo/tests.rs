@@ -1,4 +1,4 @@
-//! Tests of the made-up corpus as it lies on the disk.
+//! Tests of the synthetic corpus as it lies on the disk.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;

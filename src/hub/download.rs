@@ -19,13 +19,13 @@ use crate::hash;
 use crate::terminal::progress::{Event, Progress};
 use crate::units;
 
-/// Fewer bytes than these in the time that nothing may happen are nothing, and so are fewer of a connection.
+/// Least progress, in bytes, per timeout and per connection.
 const LEAST: u64 = 64 << 10;
 
-/// Connections that break off with less than that.
+/// Connections with less progress than that, until a download gives up.
 const FEEBLE: usize = 5;
 
-/// What is no weights is read whole, and so never longer.
+/// Size limit of files other than weights, in bytes: they are read whole.
 const SMALL: u64 = 64 << 20;
 
 /// A file as the hub lists it.

@@ -93,7 +93,7 @@ pub fn lacks(folder: &Path) -> Option<String> {
     }
     match source::shards(&weights) {
         Ok(shards) => shards.into_iter().find(|shard| !folder.join(shard).is_file()),
-        Err(problem) => Some(format!("sound index of its shards ({problem})")),
+        Err(problem) => Some(format!("valid index of its shards ({problem})")),
     }
 }
 
@@ -154,12 +154,9 @@ pub enum HubError {
     )]
     Unreachable { id: String, reason: String },
     /// What the hub answered makes no sense.
-    #[error(
-        "the hub's answer for {id} is of no use ({reason}); check HF_ENDPOINT, try again later, or {}",
-        by_hand(id)
-    )]
+    #[error("the hub's answer for {id} is unusable ({reason}); check HF_ENDPOINT, try again later, or {}", by_hand(id))]
     Answer { id: String, reason: String },
-    #[error("the download of {file} of {id} broke off ({reason}); the same command goes on from there")]
+    #[error("the download of {file} of {id} was interrupted ({reason}); the same command resumes it")]
     BrokenOff { id: String, file: String, reason: String },
     /// What was downloaded is not what the hub has.
     #[error("{file} of {id} arrived damaged ({reason}) and was removed; run the same command again")]

@@ -33,7 +33,7 @@ pub use list::{Head, HeadOptions, Method};
 pub use options::{Misfit, ModelSizes, Options, Reads};
 pub use terms::{Term, Terms};
 
-/// what a head knows of the encoders and the task.
+/// The sizes of the encoders and the task that a head is built from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
     /// Labels.

@@ -380,7 +380,7 @@ impl RunFolder {
         files: Vec<HashedFile>,
         session: Session,
     ) -> Result<Provenance, RunError> {
-        // The manifest goes last and comes first: whatever is there at any moment, a manifest says that it is a run.
+        // The manifest is removed last and written first, so that a folder with any file of a run has one.
         let mut manifest = Provenance::new(seed, files, session);
         if self.is_run() {
             self.clear()?;

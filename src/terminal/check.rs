@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::harmless;
+use super::escape;
 use super::table::Table;
 use crate::check::{Facts, Finding, Outcome, Severity, Spread};
 
@@ -58,7 +58,7 @@ pub fn render(outcome: &Outcome) -> String {
     };
     let verdict = if outcome.ok { "can be trusted" } else { "CANNOT be trusted" };
     let _ = writeln!(text, "{verdict}: {}, {}", count(Severity::Error, "error"), count(Severity::Warning, "warning"));
-    harmless::text(&text).into_owned()
+    escape::text(&text).into_owned()
 }
 
 type Of = fn(&Facts) -> Option<&Spread>;

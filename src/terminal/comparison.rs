@@ -74,7 +74,7 @@ pub fn few_clusters_note(clusters: usize) -> Option<String> {
 /// What a reader of tests over clusters should know.
 pub fn cluster_note(clusters: usize) -> String {
     let few = few_clusters_note(clusters).map_or_else(String::new, |note| note + "; ");
-    format!("{few}McNemar's test takes utterances for independent, it knows nothing of the clusters")
+    format!("{few}McNemar's test assumes independent utterances and ignores the clusters")
 }
 
 /// A difference with its sign and its interval, if it has one.
@@ -127,10 +127,10 @@ mod tests {
         assert!(text.contains("bootstrap over 9 clusters by scene, 100"), "{text}");
         assert!(
             text.contains("only 9 clusters, so that intervals are t-intervals with 8 degrees of freedom")
-                && text.contains("nothing of the clusters"),
+                && text.contains("ignores the clusters"),
             "{text}"
         );
-        assert!(cluster_note(10).starts_with("McNemar's test takes"));
+        assert!(cluster_note(10).starts_with("McNemar's test assumes"));
         assert_eq!([0.0002, 0.001, 0.0999, 0.1, 1.0].map(p_words), ["< 0.001", "0.001", "0.100", "0.10", "1.00"]);
     }
 }

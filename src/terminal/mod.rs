@@ -2,7 +2,7 @@
 
 pub mod check;
 pub mod comparison;
-pub mod harmless;
+pub mod escape;
 pub mod progress;
 pub mod run_log;
 pub mod table;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::harmless;
+use super::escape;
 use crate::run::log::{EpochEntry, LossValues, StepEntry};
 use crate::units;
 
@@ -174,7 +174,7 @@ impl Progress {
         if of == Some(0) {
             return;
         }
-        let what = harmless::text(what);
+        let what = escape::text(what);
         let text = of.map_or_else(|| format!("{what}: {done}"), |of| format!("{what}: {done} of {of}"));
         match &self.output {
             // Training has the bar; a count within it is reported below.
@@ -202,7 +202,7 @@ impl Progress {
     fn bytes(&mut self, what: &str, done: u64, of: u64) {
         match &self.output {
             Output::Bar(bar) => {
-                let what = harmless::text(what);
+                let what = escape::text(what);
                 if bar.prefix() != *what || bar.is_finished() {
                     bar.set_style(style("{wide_bar}", "{bytes}/{total_bytes}"));
                     bar.set_prefix(what.into_owned());
@@ -256,7 +256,7 @@ impl Progress {
     }
 
     fn line(&mut self, text: &str) {
-        let text = harmless::text(text);
+        let text = escape::text(text);
         match &mut self.output {
             Output::Bar(bar) => bar.println(text),
             // Who does not listen to the talk does not stop the work.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::comparison::{few_clusters_note, units_words};
-use super::harmless;
+use super::escape;
 use crate::eval::report::{Breakdown, Estimate, Group, Report};
 use crate::splits::record::SplitRecord;
 use crate::units::counted;
@@ -61,7 +61,7 @@ impl fmt::Display for Table {
                     write!(line, "  {cell:>width$}")?;
                 }
             }
-            writeln!(formatter, "{}", harmless::text(line.trim_end()))?;
+            writeln!(formatter, "{}", escape::text(line.trim_end()))?;
         }
         Ok(())
     }

@@ -199,7 +199,7 @@ impl<B: TrainOps> Team<B> {
             return Ok(StepOutcome::Pending(self.replica.step_ahead(&own)?));
         }
         for (other, plan) in self.others.iter().zip(plans) {
-            // One that is gone has said why; the step below hears it.
+            // A device that has stopped reports its reason through the group; `step` below returns the error.
             let _ = other.send(plan);
         }
         Ok(StepOutcome::Read(self.replica.step(&own)?))
@@ -276,7 +276,7 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
         }
         if is_resumed && state.step > 0 && !folder.log().exists() {
             let path = folder.log();
-            let text = format!("warning: {} is gone: the log begins anew behind step {}", path.display(), state.step);
+            let text = format!("warning: {} is missing: a new log starts after step {}", path.display(), state.step);
             notify(&Event::Message(&text));
         }
         cut_back(&folder.log(), Position { step: state.step, epochs: state.epochs })?;

@@ -323,7 +323,7 @@ fn a_failed_run_does_not_stop_the_others() {
     let plan = fs::read_to_string(at.join("plan.toml")).unwrap().replace("methods = [\"clasp\"]", "methods = []");
     fs::write(at.join("plan.toml"), format!("{plan}\n[[system]]\nname = \"clasp\"\n")).unwrap();
     let said = clasp(at, &["compare", "plan.toml"]);
-    assert!(said.stdout.contains("1 of 2 runs are not done and not in the numbers"), "{}", said.stdout);
+    assert!(said.stdout.contains("1 of 2 runs are not done and not included"), "{}", said.stdout);
     said.bad_line(
         1,
         &["1 of 2 runs failed: tiny/wild/fold1/seed1: training diverged at step", "(exit code 4)", "tries them again"],
@@ -342,8 +342,8 @@ fn plans_that_cannot_be_run_are_refused() {
     fs::write(at.join("plan.toml"), "config = 'tiny.toml'\n[[corpus]]\nname = 'c'\ndata = 'none/{fold}'\nfolds = 2\n")
         .unwrap();
     clasp(at, &["compare", "plan.toml"])
-        .bad_line(3, &["for want of data", "there is no manifest", "none/1/train.jsonl", "none/2/test.jsonl"]);
-    let dry = clasp(at, &["compare", "plan.toml", "--dry-run"]).bad(3, &["for want of data"]);
+        .bad_line(3, &["data are missing", "there is no manifest", "none/1/train.jsonl", "none/2/test.jsonl"]);
+    let dry = clasp(at, &["compare", "plan.toml", "--dry-run"]).bad(3, &["data are missing"]);
     assert!(dry.stdout.contains("2 runs, 0 done"), "{}", dry.stdout);
     assert!(!at.join("runs").exists());
     fs::write(at.join("plan.toml"), "config = 'tiny.toml'\ncluster = 'spaeker'\n").unwrap();
@@ -392,7 +392,7 @@ fn systems_without_a_common_seed_are_named() {
         [[system]]\nname = 'clasp'\n[[system]]\nname = 'other'\nseeds = [2]\n";
     let folder = folder(plan);
     let said = clasp(folder.path(), &["compare", "plan.toml"]).good().stdout.replace("\n  ", " ");
-    assert!(said.contains("no difference to clasp for other: no run of theirs has a fold and a seed of its"), "{said}");
+    assert!(said.contains("no difference to clasp for other: they share no fold and seed"), "{said}");
     let speakers: BTreeSet<String> = lines_of(&tiny_run().join("corpus/test.jsonl"))
         .iter()
         .map(|row| row["speaker"].as_str().unwrap().to_owned())

@@ -42,7 +42,7 @@ fn the_list_has_a_line_for_each_config_and_plan() {
         entries.filter(|entry| entry.as_ref().unwrap().path().is_file()).count()
     };
     assert_eq!(list.lines().count(), files("configs") + files("configs/plans"));
-    assert!(list.starts_with("demo.toml          The demo: a made-up corpus"), "{list}");
+    assert!(list.starts_with("demo.toml          The demo: a synthetic corpus"), "{list}");
     assert!(list.contains("\nplans/table8.toml  Table 8 of the paper"), "{list}");
 }
 

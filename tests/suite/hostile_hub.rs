@@ -428,9 +428,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_hub_that_lies_harms_nothing() {
-    const USELESS: &str = "answer for x is of no use";
+    const USELESS: &str = "answer for x is unusable";
     const AWAY: &str = "cannot reach the hub for x";
-    const BROKEN: &str = "model.safetensors of x broke off";
+    const BROKEN: &str = "model.safetensors of x was interrupted";
     let bad: &[(&str, i32, &[&str])] = &[
         ("api500", 1, &[USELESS, "status 500"]),
         ("api429", 1, &[USELESS, "status 429"]),
@@ -489,15 +489,15 @@ fn a_hub_that_lies_harms_nothing() {
         ("crlen", 1, &[USELESS, "another part"]),
         ("crother", 1, &[USELESS, "another part"]),
         ("crbad", 1, &[USELESS, "another part"]),
-        ("trunc", 1, &[BROKEN, "the same command goes on"]),
-        ("truncclean", 1, &[BROKEN, "the same command goes on"]),
-        ("drip", 1, &[BROKEN, "the same command goes on"]),
+        ("trunc", 1, &[BROKEN, "the same command resumes it"]),
+        ("truncclean", 1, &[BROKEN, "the same command resumes it"]),
+        ("drip", 1, &[BROKEN, "the same command resumes it"]),
         ("infinite", 1, &[USELESS, "more than the stated 15120 bytes"]),
         ("infinitelength", 1, &[USELESS, "it sends 10000000000000 bytes instead of 15120"]),
         ("infinitechunks", 1, &[USELESS, "more than the stated 15120 bytes"]),
         ("hold", 1, &[BROKEN, "timeout"]),
-        ("stall", 1, &[BROKEN, "the same command goes on"]),
-        ("trickle", 1, &[BROKEN, "bytes in 2", "the same command goes on"]),
+        ("stall", 1, &[BROKEN, "the same command resumes it"]),
+        ("trickle", 1, &[BROKEN, "bytes in 2", "the same command resumes it"]),
     ];
     thread::scope(|scope| {
         for part in bad.chunks(bad.len().div_ceil(4)) {
@@ -545,7 +545,7 @@ fn what_a_hub_says_needlessly_is_not_used() {
 fn what_stalls_goes_on_with_the_same_command() {
     for (second, starts) in [("good", vec![5000]), ("noranges", vec![5000])] {
         let place = Place::new();
-        place.fetch("stall").bad_line(1, &["broke off", "the same command goes on"]);
+        place.fetch("stall").bad_line(1, &["was interrupted", "the same command resumes it"]);
         place.check("stall");
         let folder = place.fetch(second).good().stdout;
         let requests = place.hub.requests.lock().unwrap().clone();

@@ -79,7 +79,7 @@ fn labels_that_look_the_same_are_the_same_everywhere() {
     let set = "data.labels=['hiver ', 'e\u{301}te\u{301}']";
     clasp(at, &[&TRAIN[..], &["--set", "run.dir=stated", "--set", set]].concat()).good();
     let set = "data.labels=['hiver ', 'hiver', '\u{e9}t\u{e9}']";
-    clasp(at, &[&TRAIN[..], &["--set", "run.dir=twice", "--set", set]].concat()).bad(3, &["one is there twice"]);
+    clasp(at, &[&TRAIN[..], &["--set", "run.dir=twice", "--set", set]].concat()).bad(3, &["a label is listed twice"]);
     // Nothing but space is no label.
     write(at, "train", &["a", " "]);
     let words = [&TRAIN[..], &["--set", "run.dir=empty"]].concat();
@@ -115,7 +115,8 @@ fn one_label_is_an_error() {
     let folder = corpus(&["a", "a"], &["a"], &["a"]);
     let at = folder.path();
     for more in [&[][..], &["--set", "data.labels=['a', 'b']"]] {
-        clasp(at, &[&TRAIN[..], more].concat()).bad_line(3, &["data.train: the labels `a`: it is the only one"]);
+        clasp(at, &[&TRAIN[..], more].concat())
+            .bad_line(3, &["data.train: the label set (`a`) is not valid: it is the only one"]);
     }
     assert!(!at.join("run/config.toml").exists());
     clasp(at, &["doctor", "--config", "c.toml", "--no-measure"]).bad(3, &[]);

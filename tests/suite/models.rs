@@ -233,7 +233,7 @@ fn what_cannot_be_fetched_is_told_in_one_line() {
     place.with("HF_ENDPOINT", "http://a b", &fetch).bad_line(1, &["hub for roberta-base"]);
     // Something that is no hub, and a cache that is no folder.
     let page = format!("{}/page", place.hub.endpoint);
-    place.with("HF_ENDPOINT", &page, &fetch).bad_line(1, &["answer for roberta-base is of no use", "HF_ENDPOINT"]);
+    place.with("HF_ENDPOINT", &page, &fetch).bad_line(1, &["answer for roberta-base is unusable", "HF_ENDPOINT"]);
     add_roberta(&place.hub, "some/roberta");
     fs::write(place.folder.path().join("file"), "").unwrap();
     place
@@ -246,7 +246,7 @@ fn a_download_that_breaks_off_goes_on_later() {
     let place = Place::new();
     add_roberta(&place.hub, "some/roberta");
     place.hub.state().breaks_at = Some(5000);
-    let parts = ["model.safetensors of some/roberta broke off", "the same command goes on"];
+    let parts = ["model.safetensors of some/roberta was interrupted", "the same command resumes it"];
     place.fetch("some/roberta").bad_line(1, &parts);
     let folder = place.snapshot("some/roberta", COMMIT);
     assert_eq!(names(&folder), ["config.json", "tokenizer.json"]);
@@ -275,7 +275,7 @@ fn a_damaged_download_does_not_stay() {
     assert_eq!(names(&place.snapshot("some/roberta", COMMIT)), ["config.json", "tokenizer.json"]);
     place.hub.state().garbles = false;
     place.hub.state().loses = true;
-    place.fetch("some/roberta").bad_line(1, &["the hub's answer for some/roberta is of no use", "HF_ENDPOINT"]);
+    place.fetch("some/roberta").bad_line(1, &["the hub's answer for some/roberta is unusable", "HF_ENDPOINT"]);
     place.hub.state().loses = false;
     place.fetch("some/roberta").good();
 }

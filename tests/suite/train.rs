@@ -470,7 +470,7 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_changed() {
     fs::remove_file(at.join("run/log.jsonl")).unwrap();
     let loudly: Vec<&str> = LONG.into_iter().filter(|word| *word != "--quiet").chain(["--resume"]).collect();
     let said = clasp(at, &loudly).good();
-    assert!(said.stderr.contains("log.jsonl is gone: the log begins anew behind step"), "{}", said.stderr);
+    assert!(said.stderr.contains("log.jsonl is missing: a new log starts after step"), "{}", said.stderr);
     fs::remove_dir_all(at.join("run")).unwrap();
     fs::rename(at.join("whole"), at.join("run")).unwrap();
     let said = clasp(at, &loudly).good();

@@ -1,5 +1,5 @@
 //! Seeded randomness that never changes between versions: the order of a run's examples, its dropout masks and the
-//! made-up corpus are functions of the seeds alone.
+//! synthetic corpus are functions of the seeds alone.
 //!
 //! The generator is `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
 

@@ -90,7 +90,7 @@ pub struct Corpus {
     /// Rows with the same value of this key are drawn together for the intervals.
     pub cluster: Option<String>,
     /// The corpus to make up before the first run, and where.
-    pub made_up: Option<(PathBuf, DemoOptions)>,
+    pub synthetic: Option<(PathBuf, DemoOptions)>,
     pub(super) config: String,
     /// A folder a fold; empty where the config names the data.
     pub(super) data: Vec<PathBuf>,
@@ -173,7 +173,7 @@ impl Plan {
                             // What is wrong with one run is mostly wrong with many.
                             Err(reasons) => {
                                 for reason in reasons.into_iter().filter(|reason| told.insert(reason.clone())) {
-                                    let reason = format!("has no sound config: {reason}");
+                                    let reason = format!("has no valid config: {reason}");
                                     let (place, key) = (place.clone(), key.clone());
                                     problems.push(Problem { place, key, fault: Fault::Conflict { reason } });
                                 }
@@ -239,7 +239,7 @@ impl Plan {
             let part = |name: &str| folder.join(format!("{name}.jsonl"));
             config.data.source =
                 DataSource::Manifests { train: part("train"), dev: Some(part("dev")), test: Some(part("test")) };
-            corpus.made_up = Some((folder, DemoOptions { utterances, seed }));
+            corpus.synthetic = Some((folder, DemoOptions { utterances, seed }));
         }
         match config.data.source {
             DataSource::Manifests { test: None, .. } => {

@@ -105,13 +105,13 @@ fn a_plan_of_one_line_has_one_run_on_the_data_of_its_config() {
 }
 
 #[test]
-fn a_made_up_corpus_is_shared_by_all_runs() {
+fn a_synthetic_corpus_is_shared_by_all_runs() {
     let folder = tempfile::tempdir().unwrap();
     let config =
         CONFIG.split("[text]").nth(1).map(|rest| format!("[data.demo]\nutterances = 60\n[text]{rest}")).unwrap();
     let plan = parsed(folder.path(), "config = 'base.toml'\nseeds = [1, 2]\n", &config, &[]).unwrap();
     let corpus = Path::new("/current/runs/my/corpora/base-60-1");
-    assert_eq!(plan.corpora[0].made_up, Some((corpus.to_owned(), DemoOptions { utterances: 60, seed: 1 })));
+    assert_eq!(plan.corpora[0].synthetic, Some((corpus.to_owned(), DemoOptions { utterances: 60, seed: 1 })));
     for run in &plan.runs {
         assert!(matches!(&run.config.data.source, DataSource::Manifests { train, dev: Some(_), test: Some(_) }
                 if *train == corpus.join("train.jsonl")));
@@ -181,12 +181,12 @@ fn what_is_wrong_with_the_configs_is_told_once() {
     let plan = "config = 'base.toml'\nablations = ['no-kl', 'none']\nset = ['train.epoch=3']\n";
     assert_eq!(
         problems(plan, &config),
-        ["my.toml:2: `base/no-kl` has no sound config: --set train.epoch=3: unknown key `train.epoch`; did you mean \
+        ["my.toml:2: `base/no-kl` has no valid config: --set train.epoch=3: unknown key `train.epoch`; did you mean \
              `train.epochs`?"]
     );
     assert_eq!(
         problems("config = 'base.toml'\n", &config),
-        ["my.toml:1: `base/clasp` has no sound config: there is no data.test to score the systems on: set it, or \
+        ["my.toml:1: `base/clasp` has no valid config: there is no data.test to score the systems on: set it, or \
              `data` of the [[corpus]]"]
     );
     assert!(problems("config = 'none.toml'\n", CONFIG)[0].contains("no config file \"none.toml\", and no built-in"));

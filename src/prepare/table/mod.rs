@@ -215,7 +215,7 @@ fn check_options(options: &TableOptions) -> Result<(), DataError> {
         return Err(options.wrong("the shares of train, dev and test must be 0 to 1 and sum to 1, as 0.8, 0.1 and 0.1"));
     }
     if options.fractions[0] <= 0.0 {
-        return Err(options.wrong("the share of train is 0; give it more than nothing"));
+        return Err(options.wrong("the share of train is 0; it must be above 0"));
     }
     if options.folds.is_some_and(|folds| !(3..=100).contains(&folds)) {
         return Err(options.wrong("there must be 3 to 100 folds: one part is test, one is dev, the others are train"));

@@ -1,7 +1,7 @@
 //! Products of matrices. Burn tries all of its kernels and takes the fastest one; but those of `cubek` 0.2 that load in two
-//! turns work on an even number of turns, and where the inner size needs an odd number of them, without a rest, the last
-//! one reads what is not of the matrix (`TilingBlueprint::builder` looks at one turn only). They are tried where the inner
-//! size is a multiple of two turns of any of them, and left out elsewhere.
+//! stages work on an even number of stages, and where the inner size needs an odd number of them, without a rest, the last
+//! one reads past the matrix (`TilingBlueprint::builder` looks at one stage only). They are tried where the inner size is a
+//! multiple of two stages of any of them, and left out elsewhere.
 
 use burn::tensor::DType;
 use burn_cubecl::{
@@ -22,8 +22,8 @@ use cubek::{
 
 use super::new_empty;
 
-/// A multiple of two turns of every kernel.
-const TWO_TURNS: usize = 128;
+/// A multiple of two stages of every kernel.
+const TWO_STAGES: usize = 128;
 
 /// A product of matrices, or of two stacks of them, into contiguous memory of this shape and type.
 pub fn product<R: CubeRuntime, const D: usize>(
@@ -35,13 +35,13 @@ pub fn product<R: CubeRuntime, const D: usize>(
     let out = new_empty(&x, shape, dtype);
     let inner = x.meta.shape()[D - 1];
     let is_of_vectors = inner == 1 || shape[D - 1] == 1 || shape[D - 2] == 1;
-    if is_of_vectors || inner.is_multiple_of(TWO_TURNS) {
+    if is_of_vectors || inner.is_multiple_of(TWO_STAGES) {
         return match matmul(x, y, Some(out), MatmulStrategy::default(), dtype) {
             Ok(product) => product,
             Err(refused) => unreachable!("the shapes are those of matrices that can be multiplied: {refused:?}"),
         };
     }
-    in_single_turns(x, y, out.clone());
+    in_single_stages(x, y, out.clone());
     out
 }
 
@@ -54,14 +54,14 @@ pub fn transposed<R: CubeRuntime>(mut x: CubeTensor<R>) -> CubeTensor<R> {
 
 type Inputs<R> = (CubeTensor<R>, CubeTensor<R>, CubeTensor<R>);
 
-fn in_single_turns<R: CubeRuntime>(x: CubeTensor<R>, y: CubeTensor<R>, out: CubeTensor<R>) {
+fn in_single_stages<R: CubeRuntime>(x: CubeTensor<R>, y: CubeTensor<R>, out: CubeTensor<R>) {
     static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
     let set = TUNER.init(candidates::<R>);
     let client = x.client.clone();
     TUNER.execute(&CubeTuneId::new(&client, &x.device), &client, set, (x, y, out));
 }
 
-/// Burn's candidates without those that work in two turns, in Burn's order of importance.
+/// Burn's candidates without those that work in two stages, in Burn's order of importance.
 fn candidates<R: CubeRuntime>() -> TunableSet<MatmulAutotuneKey, Inputs<R>, ()> {
     let is_small = |key: &MatmulAutotuneKey| matches!(key.analysis.scale_global, MatmulGlobalScale::Small);
     let accelerated = TuneGroup::<MatmulAutotuneKey>::new("accelerated", |key| match key.analysis.scale_global {
