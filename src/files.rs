@@ -16,6 +16,11 @@ use crate::units;
 /// What unfinished or outdated files and folders are called while they exist.
 pub const TEMPORARY: &str = ".clasp-temporary-";
 
+/// A model's weights, in a checkpoint as on the Hugging Face hub.
+pub const WEIGHTS: &str = "model.safetensors";
+/// A model's config, likewise.
+pub const CONFIG: &str = "config.json";
+
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}: {cause}", path = path.display())]

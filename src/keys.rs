@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 use toml::Value;
 
+/// Milliseconds of one frame of speech, of which the speech encoders need one at least.
+pub const FRAME_MS: u32 = 25;
+
 /// The range of a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Range {
@@ -37,7 +40,7 @@ impl Range {
         number.is_finite()
             && match self {
                 Self::Positive => number > 0.0,
-                Self::Frame => number >= 0.025,
+                Self::Frame => number >= f64::from(FRAME_MS) / 1000.0,
                 Self::NotNegative => number >= 0.0,
                 Self::BelowOne => (0.0..1.0).contains(&number),
                 Self::Unit => (0.0..=1.0).contains(&number),
@@ -45,7 +48,8 @@ impl Range {
             }
     }
 
-    const fn words(self) -> &'static str {
+    /// As in `must be a number above 0`.
+    pub const fn words(self) -> &'static str {
         match self {
             Self::Positive => "a number above 0",
             Self::Frame => "a number of at least 0.025 (one frame of speech)",

@@ -36,6 +36,12 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// How long some samples last, in tenths of a second, rounded up: `4.5`.
+pub fn seconds(samples: usize, rate: u32) -> String {
+    let tenths = (10 * samples).div_ceil(rate as usize);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 /// A time that was measured: with tenths below a minute, as in `12.3 s`.
 pub fn elapsed(seconds: f64) -> String {
     if seconds < 59.95 { format!("{seconds:.1} s") } else { duration(seconds) }
@@ -65,6 +71,15 @@ mod tests {
             (80 << 30, "80 GiB"),
         ] {
             assert_eq!(bytes(size), said);
+        }
+    }
+
+    #[test]
+    fn lengths_are_rounded_up() {
+        for (samples, said) in
+            [(0, "0.0"), (1, "0.1"), (1600, "0.1"), (1601, "0.2"), (71_999, "4.5"), (160_001, "10.1")]
+        {
+            assert_eq!(seconds(samples, 16_000), said);
         }
     }
 

@@ -23,7 +23,7 @@ use crate::error::LISTED;
 use crate::hash;
 use crate::prepare::folder::{files_in, folders_in, is_manifest, replace};
 use crate::splits::overlap::{self, Overlap};
-use crate::splits::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, SplitFile};
+use crate::splits::{self, Allowed, Kind, LEAKS_FILE, LEAKS_FORMAT, Leaks, PARTS, SplitFile};
 use sound::Sounds;
 
 /// A label this many times as frequent as another is imbalance.
@@ -255,7 +255,7 @@ fn manifests_of(input: &Path) -> Result<Vec<PathBuf>, DataError> {
         // In the order in which they are used.
         let place = |path: &PathBuf| {
             let stem = path.file_stem().unwrap_or_default();
-            ["train", "dev", "test"].iter().position(|name| stem == *name).unwrap_or(3)
+            PARTS.iter().position(|name| stem == *name).unwrap_or(PARTS.len())
         };
         found.sort_by_key(place);
         Ok(found)

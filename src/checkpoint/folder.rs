@@ -9,13 +9,14 @@ use crate::{
         DataError,
         text::{self, Tokenizer},
     },
+    files::CONFIG,
 };
 
 /// The checkpoint folder that a path names: itself, or `best/` of a run folder, or a model of the Hugging Face cache.
 pub fn checkpoint_folder(path: &Path) -> PathBuf {
     let path = locate::folder(path.to_owned(), &path.to_string_lossy(), &locate::hub_cache());
     let best = path.join("best");
-    if !path.join("config.json").exists() && best.join("config.json").exists() { best } else { path }
+    if !path.join(CONFIG).exists() && best.join(CONFIG).exists() { best } else { path }
 }
 
 /// Says what a path lacks that is to be a checkpoint folder.
@@ -23,14 +24,14 @@ pub fn checkpoint_folder(path: &Path) -> PathBuf {
 /// # Errors
 /// [`CheckpointError::Config`]
 pub fn check_folder(path: &Path) -> Result<(), CheckpointError> {
-    let problem = if path.join("config.json").exists() {
+    let problem = if path.join(CONFIG).exists() {
         return Ok(());
     } else if !path.exists() {
         "there is no such folder, and no such model in the Hugging Face cache (`clasp models fetch NAME` brings one \
          there); name a checkpoint folder, or a run folder"
     } else if !path.is_dir() {
         "it is a file; name a checkpoint folder, or a run folder"
-    } else if path.join("best/config.json").exists() {
+    } else if path.join("best").join(CONFIG).exists() {
         "it is a run folder; name its best/ folder"
     } else if path.join("manifest.json").exists() {
         "the run has no best checkpoint yet; let it come to the end of an epoch (clasp train --resume)"

@@ -13,10 +13,10 @@ use super::{
     pytorch::{self, Pickled},
     safetensors::{self, Piece},
 };
-use crate::files;
+use crate::files::{self, WEIGHTS};
 
 /// The files of a folder that can hold weights, in the order in which they are looked for.
-const WHOLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const WHOLE: [&str; 2] = [WEIGHTS, "pytorch_model.bin"];
 const INDICES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
 
 /// No index is longer.

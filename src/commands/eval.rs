@@ -25,7 +25,7 @@ use clasp::{
     method::Reads,
     ops::Ops,
     run::{RunError, RunFolder, provenance::HashedFile},
-    splits::record::SplitRecord,
+    splits::{PARTS, record::SplitRecord},
     terminal::{Event, Progress, comparison, table},
     train::setup,
 };
@@ -207,8 +207,7 @@ fn known_split(run: &RunFolder, path: &Path) -> anyhow::Result<Option<String>> {
     let (true, Ok(path)) = (run.is_run(), path.canonicalize()) else { return Ok(None) };
     let files = run.load_manifest()?.files;
     let is_it = |file: &&HashedFile| {
-        ["train", "dev", "test"].contains(&file.role.as_str())
-            && file.path.canonicalize().is_ok_and(|found| found == path)
+        PARTS.contains(&file.role.as_str()) && file.path.canonicalize().is_ok_and(|found| found == path)
     };
     Ok(files.iter().find(is_it).map(|file| file.role.clone()))
 }

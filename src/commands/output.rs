@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use clasp::{
     checkpoint::folder::checkpoint_folder,
     data::manifest::Row,
-    files::{FileId, OutputIsInput},
+    files::{CONFIG, FileId, OutputIsInput, WEIGHTS},
     run::RunFolder,
 };
 
 /// The files of a checkpoint. What users keep beside them is theirs to replace.
 const CHECKPOINT: [&str; 9] = [
-    "config.json",
-    "model.safetensors",
+    CONFIG,
+    WEIGHTS,
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",

@@ -24,7 +24,7 @@ use clasp::{
         split::are_shares,
         table::{self, Column, Input, Layout, TableOptions},
     },
-    splits::SplitFile,
+    splits::{PARTS, SplitFile},
     terminal::table::Table,
 };
 
@@ -218,7 +218,7 @@ fn counted(value: &Value) -> String {
 /// The parts of a split in the order in which they are used.
 fn parts(split: &SplitFile) -> Vec<&String> {
     let mut names: Vec<&String> = split.utterances.keys().collect();
-    names.sort_by_key(|name| table::SPLITS.iter().position(|known| known == name).unwrap_or(table::SPLITS.len()));
+    names.sort_by_key(|name| PARTS.iter().position(|known| known == name).unwrap_or(PARTS.len()));
     names
 }
 

@@ -28,6 +28,7 @@ use clasp::{
     device::{self, ResolvedDevice, SharedTask},
     error::{self, Problems},
     eval::Report,
+    files::WEIGHTS,
     keys::Preset,
     ops::TrainOps,
     run::{
@@ -443,7 +444,7 @@ fn hashed_files(material: &Material) -> anyhow::Result<Vec<HashedFile>> {
         }
     }
     if let Some(folder) = &config.train.init {
-        files.push(HashedFile::of("initial weights", &folder.join("model.safetensors"))?);
+        files.push(HashedFile::of("initial weights", &folder.join(WEIGHTS))?);
     }
     if let TokenizerSource::Folder(folder) = &config.text.tokenizer {
         files.push(HashedFile::of("tokenizer", locate::tokenizer(folder)?.first())?);
@@ -546,7 +547,7 @@ fn is_same_content(key: &str, new: &Config, old: Option<&Config>, folder: &RunFo
             };
             locate::encoder(key, path).is_ok_and(|files| is_stored(role, &files.weights))
         }
-        "train.init" => is_stored("initial weights", &path.join("model.safetensors")),
+        "train.init" => is_stored("initial weights", &path.join(WEIGHTS)),
         "text.tokenizer" if manifest.files.iter().any(|file| file.role == "tokenizer") => {
             locate::tokenizer(path).is_ok_and(|files| is_stored("tokenizer", files.first()))
         }

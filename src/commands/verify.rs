@@ -25,7 +25,7 @@ use clasp::{
         provenance::{HashedFile, Program, Provenance, ProvenanceError},
         recordings,
     },
-    splits::record::SplitRecord,
+    splits::{PARTS, record::SplitRecord},
     terminal::{Event, Progress},
 };
 
@@ -159,7 +159,7 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn of(manifest: &'a Provenance) -> Self {
         let mut parts = Self { read: Vec::new(), missing: Vec::new() };
-        for role in ["train", "dev", "test"] {
+        for role in PARTS {
             let Some(file) = manifest.files.iter().find(|file| file.role == role) else { continue };
             match manifest::read(&file.path) {
                 Ok(rows) => parts.read.push((role, &file.path, rows)),

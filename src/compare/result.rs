@@ -23,6 +23,7 @@ use crate::eval::metrics::Headline;
 use crate::eval::paired::holm;
 use crate::eval::report::Estimate;
 use crate::eval::statistics::{LEVEL, RESAMPLES};
+use crate::files;
 use crate::run::log::{self, Entry};
 use crate::splits::Kind;
 use crate::splits::overlap::Overlap;
@@ -449,7 +450,7 @@ fn device_memory(path: &Path) -> Option<u64> {
 
 /// How many numbers the best checkpoint of a run holds: the sizes in the head of its file.
 fn parameters(run: &Path) -> Option<u64> {
-    let mut file = File::open(crate::run::RunFolder::new(run).best().join("model.safetensors")).ok()?;
+    let mut file = File::open(crate::run::RunFolder::new(run).best().join(files::WEIGHTS)).ok()?;
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
     let mut head = Vec::new();

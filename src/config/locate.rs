@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 use super::hub::SHORT_NAMES;
 pub use super::hub::{hub_cache, in_hub_cache};
 use super::problem::ConfigError;
-
-/// The config of an encoder.
-pub(crate) const CONFIG: &str = "config.json";
+use crate::files::{self, CONFIG};
 
 /// The names of weights, the preferred one first.
 pub(crate) const WEIGHTS: &[&str] =
-    &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+    &[files::WEIGHTS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// The files of an encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,13 +34,16 @@ pub use audio::AudioProblem;
 use labels::UnknownLabel;
 pub use manifest::LineProblem;
 
-use crate::error::{LISTED, Problems};
+use crate::{
+    error::{LISTED, Problems},
+    keys,
+};
 
 /// The rate in Hz of every waveform that reaches a model.
 pub const SAMPLE_RATE: u32 = 16_000;
 
 /// The fewest samples at [`SAMPLE_RATE`] that give the speech encoder one frame.
-pub const MIN_SAMPLES: usize = 400;
+pub const MIN_SAMPLES: usize = (keys::FRAME_MS * SAMPLE_RATE / 1000) as usize;
 
 /// What is wrong with the user's data; exit code 3.
 #[derive(Debug, thiserror::Error)]

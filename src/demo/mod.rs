@@ -16,10 +16,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::data::SAMPLE_RATE;
 use crate::hash::{self, hexadecimal};
 use crate::random::{Random, mix};
+use crate::splits::PARTS;
 use grammar::{Meaning, draw_sentence};
-use synthesiser::{Register, SAMPLE_RATE_HZ, Speaker, speak};
+use synthesiser::{Register, Speaker, speak};
 
 pub mod grammar;
 pub mod synthesiser;
@@ -310,7 +312,7 @@ fn utterance_id(split: &str, index: usize) -> String {
 }
 
 fn corpus_in(folder: &Path, is_new: bool) -> DemoCorpus {
-    let [train, dev, test] = ["train", "dev", "test"].map(|name| manifest_path(folder, name));
+    let [train, dev, test] = PARTS.map(|name| manifest_path(folder, name));
     DemoCorpus { train, dev, test, is_new }
 }
 
@@ -369,7 +371,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
 fn encode_wav(samples: &[i16]) -> Result<Vec<u8>, hound::Error> {
     let specification = hound::WavSpec {
         channels: 1,
-        sample_rate: SAMPLE_RATE_HZ,
+        sample_rate: SAMPLE_RATE,
         bits_per_sample: 16,
         sample_format: hound::SampleFormat::Int,
     };
@@ -384,7 +386,7 @@ fn encode_wav(samples: &[i16]) -> Result<Vec<u8>, hound::Error> {
 
 #[expect(clippy::cast_precision_loss, reason = "counts of samples are far below 2^53")]
 fn duration_seconds(samples: usize) -> f64 {
-    samples as f64 / f64::from(SAMPLE_RATE_HZ)
+    samples as f64 / f64::from(SAMPLE_RATE)
 }
 
 fn generator_digest() -> String {

@@ -5,12 +5,10 @@
 //! The result babbles: syllables are drawn at random and have nothing to do with the sentence, so that nothing but the
 //! words can tell what was said. The bit that the sound carries is its pitch register.
 
+use crate::data::SAMPLE_RATE;
 use crate::random::{Random, mix};
 
-/// Samples in a second of every WAV.
-pub const SAMPLE_RATE_HZ: u32 = 16_000;
-
-const RATE: f64 = SAMPLE_RATE_HZ as f64;
+const RATE: f64 = SAMPLE_RATE as f64;
 /// Resonances and pitch move in steps of this many samples (5 ms).
 const CONTROL_SAMPLES: usize = 80;
 const SHORTEST_SECONDS: f64 = 0.6;

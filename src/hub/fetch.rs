@@ -9,8 +9,9 @@ use super::download::{Download, Remote};
 use super::{HubError, Settings, lacks};
 use crate::checkpoint::{source, sums};
 use crate::config::hub::{self, HubName};
-use crate::config::locate::{CONFIG, WEIGHTS};
+use crate::config::locate::WEIGHTS;
 use crate::files;
+use crate::files::CONFIG;
 use crate::terminal::progress::{Event, Progress};
 
 /// What is fetched beside config and weights, where the repository has it.

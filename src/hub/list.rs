@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{HubError, lacks};
 use crate::checkpoint::FORMAT;
 use crate::config::hub::MAIN;
+use crate::files::CONFIG;
 
 /// A snapshot of a model in the cache.
 #[derive(Clone, Debug, Serialize)]
@@ -50,7 +51,7 @@ pub fn list(cache: &Path) -> Result<Vec<Cached>, HubError> {
 
 fn cached(id: String, revision: &str, folder: PathBuf) -> Result<Cached, HubError> {
     let name = if revision == MAIN { id.clone() } else { format!("{id}@{revision}") };
-    let text = fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    let text = fs::read_to_string(folder.join(CONFIG)).unwrap_or_default();
     let config: Value = serde_json::from_str(&text).unwrap_or_default();
     let kind = if config["format"] == FORMAT { "clasp" } else { config["model_type"].as_str().unwrap_or("unknown") };
     let bytes = entries(&folder)?.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();

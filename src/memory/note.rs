@@ -5,6 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use crate::{
     data::{SAMPLE_RATE, batch::Batch},
     panics::note::{self, cut},
+    units,
 };
 
 /// Ids that a message names; of more it says how many.
@@ -38,8 +39,7 @@ fn words(doing: Doing<'_>, batch: &Batch) -> String {
     let verb = if matches!(doing, Doing::Training { .. }) { "training" } else { "scoring" };
     let _ = write!(words, " while {verb} on {} utterance{}", batch.len(), if batch.len() == 1 { "" } else { "s" });
     if batch.longest_samples() > 0 {
-        let tenths = (10 * batch.longest_samples()).div_ceil(SAMPLE_RATE as usize);
-        let _ = write!(words, " of up to {}.{} s", tenths / 10, tenths % 10);
+        let _ = write!(words, " of up to {} s", units::seconds(batch.longest_samples(), SAMPLE_RATE));
     }
     if batch.longest_tokens() > 0 {
         let _ = write!(words, " and {} tokens", batch.longest_tokens());

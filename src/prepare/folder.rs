@@ -12,7 +12,9 @@ use crate::data::manifest::{self, Row};
 use crate::data::names::look_alikes;
 use crate::files::replace_file;
 use crate::hash;
-use crate::splits::{Declaration, LEAKS_FILE, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash};
+use crate::splits::{
+    Declaration, LEAKS_FILE, PARTS, Part, SPLIT_FILE, SPLIT_FORMAT, Skipped, Source, SplitFile, split_hash,
+};
 
 /// More files than this are hashed into one digest.
 const MOST_SOURCES: usize = 20;
@@ -191,10 +193,7 @@ fn write_fold(folder: &Path, fold: &Fold, mut file: SplitFile, written: &mut Wri
 /// What an earlier call left that this one replaces or has no use for: a file of another split would be taken for a
 /// part of this one. In the folders of folds that are none any more also their `split.json` and themselves.
 fn old_files(folder: &Path, folds: &[String]) -> Result<Vec<PathBuf>, DataError> {
-    let unknown = || SplitFile {
-        utterances: ["train", "dev", "test"].map(|name| (name.to_owned(), 0)).into(),
-        ..SplitFile::default()
-    };
+    let unknown = || SplitFile { utterances: PARTS.map(|name| (name.to_owned(), 0)).into(), ..SplitFile::default() };
     let old = match SplitFile::read(folder) {
         Ok(None) => return Ok(Vec::new()),
         Ok(Some(old)) => old,

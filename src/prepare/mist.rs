@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::splits::{Declaration, Kind};
+use crate::splits::{Declaration, Kind, PARTS};
 
 use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};
@@ -21,7 +21,6 @@ use super::idiom::Idioms;
 use super::librispeech;
 use super::split::{Member, grouped, stratified};
 use super::table::Layout;
-use super::table::SPLITS;
 use super::table_reader::read_tables;
 
 /// Instances, and idiom types, of the paper's corpus (table 2).
@@ -244,7 +243,7 @@ fn fold(rows: Vec<Row>, unlabelled: Vec<Row>, options: &MistOptions) -> Fold {
         Protocol::Stratified => stratified(&members, &options.fractions, options.seed, false),
         Protocol::IdiomDisjoint => grouped(&members, &options.fractions, options.seed),
     };
-    let mut parts: Vec<(String, Vec<Row>)> = SPLITS.map(|name| (name.to_owned(), Vec::new())).to_vec();
+    let mut parts: Vec<(String, Vec<Row>)> = PARTS.map(|name| (name.to_owned(), Vec::new())).to_vec();
     for (row, part) in rows.into_iter().zip(drawn) {
         if let Some((_, rows)) = parts.get_mut(part) {
             rows.push(row);
@@ -317,9 +316,9 @@ mod tests {
         let count = |key: &str| corpus.counts[key].as_u64().unwrap();
         assert_eq!((count("utterances_read"), count("with_an_idiom"), count("with_several_idioms")), (40, 32, 4));
         assert_eq!((count("instances"), count("idiom_types")), (28, 4));
-        let sizes = SPLITS.map(|name| part(&corpus, name).len());
+        let sizes = PARTS.map(|name| part(&corpus, name).len());
         assert_eq!(sizes, [14, 7, 7]);
-        let row = SPLITS.iter().flat_map(|name| part(&corpus, name)).find(|row| row.id == "19-7-0007").unwrap();
+        let row = PARTS.iter().flat_map(|name| part(&corpus, name)).find(|row| row.id == "19-7-0007").unwrap();
         assert_eq!(row.text.as_deref(), Some("it's time to hit the sack"));
         assert_eq!((&row.extra["idiom"], &row.extra["span"]), (&json!("hit the sack"), &json!([[13, 25]])));
         assert_eq!((row.label.as_deref(), row.speaker.as_deref()), (None, Some("19")));
@@ -360,7 +359,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = MistOptions { protocol: Protocol::IdiomDisjoint, ..corpus(folder.path()) };
         let corpus = made(&options).unwrap();
-        let idioms = SPLITS.map(|name| part(&corpus, name).iter().filter_map(idiom_of).collect::<BTreeSet<_>>());
+        let idioms = PARTS.map(|name| part(&corpus, name).iter().filter_map(idiom_of).collect::<BTreeSet<_>>());
         assert_eq!(idioms.iter().map(BTreeSet::len).sum::<usize>(), 4);
         assert!(idioms[0].is_disjoint(&idioms[1]) && idioms[0].is_disjoint(&idioms[2]));
     }

@@ -9,9 +9,10 @@ use crate::data::DataError;
 use crate::data::audio::Channel;
 use crate::data::manifest::Row;
 use crate::data::names::{self, FileNames, normal};
+use crate::splits::PARTS;
 use crate::splits::overlap::plain;
 
-use super::table::{Column, SPLITS, TableOptions, is_part_name, part_name};
+use super::table::{Column, TableOptions, is_part_name, part_name};
 use super::table_reader::{Record, Table};
 
 /// Keys of a manifest that a column of the same name fills.
@@ -213,7 +214,7 @@ fn parts_by_folder(table: &Table, audio: Option<&String>) -> BTreeMap<usize, Str
         let path = text_of(record.cells.get(audio))?;
         let (folder, _) = path.trim().split_once('/')?;
         let part = part_name(folder);
-        SPLITS.contains(&part.as_str()).then_some((record.line, part))
+        PARTS.contains(&part.as_str()).then_some((record.line, part))
     };
     table.records.iter().map(part).collect::<Option<_>>().unwrap_or_default()
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::Problems;
-use crate::files::{FileError, replace_file};
+use crate::files::{FileError, WEIGHTS, replace_file};
 use provenance::{HashedFile, Provenance, ProvenanceError, Session};
 use replace::{remove, remove_leftovers};
 
@@ -427,7 +427,7 @@ impl RunFolder {
     /// # Errors
     /// When the manifest cannot be written.
     pub fn finish(&self, _lock: &Lock, manifest: &mut Provenance, result: Value) -> Result<(), RunError> {
-        let best = self.best().join("model.safetensors");
+        let best = self.best().join(WEIGHTS);
         if best.is_file() {
             manifest.files.push(HashedFile::of(BEST_WEIGHTS, &best)?);
         }

@@ -19,6 +19,9 @@ use crate::{
     hash,
 };
 
+/// The parts of a split, in the order in which they are used.
+pub const PARTS: [&str; 3] = ["train", "dev", "test"];
+
 /// The name of the file that states a split.
 pub const SPLIT_FILE: &str = "split.json";
 
@@ -264,10 +267,8 @@ mod tests {
 
     #[test]
     fn every_pair_is_declared_once() {
-        let pairs: Vec<[String; 2]> = Declaration::every_pair(Kind::Text, &["train", "dev", "test"], "")
-            .into_iter()
-            .map(|declaration| declaration.splits)
-            .collect();
+        let pairs: Vec<[String; 2]> =
+            Declaration::every_pair(Kind::Text, &PARTS, "").into_iter().map(|declaration| declaration.splits).collect();
         assert_eq!(pairs, [["train", "dev"], ["train", "test"], ["dev", "test"]]);
     }
 

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use burn::module::AutodiffModule;
 
 use crate::{
-    checkpoint::{self, CheckpointError, WEIGHTS, sums},
+    checkpoint::{self, CheckpointError, sums},
     config::Precision,
     data::{
         batch::{Batch, BatchOptions, plan},
@@ -35,7 +35,7 @@ use crate::{
     },
     device::ResolvedDevice,
     eval::metrics::{Confusion, Headline},
-    files::FileError,
+    files::{FileError, WEIGHTS},
     inference::pass::{self, Pass, Probabilities},
     memory::{self, DeviceMemory},
     ops::TrainOps,

@@ -21,6 +21,7 @@ use clasp::{
     error,
     memory::{self, shown},
     train::setup::{self, Material},
+    units,
 };
 
 const WHAT: &str = "memory of a step";
@@ -273,7 +274,10 @@ impl MemoryReport<'_> {
 
     fn batch(&self) -> String {
         let Shape { batch, samples, tokens } = self.shape;
-        format!("{batch} utterance(s) of up to {} s and {tokens} tokens, the longest of train", seconds(samples))
+        format!(
+            "{batch} utterance(s) of up to {} s and {tokens} tokens, the longest of train",
+            units::seconds(samples, SAMPLE_RATE)
+        )
     }
 
     /// The largest batch of all devices.
@@ -304,7 +308,7 @@ impl MemoryReport<'_> {
             ways.push(format!(
                 "train.batch_size = {largest} (with train.accumulation_steps = {window} the window stays as large)"
             ));
-            ways.push(format!("train.batch_seconds = {}", seconds(largest * self.shape.samples)));
+            ways.push(format!("train.batch_seconds = {}", units::seconds(largest * self.shape.samples, SAMPLE_RATE)));
         }
         ways.push("a lower data.max_seconds".to_owned());
         let freezes = [("text.freeze", config.text.freeze), ("speech.freeze", config.speech.freeze)];
@@ -335,10 +339,4 @@ impl MemoryReport<'_> {
             "largest_batch_is": largest.map(|largest| &largest.how),
         })
     }
-}
-
-/// Seconds in tenths, rounded up.
-fn seconds(samples: usize) -> String {
-    let tenths = (10 * samples).div_ceil(SAMPLE_RATE as usize);
-    format!("{}.{}", tenths / 10, tenths % 10)
 }

@@ -40,6 +40,7 @@ use crate::config::builtin::{Source, find_plan};
 use crate::config::document::Document;
 use crate::config::{self, Ablation, Config, ConfigError, DataSource, Device, Fault, KeyOrigin, Method, Problem};
 use crate::demo::DemoOptions;
+use crate::splits::PARTS;
 
 /// Where the corpora are that the program makes up.
 pub(super) const MADE_UP: &str = "corpora";
@@ -223,7 +224,7 @@ impl Plan {
         decide("run.dir", path(&self.runs_dir.join(name)));
         decide("run.test_at_end", false.into());
         if let Some(folder) = corpus.data.get(fold - 1) {
-            for part in ["train", "dev", "test"] {
+            for part in PARTS {
                 decide(&format!("data.{part}"), path(&folder.join(format!("{part}.jsonl"))));
             }
         }

@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 use clasp_signal::fourier_transform;
 use rayon::prelude::*;
 
-use crate::ops::Lengths;
+use crate::{data::SAMPLE_RATE, ops::Lengths};
 
 /// Values of a frame.
 pub const WIDTH: usize = 2 * BANDS;
 
-const RATE: f64 = 16_000.0;
+const RATE: f64 = SAMPLE_RATE as f64;
 /// 50 ms.
 const WINDOW: usize = 800;
 /// 12.5 ms.

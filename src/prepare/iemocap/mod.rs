@@ -19,7 +19,7 @@ use super::folder::{Corpus, Fold};
 use super::reading;
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::splits::{Condition, Declaration, Kind};
+use crate::splits::{Condition, Declaration, Kind, PARTS};
 
 pub use read::read;
 
@@ -166,7 +166,6 @@ fn folds(rows: &[Row], protocol: Protocol) -> Vec<Fold> {
 }
 
 fn fold(train: Vec<Row>, dev: Vec<Row>, test: Vec<Row>) -> Fold {
-    const PARTS: [&str; 3] = ["train", "dev", "test"];
     let mut fold = Fold::new([("train", train), ("dev", dev), ("test", test)]);
     let scripted = Condition::Rows { key: "style".to_owned(), value: "scripted".to_owned() };
     let limits = [

@@ -21,13 +21,10 @@ use crate::data::DataError;
 use crate::data::manifest::Row;
 use crate::random::{Random, mix};
 use crate::splits::overlap::plain_text;
-use crate::splits::{Declaration, Kind};
+use crate::splits::{Declaration, Kind, PARTS};
 
 /// Rows of `MAGPIE_unfiltered` by label code, as published: idiomatic, literal, other, unclear.
 pub const PUBLISHED: [(&str, usize); 4] = [("i", 40_011), ("l", 16_168), ("o", 436), ("?", 7)];
-
-/// The parts, in the order of the fractions.
-const PARTS: [&str; 3] = ["train", "dev", "test"];
 
 /// What to read and, where the files do not say it, how to split.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{MagpieOptions, PARTS, PUBLISHED};
+use super::{MagpieOptions, PUBLISHED};
 use crate::data::DataError;
 use crate::data::manifest::{self, Row};
 use crate::prepare::reading::{self, Reading};
+use crate::splits::PARTS;
 
 /// The columns of the table.
 const COLUMNS: [&str; 7] = ["split", "label", "idiom", "idiom_token", "sentence", "sentence_marked", "context"];

@@ -17,7 +17,7 @@ use super::folder::{Corpus, Fold};
 use super::reading;
 use crate::data::DataError;
 use crate::data::manifest::Row;
-use crate::splits::{Declaration, Kind};
+use crate::splits::{Declaration, Kind, PARTS};
 
 /// The labels of `devel.jsonl` and `test.jsonl`; also the intents of MASSIVE, which translates SLURP.
 pub const LABELS: [&str; 60] = [
@@ -87,9 +87,6 @@ pub const LABELS: [&str; 60] = [
 /// for train.
 pub const PUBLISHED: [(&str, [usize; 3]); 3] =
     [("train", [11_514, 50_628, 24_209]), ("dev", [2_033, 8_690, 4_173]), ("test", [2_974, 13_078, 6_281])];
-
-/// The parts.
-const PARTS: [&str; 3] = ["train", "dev", "test"];
 
 /// Which recordings of a sentence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,16 +14,13 @@ use crate::data::audio::Channel;
 use crate::data::manifest::Row;
 use crate::splits::content;
 use crate::splits::overlap;
-use crate::splits::{Declaration, Kind, Skipped};
+use crate::splits::{Declaration, Kind, PARTS, Skipped};
 
 use super::audio::{AudioOptions, settle};
 use super::folder::{Corpus, Fold};
 use super::split::{Member, are_shares, connected, grouped, stratified};
 use super::table_reader::read_tables;
 use super::table_rows::{Item, TableItems, items_of};
-
-/// The names of the splits, in the order of the fractions.
-pub const SPLITS: [&str; 3] = ["train", "dev", "test"];
 
 /// How a table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -261,7 +258,7 @@ fn groups(options: &TableOptions, items: &[Item]) -> Vec<String> {
 }
 
 fn preset(items: Vec<Item>) -> Fold {
-    let mut parts: Vec<(String, Vec<Row>)> = SPLITS.map(|name| (name.to_owned(), Vec::new())).to_vec();
+    let mut parts: Vec<(String, Vec<Row>)> = PARTS.map(|name| (name.to_owned(), Vec::new())).to_vec();
     for item in items {
         let name = item.part.unwrap_or_else(|| "train".to_owned());
         match parts.iter_mut().find(|(found, _)| *found == name) {
@@ -302,7 +299,7 @@ fn drawn(options: &TableOptions, items: &[Item], groups: &[String]) -> Result<Ve
         (0..count).map(fold).collect()
     } else {
         let parts = draw(&options.fractions);
-        vec![Fold::new([0, 1, 2].map(|wanted| (SPLITS[wanted], rows(&parts, &|part| part == wanted))))]
+        vec![Fold::new([0, 1, 2].map(|wanted| (PARTS[wanted], rows(&parts, &|part| part == wanted))))]
     };
     for (number, fold) in folds.iter().enumerate() {
         for ((name, rows), share) in fold.parts.iter().zip(options.fractions) {

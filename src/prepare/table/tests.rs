@@ -67,7 +67,7 @@ impl Corpus {
     }
 
     fn ids(&self) -> Vec<Vec<String>> {
-        SPLITS.iter().map(|name| self.read_ids(name)).collect()
+        PARTS.iter().map(|name| self.read_ids(name)).collect()
     }
 }
 
@@ -76,7 +76,7 @@ fn every_label_is_within_one_of_its_share() {
     let corpus = Corpus::new();
     let report = corpus.prepare(&corpus.options(&corpus.table(103))).unwrap();
     for (label, total) in [("sad", 63.0), ("happy", 20.0), ("angry", 20.0)] {
-        for (name, share) in SPLITS.iter().zip([0.8, 0.1, 0.1]) {
+        for (name, share) in PARTS.iter().zip([0.8, 0.1, 0.1]) {
             let count = report.splits[0].labels[label][*name] as f64;
             assert!((count - total * share).abs() < 1.0, "{label} {name}: {count}");
         }
@@ -93,7 +93,7 @@ fn every_label_is_within_one_of_its_share() {
     assert!(text.contains("\"audio\":\"../wav/u"), "{text}");
     let split = SplitFile::read(&corpus.path("out")).unwrap().unwrap();
     assert_eq!(split, report.splits[0]);
-    let rows = SPLITS.map(|name| (name, corpus.read(name)));
+    let rows = PARTS.map(|name| (name, corpus.read(name)));
     let parts: Vec<(&str, &[Row])> = rows.iter().map(|(name, rows)| (*name, rows.as_slice())).collect();
     assert_eq!(split.sha256, split_hash(&parts));
     assert_eq!(split.sources[0].sha256.len(), 64);
@@ -126,7 +126,7 @@ fn no_group_crosses_and_shares_are_near() {
     let report = corpus.prepare(&options).unwrap();
     assert_eq!((report.splits[0].shared.len(), &report.counts["groups"]), (0, &json!(11)));
     let mut speakers: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for name in SPLITS {
+    for name in PARTS {
         let found: BTreeSet<String> = corpus.read(name).into_iter().filter_map(|row| row.speaker).collect();
         for speaker in found {
             speakers.entry(speaker).or_default().push(name);
@@ -134,7 +134,7 @@ fn no_group_crosses_and_shares_are_near() {
     }
     assert!(speakers.len() == 11 && speakers.values().all(|splits| splits.len() == 1), "{speakers:?}");
     // 11 speakers of 20 utterances each: shares of 132, 44 and 44 can be met to within one speaker.
-    for (name, share) in SPLITS.iter().zip([132, 44, 44]) {
+    for (name, share) in PARTS.iter().zip([132, 44, 44]) {
         assert!(report.splits[0].utterances[*name].abs_diff(share) <= 20, "{name}");
     }
 }
@@ -346,7 +346,7 @@ fn what_a_table_lacks_its_manifests_lack() {
     let options = TableOptions { id: Some("id".into()), ..TableOptions::new(corpus.path("t.jsonl")) };
     let report = corpus.prepare(&options).unwrap();
     assert_eq!((&report.counts["without_text"], &report.counts["without_audio"]), (&json!(1), &json!(1)));
-    let rows: Vec<Row> = SPLITS.iter().flat_map(|name| corpus.read(name)).collect();
+    let rows: Vec<Row> = PARTS.iter().flat_map(|name| corpus.read(name)).collect();
     let row = |id: &str| rows.iter().find(|row| row.id == id).unwrap();
     assert_eq!((row("u0").text.as_deref(), row("u2").text.as_deref()), (None, Some("")));
     assert!(row("u1").audio.is_none() && row("u1").text.is_some());
