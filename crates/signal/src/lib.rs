@@ -1,8 +1,9 @@
-//! Sample rates and spectra of whole clips.
+//! Sample rates and spectra.
 //!
 //! A crate of its own, since it knows nothing of a model and the libraries that it calls are generic down to each butterfly
 //! of a Fourier transform: those were a fifth of the code that a change of the program compiled again.
 
+mod mel;
 mod resample;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use realfft::RealFftPlanner;
 pub use realfft::RealToComplex;
 
+pub use mel::MelSpectrogram;
 pub use resample::{greatest_common_divisor, resample, resampled_length};
 
 /// The Fourier transform of `length` real numbers: `length / 2 + 1` complex ones.
