@@ -33,6 +33,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
 from transformers import MODEL_MAPPING, AutoConfig, PretrainedConfig, RobertaConfig, Wav2Vec2Config
 
 
@@ -167,7 +170,7 @@ class Clasp(nn.Module):
         super().__init__()
         self.config = config
         self.text_encoder = MODEL_MAPPING[type(text)](text, add_pooling_layer=False)
-        self.speech_encoder = MODEL_MAPPING[type(speech)](speech)
+        self.speech_encoder = WhisperEncoder(speech) if is_whisper(speech) else MODEL_MAPPING[type(speech)](speech)
         d = config.hidden_size
         if (text.hidden_size, speech.hidden_size) != (d, d):
             self.adapter = nn.ModuleDict(
@@ -179,6 +182,9 @@ class Clasp(nn.Module):
         self.classifier = Classifier(d, self.fusion.output_size, config.num_labels)
 
     def frames(self, samples: Tensor) -> Tensor:
+        if is_whisper(self.speech_encoder.config):
+            frames = torch.div(samples + WHISPER_FRAME - 1, WHISPER_FRAME, rounding_mode="floor")
+            return frames.clamp(max=self.speech_encoder.config.max_source_positions)
         for k, s in zip(self.speech_encoder.config.conv_kernel, self.speech_encoder.config.conv_stride):
             samples = torch.div(samples - k, s, rounding_mode="floor") + 1
         return samples
@@ -199,11 +205,33 @@ class Clasp(nn.Module):
         """
         if self.exact_padding and bool((lengths < wav.shape[1]).any()):
             return torch.cat([self.encode_speech(w[None, :n], n[None]) for w, n in zip(wav, lengths)])
+        n = self.frames(lengths)
+        if is_whisper(self.speech_encoder.config):
+            h = self.encode_whisper(wav, int(n.max()))
+            return h[:, : int(n.max())].mean(1)
         mask = (torch.arange(wav.shape[1], device=wav.device)[None] < lengths[:, None]).long()
         h = self.speech_encoder(wav, attention_mask=mask if not mask.all() else None).last_hidden_state
-        n = self.frames(lengths)
         m = (torch.arange(h.shape[1], device=h.device)[None] < n[:, None]).unsqueeze(-1).to(h.dtype)
         return (h * m).sum(1) / m.sum(1)
+
+    def encode_whisper(self, wav: Tensor, frames: int) -> Tensor:
+        """Whisper's states of utterances of one length, [batch, frames, hidden].
+
+        The log-mel spectrogram and the convolutions are those of the utterance with zeros behind it to 30 s. With
+        `padded` in the encoder's config all frames go through the layers, as published; without, only the
+        utterance's own: the convolutions' outputs are cut, positions count from 0, attention is over what is left.
+        """
+        encoder = self.speech_encoder
+        c = encoder.config
+        mel = log_mel(wav, c.num_mel_bins, c.max_source_positions * WHISPER_FRAME)
+        if getattr(c, "padded", False):
+            return encoder(mel).last_hidden_state
+        h = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).transpose(1, 2)[:, :frames]
+        h = h + encoder.embed_positions.weight[:frames]
+        for layer in encoder.layers:
+            h = layer(h, None)
+            h = h[0] if isinstance(h, tuple) else h
+        return encoder.layer_norm(h)
 
     def forward(self, ids, mask, wav, lengths) -> dict[str, Tensor]:
         r = {"text": self.encode_text(ids, mask), "speech": self.encode_speech(wav, lengths)}
@@ -226,6 +254,25 @@ class Clasp(nn.Module):
             "logits_text": c.text(self.dropout(r_t)), "logits_speech": c.speech(self.dropout(r_a)),
             "logits_fusion": c.fusion(self.dropout(fused)),
         }  # fmt: skip
+
+
+WHISPER_FRAME = 320  # samples of a frame of the layers
+
+
+def is_whisper(config: PretrainedConfig) -> bool:
+    return config.model_type == "whisper"
+
+
+def log_mel(wav: Tensor, bins: int, samples: int) -> Tensor:
+    """WhisperFeatureExtractor's [batch, bins, frames] of `wav` [batch, any], cut or with zeros to `samples`."""
+    filters = mel_filter_bank(201, bins, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney")
+    wav = F.pad(wav[:, :samples], (0, max(0, samples - wav.shape[1])))
+    window = torch.hann_window(400, dtype=wav.dtype, device=wav.device)
+    power = torch.stft(wav, 400, 160, window=window, return_complex=True)[..., :-1].abs() ** 2
+    mel = torch.from_numpy(filters).to(wav).T @ power
+    log = mel.clamp(min=1e-10).log10()
+    log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8.0)
+    return (log + 4.0) / 4.0
 
 
 def contrastive(a: Tensor, t: Tensor, c: LossConfig) -> Tensor:

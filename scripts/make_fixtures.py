@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch>=2.2", "transformers>=5.0", "safetensors>=0.5", "numpy"]
+# dependencies = ["torch>=2.2", "transformers>=5.0", "safetensors>=0.5", "numpy", "soundfile"]
 # ///
 """Writes tests/fixtures: small random models with what PyTorch and Hugging Face make of them.
 
@@ -8,7 +8,7 @@
 
 parity/NAME      a checkpoint folder with inputs, outputs, losses and gradients, and ten Adam steps (clasp_torch.py)
 loading/NAME     encoder folders as they are published, over one set of weights an encoder
-real             what real weights make of texts; read from CLASP_TEST_MODELS (scripts/real_weights.py)
+real             what real weights make of texts and utterances; read from CLASP_TEST_MODELS (scripts/real_weights.py)
 tokenizer.json   texts with the ids of Hugging Face's RoBERTa tokenizer; read from CLASP_TEST_DATA/roberta-bpe
 
 All is computed in float64 from weights and inputs that float32 holds exactly, and stored in float32, so that the
@@ -26,13 +26,15 @@ import shutil
 from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    CamembertConfig,
     Data2VecAudioConfig,
     Data2VecAudioForCTC,
     HubertConfig,
@@ -46,10 +48,26 @@ from transformers import (
     Wav2Vec2ForCTC,
     Wav2Vec2ForPreTraining,
     Wav2Vec2Model,
+    WavLMConfig,
+    WavLMForCTC,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
     XLMRobertaConfig,
 )
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from clasp_torch import Clasp, ClaspConfig, FusionConfig, LossConfig, batch, perturb, trajectory, write
+from clasp_torch import (
+    WHISPER_FRAME,
+    Clasp,
+    ClaspConfig,
+    FusionConfig,
+    LossConfig,
+    batch,
+    log_mel,
+    perturb,
+    trajectory,
+    write,
+)
 
 # --- parity -----------------------------------------------------------------------------------------------------------
 
@@ -69,6 +87,14 @@ def speech_config(family=Wav2Vec2Config, **other) -> Wav2Vec2Config:
         num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4, initializer_range=0.25,
     )  # fmt: skip
     return family(**{**values, **other})
+
+
+def whisper_config(**other) -> WhisperConfig:
+    values = dict(
+        d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=24, num_mel_bins=12,
+        max_source_positions=12, init_std=0.25, decoder_layers=1, decoder_attention_heads=1, decoder_ffn_dim=1,
+    )  # fmt: skip
+    return WhisperConfig(**{**values, **other})
 
 
 def parity_cases() -> dict[str, tuple[ClaspConfig, RobertaConfig, Wav2Vec2Config, list[tuple[int, int]]]]:
@@ -142,6 +168,26 @@ def parity_cases() -> dict[str, tuple[ClaspConfig, RobertaConfig, Wav2Vec2Config
                 feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, mask_time_prob=0.0,
             ),
             four,
+        ),
+        # WavLM's gated relative positions
+        "camembert-wavlm": (
+            ClaspConfig(hidden_size=16, fusion=FusionConfig(split_heads=2, **fusion)),
+            text_config(CamembertConfig, hidden_size=16, intermediate_size=24),
+            speech_config(
+                WavLMConfig, hidden_size=16, intermediate_size=24, conv_dim=(8,) * 7, num_buckets=16,
+                max_bucket_distance=20,
+            ),
+            four,
+        ),
+        # Whisper over an utterance's own frames, one of them longer than it hears (12 positions are 3,840 samples)
+        "roberta-whisper": (
+            ClaspConfig(hidden_size=16, fusion=FusionConfig(split_heads=2, **fusion)),
+            text_config(hidden_size=16, intermediate_size=24), whisper_config(), four,
+        ),
+        # and as it is published, with the silence behind
+        "roberta-whisper-padded": (
+            ClaspConfig(hidden_size=16, fusion=FusionConfig(split_heads=2, **fusion)),
+            text_config(hidden_size=16, intermediate_size=24), whisper_config(padded=True), four,
         ),
     }  # fmt: skip
 
@@ -257,6 +303,7 @@ def make_families(folder: Path) -> None:
         "hubert": (HubertForCTC, HubertConfig, {}),
         "data2vec-audio": (Data2VecAudioForCTC, Data2VecAudioConfig, dict(num_conv_pos_embeddings=5)),
         "unispeech-sat": (UniSpeechSatForCTC, UniSpeechSatConfig, dict(mask_time_prob=0.0)),
+        "wavlm": (WavLMForCTC, WavLMConfig, dict(num_buckets=8, max_bucket_distance=9)),
     }
     for seed, (name, (model, family, other)) in enumerate(families.items()):
         torch.manual_seed(31 + seed)
@@ -266,6 +313,20 @@ def make_families(folder: Path) -> None:
         _, _, wav, *_ = batch(text_config(), [(4, 2400)], 2, 21)
         hidden = ctc.base_model.double()(wav.double()).last_hidden_state.detach().float()
         save_file({"input.wav": wav, "last_hidden_state": hidden}, folder / f"{name}.safetensors")
+    torch.manual_seed(40)
+    config = whisper_config(
+        padded=True, vocab_size=8, max_target_positions=4, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1,
+    )  # fmt: skip
+    whisper = WhisperForConditionalGeneration(config).eval()
+    representable(whisper)
+    whisper.save_pretrained(folder / "whisper-generation")
+    (folder / "whisper-generation" / "generation_config.json").unlink(missing_ok=True)
+    _, _, wav, *_ = batch(text_config(), [(4, 2400)], 2, 21)
+    mel = log_mel(wav.double(), config.num_mel_bins, config.max_source_positions * WHISPER_FRAME)
+    hidden = whisper.model.encoder.double()(mel).last_hidden_state.detach().float()
+    own = hidden[:, : -(-wav.shape[1] // WHISPER_FRAME)].contiguous()
+    save_file({"input.wav": wav, "last_hidden_state": own}, folder / "whisper.safetensors")
 
 
 def new(folder: Path, name: str) -> Path:
@@ -423,8 +484,14 @@ SENTENCES = [
 ]  # fmt: skip
 
 
+UTTERANCES = {
+    "whisper-tiny.en": ["audio-formats/jfk.wav", "audio-formats/1272-141231-0002.flac"],
+    "whisper-base": ["audio-formats/1272-141231-0002.flac"],
+}
+
+
 def make_real(folder: Path) -> None:
-    """MiniLM's tokens and first states, from CLASP_TEST_MODELS."""
+    """MiniLM's tokens and first states and Whisper's mean states, from CLASP_TEST_MODELS and CLASP_TEST_DATA."""
     from transformers import AutoModel, AutoTokenizer
 
     source = Path(os.environ["CLASP_TEST_MODELS"]) / "minilm"
@@ -437,6 +504,36 @@ def make_real(folder: Path) -> None:
         rows.append({"text": text, "ids": encoded["input_ids"][0].tolist(), "cls": [round(x, 7) for x in state.tolist()]})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "minilm.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
+    rows = [row for name in ("whisper-tiny.en", "whisper-base") for row in whisper_rows(name)]
+    (folder / "whisper.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
+
+
+def whisper_rows(name: str) -> list[dict]:
+    """Means over an utterance's own frames of Whisper's states, from CLASP_TEST_MODELS and CLASP_TEST_DATA: as published,
+    by transformers' feature extractor and encoder, and of the cut form as clasp_torch.py states it."""
+    import soundfile
+    from transformers import AutoConfig, WhisperFeatureExtractor
+
+    source = Path(os.environ["CLASP_TEST_MODELS"]) / name
+    config = AutoConfig.from_pretrained(source)
+    encoder = WhisperEncoder(config)
+    state = {k.removeprefix("model.encoder."): v.float() for k, v in load_file(source / "model.safetensors").items()}
+    encoder.load_state_dict(state)
+    encoder.double().eval()
+    extractor = WhisperFeatureExtractor.from_pretrained(source)
+    rows = []
+    for path in UTTERANCES[name]:
+        wav, rate = soundfile.read(Path(os.environ["CLASP_TEST_DATA"]) / path, dtype="float32")
+        assert rate == 16000
+        frames = -(-len(wav) // WHISPER_FRAME)
+        mel = extractor(wav, sampling_rate=rate, return_tensors="pt").input_features.double()
+        cut = SimpleNamespace(speech_encoder=encoder)
+        with torch.no_grad():
+            padded = encoder(mel).last_hidden_state[0, :frames].mean(0)
+            own = Clasp.encode_whisper(cut, torch.from_numpy(wav).double()[None], frames)[0].mean(0)
+        row = {"padded": padded, "own": own}
+        rows.append({"model": name, "path": path, **{k: [round(x, 6) for x in v.tolist()] for k, v in row.items()}})
+    return rows
 
 
 def main() -> None:

@@ -52,6 +52,11 @@ impl<'a, B: Backend> Init<'a, B> {
         Param::from_tensor(Tensor::full(shape, value, self.device))
     }
 
+    /// These values.
+    pub fn fixed<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<B, D>> {
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device))
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "parameters are single precision")]
     fn drawn_tensor<const D: usize>(
         &mut self,
@@ -82,26 +87,26 @@ impl<'a, B: Backend> Init<'a, B> {
     }
 }
 
-/// An affine map: weight [out, in], bias [out].
+/// An affine map: weight [out, in], bias [out], where it has one.
 #[derive(Module, Debug)]
 pub struct Linear<B: Backend> {
     /// [out, in]
     pub weight: Param<Tensor<B, 2>>,
     /// [out]
-    pub bias: Param<Tensor<B, 1>>,
+    pub bias: Option<Param<Tensor<B, 1>>>,
 }
 
 impl<B: Backend> Linear<B> {
     /// Normal weights and no bias: the encoders' way (Hugging Face's `initializer_range`).
     pub fn normal(input: usize, output: usize, deviation: f64, init: &mut Init<'_, B>) -> Self {
-        Self { weight: init.normal([output, input], deviation), bias: init.constant([output], 0.0) }
+        Self { weight: init.normal([output, input], deviation), bias: Some(init.constant([output], 0.0)) }
     }
 
     /// Uniform within one over the root of the inputs: `torch.nn.Linear`'s way.
     #[expect(clippy::cast_precision_loss, reason = "widths are small")]
     pub fn uniform(input: usize, output: usize, init: &mut Init<'_, B>) -> Self {
         let bound = 1.0 / (input as f64).sqrt();
-        Self { weight: init.uniform([output, input], -bound, bound), bias: init.uniform([output], -bound, bound) }
+        Self { weight: init.uniform([output, input], -bound, bound), bias: Some(init.uniform([output], -bound, bound)) }
     }
 }
 
@@ -113,7 +118,7 @@ impl<B: Ops> Linear<B> {
 
     /// As [`Linear::forward`], with the product in this number format.
     pub fn forward_in(&self, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
-        ops::linear(x, self.weight.val(), self.bias.val(), precision)
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), precision)
     }
 }
 

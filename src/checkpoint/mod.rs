@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::{
     config::LossConfig,
-    encoder::{EncoderError, RobertaConfig, Wav2Vec2Config},
+    encoder::{EncoderError, RobertaConfig, SpeechEncoderConfig},
     method::Method,
     model::{Architecture, Model, ModelConfig},
     ops::Ops,
@@ -215,7 +215,9 @@ impl CheckpointConfig {
             }
         }
         if method.encodes_speech() {
-            config.feature_extractor = FeatureExtractor::read(folder)?;
+            let encoder = SpeechEncoderConfig::from_json(&config.speech_encoder);
+            config.feature_extractor =
+                FeatureExtractor::read(folder, &encoder.map_err(|source| problem(source.to_string()))?)?;
         }
         let field = method.field();
         let own = json.get(field).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
@@ -245,7 +247,7 @@ impl CheckpointConfig {
             labels: self.labels.clone(),
             architecture: self.architecture.clone(),
             text_encoder: text.then(|| RobertaConfig::from_json(&self.text_encoder)).transpose()?,
-            speech_encoder: speech.then(|| Wav2Vec2Config::from_json(&self.speech_encoder)).transpose()?,
+            speech_encoder: speech.then(|| SpeechEncoderConfig::from_json(&self.speech_encoder)).transpose()?,
         };
         config.check()?;
         Ok(config)
@@ -372,7 +374,7 @@ mod tests {
             let _ = CheckpointConfig::read(folder.path()).map_err(|error| error.to_string());
             if let Ok(config) = published::read_config(folder.path()) {
                 let _ = RobertaConfig::from_json(&config).map_err(|error| error.to_string());
-                let _ = Wav2Vec2Config::from_json(&config).map_err(|error| error.to_string());
+                let _ = SpeechEncoderConfig::from_json(&config).map_err(|error| error.to_string());
             }
         });
     }

@@ -1,5 +1,5 @@
-//! The names of the parameters in a checkpoint. One kind of Transformer layer serves three places, each of which has
-//! names of its own in the published files; these tables say which.
+//! The names of the parameters in a checkpoint. One kind of Transformer layer serves all places, each of which has names of
+//! its own in the published files; these tables say which, and those of the families of speech encoders.
 //!
 //! | in the program | `text_encoder` (`RobertaModel`) | `speech_encoder` (`Wav2Vec2Model`) | `fusion` |
 //! |---|---|---|---|
@@ -10,6 +10,8 @@
 //! | `feed_forward.up` | `intermediate.dense` | `feed_forward.intermediate_dense` | `linear1` |
 //! | `feed_forward.down` | `output.dense` | `feed_forward.output_dense` | `linear2` |
 //! | `output_norm` | `output.LayerNorm` | `final_layer_norm` | `norm2` |
+
+use crate::encoder::speech;
 
 /// Replacements on a path, in this order.
 type Table = &'static [(&'static str, &'static str)];
@@ -28,31 +30,6 @@ const TEXT: Table = &[
     (".feed_forward.up.", ".intermediate.dense."),
     (".feed_forward.down.", ".output.dense."),
     (".output_norm.", ".output.LayerNorm."),
-];
-
-const SPEECH: Table = &[
-    ("speech_encoder.feature_encoder.", "speech_encoder.feature_extractor."),
-    ("speech_encoder.mask_embedding", "speech_encoder.masked_spec_embed"),
-    (
-        "speech_encoder.positional.One.length",
-        "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original0",
-    ),
-    (
-        "speech_encoder.positional.One.direction",
-        "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original1",
-    ),
-    ("speech_encoder.positional.One.bias", "speech_encoder.encoder.pos_conv_embed.conv.bias"),
-    ("speech_encoder.positional.Several.", "speech_encoder.encoder.pos_conv_embed.layers."),
-    ("speech_encoder.norm.", "speech_encoder.encoder.layer_norm."),
-    ("speech_encoder.layers.", "speech_encoder.encoder.layers."),
-    (".attention.query.", ".attention.q_proj."),
-    (".attention.key.", ".attention.k_proj."),
-    (".attention.value.", ".attention.v_proj."),
-    (".attention.output.", ".attention.out_proj."),
-    (".attention_norm.", ".layer_norm."),
-    (".feed_forward.up.", ".feed_forward.intermediate_dense."),
-    (".feed_forward.down.", ".feed_forward.output_dense."),
-    (".output_norm.", ".final_layer_norm."),
 ];
 
 const FUSION: Table = &[
@@ -92,11 +69,27 @@ fn words(variant: &str) -> String {
 fn in_published_words(path: &str) -> String {
     let table = match path.split('.').next() {
         Some("text_encoder") => TEXT,
-        Some("speech_encoder") => SPEECH,
+        Some("speech_encoder") => return speech_name(path),
         Some("fusion") => FUSION,
         _ => &[],
     };
     table.iter().fold(path.to_owned(), |name, (from, to)| name.replacen(from, to, 1))
+}
+
+/// The name of a parameter at `speech_encoder.Family.path`, where the family says what it is called.
+fn speech_name(path: &str) -> String {
+    let mut parts = path.splitn(3, '.');
+    let (Some(encoder), Some(names), Some(own)) = (parts.next(), parts.next().and_then(speech::names), parts.next())
+    else {
+        return path.to_owned();
+    };
+    let renamed = names.parameters.iter().fold(own.to_owned(), |name, (from, to)| {
+        if from.starts_with('.') {
+            return name.replacen(from, to, 1);
+        }
+        name.strip_prefix(from).map(|rest| format!("{to}{rest}")).unwrap_or(name)
+    });
+    format!("{encoder}.{renamed}")
 }
 
 #[cfg(test)]
@@ -116,11 +109,16 @@ mod tests {
             ),
             ("text_encoder.embeddings.norm.weight", "text_encoder.embeddings.LayerNorm.weight"),
             (
-                "speech_encoder.feature_encoder.conv_layers.0.layer_norm.weight",
+                "speech_encoder.Wav2Vec2.feature_encoder.conv_layers.0.layer_norm.weight",
                 "speech_encoder.feature_extractor.conv_layers.0.layer_norm.weight",
             ),
-            ("speech_encoder.layers.3.output_norm.weight", "speech_encoder.encoder.layers.3.final_layer_norm.weight"),
-            ("speech_encoder.norm.weight", "speech_encoder.encoder.layer_norm.weight"),
+            (
+                "speech_encoder.Wav2Vec2.layers.3.output_norm.weight",
+                "speech_encoder.encoder.layers.3.final_layer_norm.weight",
+            ),
+            ("speech_encoder.Whisper.layers.3.output_norm.weight", "speech_encoder.layers.3.final_layer_norm.weight"),
+            ("speech_encoder.Whisper.norm.bias", "speech_encoder.layer_norm.bias"),
+            ("speech_encoder.Wav2Vec2.norm.weight", "speech_encoder.encoder.layer_norm.weight"),
             ("fusion.layers.1.attention.key.weight", "fusion.layers.1.self_attn.k_proj.weight"),
             ("fusion.layers.1.feed_forward.down.bias", "fusion.layers.1.linear2.bias"),
             ("projection.invariant.weight", "projection.invariant.weight"),

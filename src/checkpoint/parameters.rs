@@ -11,6 +11,7 @@ use burn::{
 };
 
 use super::{CheckpointError, names::checkpoint_name, source::TensorSource};
+use crate::encoder::speech;
 
 /// Follows the fields of a module and names the parameter at hand.
 #[derive(Debug, Default)]
@@ -119,16 +120,28 @@ pub fn fill_from<B: Backend, M: Module<B>>(
     Ok(fill(module, |name| tensors.remove(name_of(name)?)))
 }
 
-struct Track;
+#[derive(Default)]
+struct Track(ParameterPath);
 
 impl<B: Backend> ModuleMapper<B> for Track {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.0.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.0.exit();
+    }
+
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        if speech::is_fixed(&self.0.name()) {
+            return parameter.set_require_grad(false);
+        }
         let (id, tensor, mapper) = parameter.consume();
         Param::from_mapped_value(id, tensor.require_grad(), mapper)
     }
 }
 
-/// The module with gradients for every parameter.
+/// The module with gradients for every parameter that trains.
 pub fn trainable<A: AutodiffBackend, M: AutodiffModule<A>>(module: M::InnerModule) -> M {
-    M::from_inner(module).map(&mut Track)
+    M::from_inner(module).map(&mut Track::default())
 }

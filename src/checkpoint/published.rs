@@ -6,7 +6,7 @@ use burn::{module::Module, tensor::backend::Backend};
 use serde_json::{Map, Value};
 
 use super::{CheckpointError, Mismatch, parameters, source::TensorSource};
-use crate::encoder::Wav2Vec2Config;
+use crate::encoder::{SpeechEncoderConfig, speech::PublishedNames};
 use crate::files;
 
 /// One of the two encoders of a model.
@@ -14,7 +14,7 @@ use crate::files;
 pub enum EncoderKind {
     /// `RoBERTa`.
     Text,
-    /// wav2vec 2.0.
+    /// wav2vec 2.0 or Whisper.
     Speech,
 }
 
@@ -27,38 +27,22 @@ impl EncoderKind {
         }
     }
 
-    /// Prefixes that model classes with heads put in front of the encoder's names.
-    fn published_prefixes(self) -> &'static [&'static str] {
+    /// How the files of a folder call things.
+    fn published_names(self, folder: &Path) -> Result<PublishedNames, CheckpointError> {
         match self {
-            Self::Text => &["roberta.", "bert."],
-            Self::Speech => {
-                &["wav2vec2.", "hubert.", "data2vec_audio.", "unispeech_sat.", "w2v_encoder.w2v_model.", "w2v_model."]
-            }
-        }
-    }
-
-    /// Tensors that published files hold beside the encoder: heads of pre-training and fine-tuning, buffers.
-    fn known_extras(self) -> &'static [&'static str] {
-        match self {
-            Self::Text => &["lm_head.", "cls.", "pooler.", "classifier.", "embeddings.position_ids", "qa_outputs."],
-            Self::Speech => &[
-                "quantizer.",
-                "project_q.",
-                "project_hid.",
-                "lm_head.",
-                "projector.",
-                "classifier.",
-                "layer_weights",
-                "label_embs_concat",
-                "label_embeddings_concat",
-                "speaker_proj.",
-                "final_proj.",
-                "w2v_encoder.proj.",
-                "masked_spec_embed",
-            ],
+            Self::Text => Ok(TEXT_NAMES),
+            Self::Speech => Ok(SpeechEncoderConfig::from_json(&read_config(folder)?)?.names()),
         }
     }
 }
+
+/// Those of `RoBERTa` and BERT; what the parameters are called: `names`.
+const TEXT_NAMES: PublishedNames = PublishedNames {
+    parameters: &[],
+    fixed: &[],
+    prefixes: &["roberta.", "bert."],
+    others: &["lm_head.", "cls.", "pooler.", "classifier.", "embeddings.position_ids", "qa_outputs."],
+};
 
 /// Endings that other versions of the libraries give the same tensors.
 const ENDINGS: [(&str, &str); 4] = [
@@ -128,8 +112,9 @@ pub fn load_encoder<B: Backend, M: Module<B>>(
     folder: &Path,
 ) -> Result<(M, LoadReport), CheckpointError> {
     let mut source = TensorSource::open_folder(folder)?;
-    let wrapper = unwrap_names(&mut source);
-    rename(&mut source, kind);
+    let names = kind.published_names(folder)?;
+    let wrapper = unwrap_names(&mut source, &names);
+    rename(&mut source, kind, &names);
     let prefix = format!("{}.", kind.prefix());
     let expected: BTreeMap<String, Vec<usize>> = parameters::shapes(&model)
         .into_iter()
@@ -144,7 +129,7 @@ pub fn load_encoder<B: Backend, M: Module<B>>(
         source.insert_zeros(TOKEN_TYPES, shape.clone());
     }
     let mut mismatch = Mismatch::between(&expected, &source);
-    mismatch.unexpected.retain(|name| !kind.known_extras().iter().any(|extra| name.starts_with(extra)));
+    mismatch.unexpected.retain(|name| !names.others.iter().any(|other| name.starts_with(other)));
     let unused = mismatch.unexpected.clone();
     let is_mask_fresh =
         kind == EncoderKind::Speech && mismatch.missing.iter().any(|name| name == MASK) && !has_mask(folder);
@@ -159,11 +144,15 @@ pub fn load_encoder<B: Backend, M: Module<B>>(
 }
 
 /// Leaves out what wrappers have put in front of all names, and returns it.
-fn unwrap_names(source: &mut TensorSource) -> String {
+fn unwrap_names(source: &mut TensorSource, published: &PublishedNames) -> String {
     let mut wrapper = String::new();
     loop {
         let is_before_all = |prefix: &str| source.shapes().all(|(name, _)| name.starts_with(prefix));
-        let found = WRAPPERS.into_iter().find(|prefix| is_before_all(prefix) && source.shapes().next().is_some());
+        // What a published class puts in front is no wrapper.
+        let is_published = |prefix: &str| published.prefixes.iter().any(|own| own.starts_with(prefix));
+        let is_wrapper =
+            |prefix: &&str| is_before_all(prefix) && !is_published(prefix) && source.shapes().next().is_some();
+        let found = WRAPPERS.into_iter().find(is_wrapper);
         let Some(prefix) = found else { return wrapper };
         source.rename(|name| name.strip_prefix(prefix).map(str::to_owned));
         wrapper.push_str(prefix);
@@ -172,7 +161,7 @@ fn unwrap_names(source: &mut TensorSource) -> String {
 
 /// Whether an encoder folder's own config masks anything in training.
 fn has_mask(folder: &Path) -> bool {
-    let config = read_config(folder).ok().and_then(|config| Wav2Vec2Config::from_json(&config).ok());
+    let config = read_config(folder).ok().and_then(|config| SpeechEncoderConfig::from_json(&config).ok());
     config.is_none_or(|config| config.has_mask_embedding())
 }
 
@@ -180,10 +169,10 @@ const MASK: &str = "masked_spec_embed";
 
 const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
 
-fn rename(source: &mut TensorSource, kind: EncoderKind) {
+fn rename(source: &mut TensorSource, kind: EncoderKind, published: &PublishedNames) {
     let names: Vec<String> = source.shapes().map(|(name, _)| name.to_owned()).collect();
-    let prefix = kind
-        .published_prefixes()
+    let prefix = published
+        .prefixes
         .iter()
         .find(|prefix| names.iter().any(|name| name.starts_with(**prefix)))
         .copied()

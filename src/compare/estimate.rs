@@ -9,7 +9,7 @@ use crate::{
     config::{Config, DataSource},
     data::dataset::Dataset,
     demo::DemoCorpus,
-    encoder::Wav2Vec2Config,
+    encoder::SpeechEncoderConfig,
     model::{Model, ModelConfig},
     train::setup,
 };
@@ -73,7 +73,7 @@ struct Costs<'a> {
     speech: (f64, f64),
     features: f64,
     rest: f64,
-    encoder: Option<&'a Wav2Vec2Config>,
+    encoder: Option<&'a SpeechEncoderConfig>,
 }
 
 impl<'a> Costs<'a> {
@@ -109,24 +109,11 @@ impl<'a> Costs<'a> {
             let passes = if is_training { self.features } else { 1.0 };
             for samples in dataset.lengths()? {
                 operations += pick(self.speech) * number(encoder.frames(samples));
-                operations += passes * convolutions(encoder, samples);
+                operations += passes * encoder.feature_operations(samples);
             }
         }
         Ok(operations)
     }
-}
-
-/// Operations of the feature encoder over one utterance.
-fn convolutions(encoder: &Wav2Vec2Config, samples: usize) -> f64 {
-    let layers = encoder.conv_kernel.iter().zip(&encoder.conv_stride).zip(&encoder.conv_dim);
-    let mut operations = 0.0;
-    let (mut time, mut channels) = (samples, 1);
-    for ((&kernel, &stride), &width) in layers {
-        time = if time < kernel { 0 } else { (time - kernel) / stride + 1 };
-        operations += 2.0 * number(time) * number(kernel * channels * width);
-        channels = width;
-    }
-    operations
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -137,20 +124,6 @@ fn number(count: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// By hand, for two layers over 20 samples: (20 - 4) / 2 + 1 = 9 frames of 4 x 1 x 8 products, then (9 - 3) / 3 + 1
-    /// = 3 frames of 3 x 8 x 16.
-    #[test]
-    fn convolutions_are_counted_by_hand() {
-        let encoder = Wav2Vec2Config {
-            conv_kernel: vec![4, 3],
-            conv_stride: vec![2, 3],
-            conv_dim: vec![8, 16],
-            ..Wav2Vec2Config::default()
-        };
-        let expected = 2.0 * (9.0 * 32.0 + 3.0 * 384.0);
-        assert!((convolutions(&encoder, 20) - expected).abs() < 1e-9);
-    }
 
     /// A run of 10^12 operations at 10^10 a second, 0.6 of which is reached, with a hundred batches in two epochs.
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::problem::{ConfigError, Problem};
 use super::{Architecture, Config, EncoderMap};
 use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
-use crate::encoder::RobertaConfig;
+use crate::encoder::{FeatureExtractorKind, RobertaConfig, SpeechEncoderConfig};
 use crate::method::{ClaspOptions, HeadOptions, ModelSizes};
 
 const MAX_TOKENS: usize = 512;
@@ -36,8 +36,14 @@ impl Config {
         };
         self.check_method(&architecture, &mut problems);
         let max_tokens = self.check_encoders(text_encoder, speech_encoder, &architecture, &mut problems);
+        let freezes_features = self.check_speech(speech_encoder, &mut problems);
         if problems.is_empty() {
-            Ok((self.stating(&architecture, max_tokens), architecture))
+            let mut config = self.stating(&architecture, max_tokens);
+            if self.model.method.encodes_speech() {
+                config.speech.freeze_feature_encoder = Some(freezes_features);
+                config.speech.padded |= speech_encoder.get("padded").and_then(Value::as_bool).unwrap_or(false);
+            }
+            Ok((config, architecture))
         } else {
             Err(ConfigError::invalid("config", problems))
         }
@@ -45,13 +51,16 @@ impl Config {
 
     /// What the config says, else what the text encoder's sizes ask for, else the paper's.
     fn beside(&self, text: &EncoderMap, speech: &EncoderMap, problems: &mut Vec<Problem>) -> Architecture {
-        let text_encoder = if self.model.method.reads().text() { text } else { speech };
-        let hidden_size = self.model.hidden_size.unwrap_or_else(|| whole(text_encoder, "hidden_size", 768));
-        let sizes = ModelSizes {
-            hidden: hidden_size,
-            attention_heads: whole(text_encoder, "num_attention_heads", 12),
-            vocabulary: whole(text_encoder, "vocab_size", VOCABULARY),
+        let (width, attention_heads) = if self.model.method.reads().text() {
+            (whole(text, "hidden_size", 768), whole(text, "num_attention_heads", 12))
+        } else {
+            // A config that cannot be read is reported where the encoder is made.
+            let encoder = SpeechEncoderConfig::from_json(&Value::Object(speech.clone()));
+            encoder.map_or((768, 12), |encoder| (encoder.hidden_size(), encoder.attention_heads()))
         };
+        let hidden_size = self.model.hidden_size.unwrap_or(width);
+        let sizes =
+            ModelSizes { hidden: hidden_size, attention_heads, vocabulary: whole(text, "vocab_size", VOCABULARY) };
         let mut options = self.options(sizes, problems);
         if let HeadOptions::Clasp(fusion) = &mut options {
             fusion.vectors = self.vectors();
@@ -132,11 +141,11 @@ impl Config {
         architecture: &Architecture,
         problems: &mut Vec<Problem>,
     ) -> Option<usize> {
-        for (key, wanted, encoder) in [
-            ("text.freeze_layers", self.text.freeze_layers, text),
-            ("speech.freeze_layers", self.speech.freeze_layers, speech),
+        let of_speech = SpeechEncoderConfig::from_json(&Value::Object(speech.clone())).ok();
+        for (key, wanted, layers) in [
+            ("text.freeze_layers", self.text.freeze_layers, whole(text, "num_hidden_layers", 12)),
+            ("speech.freeze_layers", self.speech.freeze_layers, of_speech.map_or(12, |encoder| encoder.layers())),
         ] {
-            let layers = whole(encoder, "num_hidden_layers", 12);
             if wanted > layers {
                 problems.push(Problem::conflict(key, format!("is {wanted}, but the encoder has {layers} layers")));
             }
@@ -155,6 +164,26 @@ impl Config {
             problems.push(Problem::conflict("data.max_tokens", reason));
         }
         Some(self.data.max_tokens.unwrap_or(MAX_TOKENS.min(limit)))
+    }
+
+    /// Checks what the family of the speech encoder limits; returns whether its convolutions stay as they are.
+    fn check_speech(&self, map: &EncoderMap, problems: &mut Vec<Problem>) -> bool {
+        let speech = &self.speech;
+        // A config that cannot be read is reported where the encoder is made.
+        let encoder = SpeechEncoderConfig::from_json(&Value::Object(map.clone())).ok();
+        let is_waveform = |encoder: &SpeechEncoderConfig| encoder.feature_extractor() == FeatureExtractorKind::Waveform;
+        let default = encoder.as_ref().is_none_or(is_waveform);
+        let freezes_features = speech.freeze_feature_encoder.unwrap_or(default);
+        if let (Some(encoder), true) = (encoder, speech.feature_cache.is_some()) {
+            if let Some(reason) = encoder.uncacheable() {
+                problems.push(Problem::conflict("speech.feature_cache", reason.to_owned()));
+            } else if !(speech.freeze || speech.freeze_layers > 0 || freezes_features) {
+                let reason = "keeps what the convolutions make of speech, but Whisper's train unless \
+                              speech.freeze_feature_encoder = true: set that, or remove this";
+                problems.push(Problem::conflict("speech.feature_cache", reason.to_owned()));
+            }
+        }
+        freezes_features
     }
 
     fn stating(&self, architecture: &Architecture, max_tokens: Option<usize>) -> Self {

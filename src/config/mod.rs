@@ -186,7 +186,7 @@ section! {
     #[derive(Clone, Debug, PartialEq)]
     pub struct SpeechConfig("speech", has_init: bool, is_loaded: bool) {
         by_hand {
-            /// wav2vec 2.0: a folder or a hub id
+            /// wav2vec 2.0, or another of speech.config.model_type: a folder or a hub id
             checkpoint [Kind::Model], "required, unless [speech.config] or train.init is there";
         } into {
             /// Its weights.
@@ -201,7 +201,10 @@ section! {
         /// keep this many of the lowest layers as they are
         freeze_layers: usize = 0;
         /// keep the convolutions as they are
-        freeze_feature_encoder: bool = is_loaded, "true for a loaded encoder, false for a fresh one";
+        freeze_feature_encoder: Option<bool> = (!is_loaded).then_some(false),
+            "true for a loaded encoder, false for a fresh one and for Whisper";
+        /// Whisper: hear the silence behind an utterance too, to 30 s, as it was trained
+        padded: bool = false;
     }
 }
 

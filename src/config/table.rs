@@ -6,7 +6,7 @@
 use super::{
     DEMO, DataConfig, FeatureCacheConfig, LossConfig, ModelKeys, RunConfig, SpeechConfig, TextConfig, TrainConfig,
 };
-use crate::encoder::{RobertaConfig, Wav2Vec2Config};
+use crate::encoder::{RobertaConfig, speech};
 use crate::keys::{Key, nearest_by};
 use crate::method::{ClaspOptions, Method};
 
@@ -26,12 +26,20 @@ const SECTIONS: [&[Key]; 13] = [
     TrainConfig::KEYS,
     RunConfig::KEYS,
 ];
-const ENCODERS: [&[Key]; 3] = [RobertaConfig::KEYS, RobertaConfig::BY_HAND, Wav2Vec2Config::KEYS];
+const TEXT_ENCODER: [&[Key]; 2] = [RobertaConfig::KEYS, RobertaConfig::BY_HAND];
 
 /// Every key: those of the sections, of the methods, of the encoders' own configs.
 pub fn all() -> impl Iterator<Item = &'static Key> {
     let of_methods = Method::ALL.iter().filter(|method| **method != Method::Clasp).map(|method| method.keys());
-    SECTIONS.into_iter().chain(of_methods).chain(ENCODERS).flatten()
+    SECTIONS.into_iter().chain(of_methods).chain(TEXT_ENCODER).flatten().chain(of_speech_encoders())
+}
+
+/// Those of `[speech.config]`; a key that several families share is listed once.
+pub fn of_speech_encoders() -> impl Iterator<Item = &'static Key> {
+    speech::KEYS.iter().enumerate().flat_map(|(number, keys)| {
+        let earlier = move || speech::KEYS[..number].iter().copied().flatten();
+        keys.iter().filter(move |key| earlier().all(|other| other.path != key.path))
+    })
 }
 
 /// The key of this path.
@@ -103,6 +111,14 @@ mod tests {
         let paths: BTreeSet<&str> = all().map(|key| key.path).collect();
         assert_eq!(paths.len(), all().count());
         assert!(all().all(|key| !key.about.is_empty() && key.path.contains('.')));
+    }
+
+    #[test]
+    fn families_of_speech_encoders_agree_on_a_shared_key() {
+        for key in speech::KEYS.iter().copied().flatten() {
+            let first = find(key.path).unwrap();
+            assert_eq!((first.kind, first.is_free_beside_checkpoint), (key.kind, key.is_free_beside_checkpoint));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use burn::{
     tensor::{Tensor, activation, backend::Backend},
 };
 
+use super::wavlm::Gate;
 use crate::{
     nn::{Init, LayerNorm, Linear},
     ops::{self, AttentionShape, Lengths, Mode, Ops},
@@ -31,6 +32,10 @@ pub struct LayerConfig {
     pub feed_forward: usize,
     /// Norms before the blocks (pre-norm) and not after the residuals (post-norm).
     pub norm_first: bool,
+    /// Whether the attention's keys have a bias (all but Whisper's).
+    pub has_key_bias: bool,
+    /// Whether attention has a gated bias for the distance of two positions (`WavLM`'s).
+    pub is_gated: bool,
     pub activation: Activation,
     /// On the attention weights.
     pub attention_dropout: f64,
@@ -73,11 +78,23 @@ pub struct Attention<B: Backend> {
 }
 
 impl<B: Ops> Attention<B> {
-    /// Of a sequence to itself: [batch * time, width] -> the same. `dropout` is that of the attention weights.
-    pub fn forward(&self, x: &Tensor<B, 2>, shape: AttentionShape<'_>, dropout: f64, mode: Mode<'_>) -> Tensor<B, 2> {
+    /// Of a sequence to itself: [batch * time, width] -> the same. `bias` [batch, heads, time, time] is added to the scores;
+    /// `dropout` is that of the attention weights.
+    pub fn forward(
+        &self,
+        x: &Tensor<B, 2>,
+        bias: Option<Tensor<B, 4>>,
+        shape: AttentionShape<'_>,
+        dropout: f64,
+        mode: Mode<'_>,
+    ) -> Tensor<B, 2> {
         let maps = [&self.query, &self.key, &self.value];
         let maps = maps.map(|map| map.forward_in(x.clone(), mode.precision()));
-        let attended = ops::attention(maps, shape, mode.dropout(dropout), mode.precision());
+        let dropout = mode.dropout(dropout);
+        let attended = match bias {
+            None => ops::attention(maps, shape, dropout, mode.precision()),
+            Some(bias) => ops::biased_attention(maps, bias, shape, dropout, mode.precision()),
+        };
         self.output.forward_in(attended, mode.precision())
     }
 }
@@ -110,6 +127,7 @@ pub struct TransformerLayer<B: Backend> {
     attention_norm: LayerNorm<B>,
     feed_forward: FeedForward<B>,
     output_norm: LayerNorm<B>,
+    gate: Option<Gate<B>>,
     #[module(skip)]
     config: LayerConfig,
 }
@@ -118,10 +136,14 @@ impl<B: Backend> TransformerLayer<B> {
     /// A layer with fresh parameters.
     pub fn new(config: &LayerConfig, weights: LayerInit, init: &mut Init<'_, B>) -> Self {
         let (width, inner) = (config.width, config.feed_forward);
+        let (query, mut key) = (weights.linear(width, width, init), weights.linear(width, width, init));
+        if !config.has_key_bias {
+            key.bias = None;
+        }
         Self {
             attention: Attention {
-                query: weights.linear(width, width, init),
-                key: weights.linear(width, width, init),
+                query,
+                key,
                 value: weights.linear(width, width, init),
                 output: weights.linear(width, width, init),
             },
@@ -131,6 +153,7 @@ impl<B: Backend> TransformerLayer<B> {
                 down: weights.linear(inner, width, init),
             },
             output_norm: LayerNorm::new(width, config.epsilon, init),
+            gate: config.is_gated.then(|| Gate::new(config.heads, width / config.heads, init)),
             config: config.clone(),
         }
     }
@@ -139,26 +162,44 @@ impl<B: Backend> TransformerLayer<B> {
 impl<B: Ops> TransformerLayer<B> {
     /// [batch * time, width] -> the same.
     pub fn forward(&self, x: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
+        self.forward_beside(x, None, lengths, mode)
+    }
+
+    /// The same with a bias of the scores, [heads, time, time], that the layer's gate weighs.
+    pub fn forward_beside(
+        &self,
+        x: Tensor<B, 2>,
+        bias: Option<&Tensor<B, 3>>,
+        lengths: &Lengths,
+        mode: Mode<'_>,
+    ) -> Tensor<B, 2> {
         let hidden_dropout = self.config.hidden_dropout;
         if self.config.norm_first {
-            let attended = self.attend(&self.attention_norm.forward(x.clone()), lengths, mode);
+            let attended = self.attend(&self.attention_norm.forward(x.clone()), bias, lengths, mode);
             let x = x + ops::dropout(attended, mode.dropout(hidden_dropout));
             let mapped = self.map(self.output_norm.forward(x.clone()), mode);
             x + ops::dropout(mapped, mode.dropout(hidden_dropout))
         } else {
-            let attended = self.attend(&x, lengths, mode);
+            let attended = self.attend(&x, bias, lengths, mode);
             let x = self.attention_norm.forward(x + ops::dropout(attended, mode.dropout(hidden_dropout)));
             let mapped = self.map(x.clone(), mode);
             self.output_norm.forward(x + ops::dropout(mapped, mode.dropout(hidden_dropout)))
         }
     }
 
-    fn attend(&self, x: &Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
+    fn attend(&self, x: &Tensor<B, 2>, bias: Option<&Tensor<B, 3>>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
         let shape = AttentionShape { heads: self.config.heads, lengths };
-        self.attention.forward(x, shape, self.config.attention_dropout, mode)
+        let bias = self.gate.as_ref().zip(bias).map(|(gate, bias)| gate.gated(x, bias, mode));
+        self.attention.forward(x, bias, shape, self.config.attention_dropout, mode)
     }
 
     fn map(&self, x: Tensor<B, 2>, mode: Mode<'_>) -> Tensor<B, 2> {
         self.feed_forward.forward(x, self.config.activation, self.config.activation_dropout, mode)
     }
+}
+
+/// Stops gradients for the lowest `count` of some layers.
+pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(layers: Vec<M>, count: usize) -> Vec<M> {
+    let freeze = |(index, layer): (usize, M)| if index < count { layer.no_grad() } else { layer };
+    layers.into_iter().enumerate().map(freeze).collect()
 }

@@ -1,12 +1,15 @@
-//! The pre-trained encoders: `RoBERTa` and its kin for text, wav2vec 2.0 and its kin for speech, of the family (`model_type`)
-//! and in the shapes that their Hugging Face `config.json` states.
+//! The pre-trained encoders: `RoBERTa` and its kin for text, wav2vec 2.0 and its kin or Whisper for speech, of the family
+//! (`model_type`) and in the shapes that their Hugging Face `config.json` states.
 
 mod inputs;
 pub mod layer;
 pub mod roberta;
 pub mod spec_augment;
+pub mod speech;
 pub mod wav2vec2;
 mod wav2vec2_config;
+mod wavlm;
+pub mod whisper;
 
 use burn::tensor::{Tensor, backend::Backend};
 use serde::de::DeserializeOwned;
@@ -16,7 +19,7 @@ use crate::ops::Lengths;
 
 pub use inputs::{Frames, Inputs, Speech};
 pub use roberta::{RobertaConfig, TextEncoder};
-pub use wav2vec2::SpeechEncoder;
+pub use speech::{FeatureExtractorKind, SpeechConfig, SpeechEncoder, SpeechEncoderConfig};
 pub use wav2vec2_config::Wav2Vec2Config;
 
 /// The largest size that a config may state: what is larger is a damaged file, not a model.
@@ -45,14 +48,19 @@ pub enum EncoderError {
     },
 }
 
-/// Checks that a `config.json` is of one of the families that an encoder is for; without `model_type` it is the first.
-fn check_family(encoder: &'static str, json: &Value, families: &[&str]) -> Result<(), EncoderError> {
-    match json.get("model_type").map(|family| family.as_str().map_or_else(|| family.to_string(), str::to_owned)) {
-        Some(family) if !families.contains(&family.as_str()) => {
+/// The family of a `config.json`; without `model_type` it is the first.
+///
+/// # Errors
+/// One that is not here.
+fn family_of<'a>(encoder: &'static str, json: &'a Value, families: &[&'a str]) -> Result<&'a str, EncoderError> {
+    match json.get("model_type") {
+        None => Ok(families[0]),
+        Some(Value::String(family)) if families.contains(&family.as_str()) => Ok(family),
+        Some(family) => {
+            let family = family.as_str().map_or_else(|| family.to_string(), str::to_owned);
             let problem = format!("model_type = {family} is not supported; it must be one of {}", families.join(", "));
             Err(EncoderError::Invalid { encoder, problem })
         }
-        _ => Ok(()),
     }
 }
 
@@ -124,15 +132,45 @@ impl<B: Backend> Encoded<B> {
     }
 }
 
+/// [batch, frames, width] with zeros behind the valid frames.
+fn zero_padding<B: Backend>(x: Tensor<B, 3>, lengths: &Lengths) -> Tensor<B, 3> {
+    if lengths.is_full() {
+        return x;
+    }
+    let [batch, frames, _] = x.dims();
+    let mask = lengths.mask::<B>(&x.device()).reshape([batch, frames, 1]);
+    x * mask
+}
+
+/// [batch, time, channels] -> [batch, frames, channels], with zeros behind what there was.
+fn with_zeros<B: Backend>(x: Tensor<B, 3>, frames: usize) -> Tensor<B, 3> {
+    let [batch, time, channels] = x.dims();
+    if time == frames {
+        return x;
+    }
+    let zeros = Tensor::zeros([batch, frames - time, channels], (&x.device(), x.dtype()));
+    Tensor::cat(vec![x, zeros], 1)
+}
+
 #[cfg(test)]
 mod tests {
+    use burn::backend::{Flex, flex::FlexDevice};
+
     use super::*;
+
+    #[test]
+    fn frames_of_zeros_come_behind_the_others() {
+        let x = Tensor::<Flex, 3>::from_floats([[[1.0, 2.0]], [[3.0, 4.0]]], &FlexDevice);
+        let wide = with_zeros(x.clone(), 2).into_data().to_vec::<f32>().unwrap();
+        assert_eq!(wide, [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
+        assert_eq!(with_zeros(x, 1).dims(), [2, 1, 2]);
+    }
 
     /// PyTorch refuses dropouts that are no probabilities; a variance needs something above 0.
     #[test]
     fn what_a_config_cannot_state_names_its_key() {
         let text = |config: Value| RobertaConfig::from_json(&config).map(|_| ());
-        let speech = |config: Value| Wav2Vec2Config::from_json(&config).map(|_| ());
+        let speech = |config: Value| SpeechEncoderConfig::from_json(&config).map(|_| ());
         for (result, words) in [
             (text(json!({ "is_decoder": true })), "text encoder config: is_decoder = true is not supported"),
             (text(json!({ "add_cross_attention": true })), "add_cross_attention = true is not supported"),

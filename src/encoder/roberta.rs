@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Encoded, EncoderError,
-    layer::{Activation, LayerConfig, LayerInit, TransformerLayer},
+    layer::{Activation, LayerConfig, LayerInit, TransformerLayer, freeze_lowest},
 };
 use crate::{
     keys::{
@@ -90,7 +90,7 @@ impl RobertaConfig {
     /// # Errors
     /// A value of the wrong type, out of range or not supported.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, EncoderError> {
-        super::check_family(ENCODER, json, &TEXT_FAMILIES)?;
+        super::family_of(ENCODER, json, &TEXT_FAMILIES)?;
         let mut config: Self = super::read_keys(ENCODER, json)?;
         if config.model_type == BERT {
             // What BERT's own config leaves unsaid.
@@ -177,6 +177,8 @@ impl RobertaConfig {
             heads: self.num_attention_heads,
             feed_forward: self.intermediate_size,
             norm_first: false,
+            has_key_bias: true,
+            is_gated: false,
             activation: Activation::Gelu,
             attention_dropout: self.attention_probs_dropout_prob,
             hidden_dropout: self.hidden_dropout_prob,
@@ -234,12 +236,6 @@ impl<B: Backend> TextEncoder<B> {
         self.layers = freeze_lowest(self.layers, count);
         self
     }
-}
-
-/// Stops gradients for the lowest `count` of some layers.
-pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(layers: Vec<M>, count: usize) -> Vec<M> {
-    let freeze = |(index, layer): (usize, M)| if index < count { layer.no_grad() } else { layer };
-    layers.into_iter().enumerate().map(freeze).collect()
 }
 
 impl<B: Ops> TextEncoder<B> {

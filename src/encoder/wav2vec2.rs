@@ -1,29 +1,30 @@
 //! The speech encoder: wav2vec 2.0 (Baevski et al. 2020) in both published variants, as Hugging Face's
 //! `Wav2Vec2Model`: group norm with post-norm layers (base), layer norm with pre-norm layers (large-lv60, XLSR). The
 //! same networks, trained otherwise, are `HuBERT` (Hsu et al. 2021, `HubertModel`) and `UniSpeech-SAT` (Chen et al. 2022);
-//! data2vec (Baevski et al. 2022, `Data2VecAudioModel`) has several positional convolutions.
+//! data2vec (Baevski et al. 2022, `Data2VecAudioModel`) has several positional convolutions, `WavLM` (`WavLMModel`) a
+//! bias of attention (see the module of that name).
 //!
 //! *Departure* from Hugging Face's batching: padding never reaches a result. Group-norm statistics run over an
 //! utterance's own frames, padded frames are zeroed before the positional convolution, and attention is masked.
 
-use burn::{
-    module::{Module, ModuleVisitor, Param},
-    tensor::{Tensor, TensorData, backend::Backend},
-};
-use sha2::{Digest as _, Sha256};
-
+pub use super::wav2vec2_config::Wav2Vec2Config as Config;
 use super::{
     Encoded, Wav2Vec2Config,
-    layer::{LayerInit, TransformerLayer},
-    roberta::freeze_lowest,
+    layer::{LayerInit, TransformerLayer, freeze_lowest},
     spec_augment::SpanMask,
+    speech::{Convolution, FeaturesHasher, SpeechConfig as _, SpeechForward, SpeechNetwork},
+    wavlm::RelativePositions,
+    with_zeros, zero_padding,
 };
 use crate::{
     choices::Precision,
-    hash,
     nn::{Init, LayerNorm, Linear},
     ops::{self, Lengths, Mode, Ops},
     profile::{self, Stage},
+};
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, TensorData, backend::Backend},
 };
 
 /// Added to the variance in the feature encoder's norms (the default of `torch.nn.GroupNorm` and `LayerNorm`).
@@ -39,13 +40,6 @@ enum FeatureNorm {
     Layer,
 }
 
-/// A convolution: weight [out, in, kernel], bias [out].
-#[derive(Module, Debug)]
-pub struct Convolution<B: Backend> {
-    weight: Param<Tensor<B, 3>>,
-    bias: Option<Param<Tensor<B, 1>>>,
-}
-
 /// One convolution of the feature encoder with its norm.
 #[derive(Module, Debug)]
 pub struct FeatureLayer<B: Backend> {
@@ -58,7 +52,6 @@ pub struct FeatureLayer<B: Backend> {
 }
 
 impl<B: Backend> FeatureLayer<B> {
-    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
     fn new(config: &Wav2Vec2Config, index: usize, init: &mut Init<'_, B>) -> Self {
         let (width, kernel) = (config.conv_dim[index], config.conv_kernel[index]);
         let input = if index == 0 { 1 } else { config.conv_dim[index - 1] };
@@ -67,12 +60,8 @@ impl<B: Backend> FeatureLayer<B> {
             (_, 0) => FeatureNorm::Group,
             _ => FeatureNorm::None,
         };
-        let fan_in = (input * kernel) as f64;
         Self {
-            conv: Convolution {
-                weight: init.normal([width, input, kernel], (2.0 / fan_in).sqrt()), // Kaiming
-                bias: config.conv_bias.then(|| init.uniform([width], -1.0 / fan_in.sqrt(), 1.0 / fan_in.sqrt())),
-            },
+            conv: Convolution::kaiming([width, input, kernel], config.conv_bias, init),
             layer_norm: (kind != FeatureNorm::None).then(|| LayerNorm::new(width, FEATURE_EPSILON, init)),
             stride: config.conv_stride[index],
             kernel,
@@ -87,8 +76,7 @@ impl<B: Ops> FeatureLayer<B> {
         let frames = |time: usize| if time < self.kernel { 0 } else { (time - self.kernel) / self.stride + 1 };
         let lengths =
             Lengths::new(lengths.valid().iter().map(|&time| frames(time)).collect(), frames(lengths.longest()));
-        let (weight, bias) = (self.conv.weight.val(), self.conv.bias.as_ref().map(Param::val));
-        let x = ops::convolution(x, weight, bias, self.stride, precision);
+        let x = self.conv.forward(x, self.stride, precision);
         let x = match &self.layer_norm {
             None => x,
             Some(norm) if self.kind == FeatureNorm::Group => {
@@ -173,19 +161,11 @@ pub struct PositionalLayer<B: Backend> {
 }
 
 impl<B: Backend> PositionalLayer<B> {
-    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
     fn new(config: &Wav2Vec2Config, init: &mut Init<'_, B>) -> Self {
         let (width, kernel, groups) =
             (config.hidden_size, config.conv_pos_kernel_size, config.num_conv_pos_embedding_groups);
         let input = width / groups;
-        let fan_in = (input * kernel) as f64;
-        Self {
-            conv: Convolution {
-                weight: init.normal([width, input, kernel], (2.0 / fan_in).sqrt()), // Kaiming
-                bias: Some(init.uniform([width], -1.0 / fan_in.sqrt(), 1.0 / fan_in.sqrt())),
-            },
-            groups,
-        }
+        Self { conv: Convolution::kaiming([width, input, kernel], true, init), groups }
     }
 }
 
@@ -222,19 +202,10 @@ impl<B: Ops> Positional<B> {
     }
 }
 
-/// [batch, frames, hidden] with zeros behind the valid frames.
-fn zero_padding<B: Backend>(x: Tensor<B, 3>, lengths: &Lengths) -> Tensor<B, 3> {
-    if lengths.is_full() {
-        return x;
-    }
-    let [batch, frames, _] = x.dims();
-    let mask = lengths.mask::<B>(&x.device()).reshape([batch, frames, 1]);
-    x * mask
-}
-
 /// Samples to hidden states.
+#[allow(clippy::struct_field_names, reason = "its own name is that of all families")]
 #[derive(Module, Debug)]
-pub struct SpeechEncoder<B: Backend> {
+pub struct Encoder<B: Backend> {
     feature_encoder: FeatureEncoder<B>,
     feature_projection: FeatureProjection<B>,
     /// What masked frames are replaced by in training.
@@ -242,15 +213,18 @@ pub struct SpeechEncoder<B: Backend> {
     positional: Positional<B>,
     /// In front of the layers (post-norm) or behind them (pre-norm).
     norm: LayerNorm<B>,
+    /// `WavLM`'s, of all layers.
+    relative_positions: Option<RelativePositions<B>>,
     layers: Vec<TransformerLayer<B>>,
     #[module(skip)]
     config: Wav2Vec2Config,
 }
 
-impl<B: Backend> SpeechEncoder<B> {
-    /// An encoder with fresh parameters.
+impl<B: Backend> SpeechNetwork<B> for Encoder<B> {
+    type Config = Wav2Vec2Config;
+
     #[expect(clippy::cast_precision_loss, reason = "widths are small")]
-    pub fn new(config: &Wav2Vec2Config, init: &mut Init<'_, B>) -> Self {
+    fn new(config: &Wav2Vec2Config, init: &mut Init<'_, B>) -> Self {
         let (width, deviation) = (config.hidden_size, config.initializer_range);
         let features = config.conv_dim.last().copied().unwrap_or(width);
         let layer = config.layer();
@@ -263,7 +237,7 @@ impl<B: Backend> SpeechEncoder<B> {
                 layer_norm: config.feat_proj_layer_norm.then(|| LayerNorm::new(features, config.layer_norm_eps, init)),
                 projection: Linear {
                     weight: init.uniform([width, features], -bound, bound),
-                    bias: init.uniform([width], -bound, bound),
+                    bias: Some(init.uniform([width], -bound, bound)),
                 },
             },
             mask_embedding: config.has_mask_embedding().then(|| init.uniform([width], 0.0, 1.0)),
@@ -274,6 +248,10 @@ impl<B: Backend> SpeechEncoder<B> {
                 Positional::One(PositionalConvolution::new(config, init))
             },
             norm: LayerNorm::new(width, config.layer_norm_eps, init),
+            relative_positions: config.is_wavlm().then(|| {
+                let (buckets, distance) = (config.num_buckets, config.max_bucket_distance);
+                RelativePositions::new(buckets, distance, config.num_attention_heads, init)
+            }),
             layers: (0..config.num_hidden_layers)
                 .map(|_| TransformerLayer::new(&layer, LayerInit::Normal(deviation), init))
                 .collect(),
@@ -281,25 +259,23 @@ impl<B: Backend> SpeechEncoder<B> {
         }
     }
 
-    /// The encoder with a fresh vector for masked frames, where it has one: for files that hold none.
-    pub fn with_fresh_mask(mut self, init: &mut Init<'_, B>) -> Self {
+    fn with_fresh_mask(mut self, init: &mut Init<'_, B>) -> Self {
         self.mask_embedding = self.mask_embedding.map(|_| init.uniform([self.config.hidden_size], 0.0, 1.0));
         self
     }
 
-    /// Stops gradients for the convolutions that turn samples into frames.
-    pub fn freeze_feature_encoder(mut self) -> Self {
+    fn freeze_feature_encoder(mut self) -> Self {
         self.feature_encoder = self.feature_encoder.no_grad();
         self
     }
 
-    /// Stops gradients for all in front of the layers and the lowest `count` layers.
-    pub fn freeze_layers(mut self, count: usize) -> Self {
+    fn freeze_layers(mut self, count: usize) -> Self {
         if count > 0 {
             self = self.freeze_feature_encoder();
             self.feature_projection = self.feature_projection.no_grad();
             self.mask_embedding = self.mask_embedding.no_grad();
             self.positional = self.positional.no_grad();
+            self.relative_positions = self.relative_positions.no_grad();
             if !self.config.do_stable_layer_norm {
                 self.norm = self.norm.no_grad();
             }
@@ -309,47 +285,41 @@ impl<B: Backend> SpeechEncoder<B> {
     }
 }
 
-impl<B: Ops> SpeechEncoder<B> {
-    /// `waveforms` [batch, samples], each normalised over its own samples, zero behind its valid ones.
-    pub fn forward(&self, waveforms: Tensor<B, 2>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
-        let (features, lengths) = self.features(waveforms, lengths, mode.precision());
+impl<B: Ops> SpeechForward<B> for Encoder<B> {
+    fn forward(&self, samples: &[f32], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
+        let (features, lengths) = self.features(samples, lengths, mode.precision(), device);
         self.encode(features, &lengths, mode)
     }
 
-    /// What the feature encoder makes of waveforms [batch, samples]: [batch, frames, channels], and the valid frames of
-    /// each.
-    pub fn features(
+    fn features(
         &self,
-        waveforms: Tensor<B, 2>,
+        samples: &[f32],
         lengths: &Lengths,
         precision: Precision,
+        device: &B::Device,
     ) -> (Tensor<B, 3>, Lengths) {
-        let device = waveforms.device();
+        let shape = [lengths.batch(), lengths.longest()];
+        let waveforms = || Tensor::from_data(TensorData::new(samples.to_vec(), shape), device);
+        let waveforms = profile::time::<B, _>(Stage::Data, device, waveforms);
         let convolve = || self.feature_encoder.forward(waveforms, lengths, precision);
-        profile::time::<B, _>(Stage::FeatureEncoder, &device, convolve)
+        profile::time::<B, _>(Stage::FeatureEncoder, device, convolve)
     }
 
-    /// Features [batch, frames, channels], as [`SpeechEncoder::features`] gives them, to hidden states. What lies behind
-    /// the valid frames may be any finite number.
-    pub fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
+    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
         let device = features.device();
         profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, mode))
     }
 
-    /// What the features of a waveform depend on beside it, as the digits of a SHA-256: names, shapes and values of the
-    /// feature encoder's parameters, its strides and norms, the number format of its products, and the backend that
-    /// computes them.
-    pub fn features_identity(&self, precision: Precision, backend: &str) -> String {
-        let mut hasher = Hasher(Sha256::new());
-        hasher.put(backend);
-        hasher.put(precision.word());
+    fn features_identity(&self, precision: Precision, backend: &str) -> String {
+        let mut hasher = FeaturesHasher::new(precision, backend);
         for layer in &self.feature_encoder.conv_layers {
             hasher.put(&format!("stride {} {:?}", layer.stride, layer.kind));
         }
-        self.feature_encoder.visit(&mut hasher);
-        hash::hexadecimal(&hasher.0.finalize())
+        hasher.digits_of(&self.feature_encoder)
     }
+}
 
+impl<B: Ops> Encoder<B> {
     /// Features [batch, frames, channels] to hidden states.
     fn hidden(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
         let lengths = lengths.padded_for::<B>();
@@ -377,11 +347,13 @@ impl<B: Ops> SpeechEncoder<B> {
             hidden = self.norm.forward(hidden);
         }
         hidden = ops::dropout(hidden, mode.dropout(self.config.hidden_dropout));
-        for layer in &self.layers {
+        let bias = self.relative_positions.as_ref().map(|positions| positions.bias(frames, &hidden.device()));
+        for (number, layer) in self.layers.iter().enumerate() {
             let drawn = mode.generator().map(|mut generator| generator.uniform());
             let is_left_out = drawn.is_some_and(|drawn| drawn < self.config.layerdrop);
-            if !is_left_out {
-                hidden = layer.forward(hidden, lengths, mode);
+            // WavLM's first layer, which makes the bias of all, is never left out.
+            if !is_left_out || (number == 0 && self.config.is_wavlm()) {
+                hidden = layer.forward_beside(hidden, bias.as_ref(), lengths, mode);
             }
         }
         if self.config.do_stable_layer_norm {
@@ -426,56 +398,8 @@ impl<B: Ops> SpeechEncoder<B> {
     }
 }
 
-/// [batch, time, channels] -> [batch, frames, channels], with zeros behind what there was.
-fn with_zeros<B: Backend>(x: Tensor<B, 3>, frames: usize) -> Tensor<B, 3> {
-    let [batch, time, channels] = x.dims();
-    if time == frames {
-        return x;
-    }
-    let zeros = Tensor::zeros([batch, frames - time, channels], (&x.device(), x.dtype()));
-    Tensor::cat(vec![x, zeros], 1)
-}
-
-/// Takes in words and parameters.
-struct Hasher(Sha256);
-
-impl Hasher {
-    /// Words end in a zero, so that no two lists of them are the same bytes.
-    fn put(&mut self, word: &str) {
-        self.0.update(word);
-        self.0.update([0]);
-    }
-}
-
-impl<B: Backend> ModuleVisitor<B> for Hasher {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.put(name);
-    }
-
-    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
-        let data = parameter.val().into_data().convert::<f32>();
-        self.put(&format!("{:?}", data.shape));
-        self.0.update(data.as_bytes());
-    }
-}
-
 /// 1 where `masked`.
 fn to_tensor<B: Backend>(masked: &[bool], shape: [usize; 3], device: &B::Device) -> Tensor<B, 3> {
     let values: Vec<f32> = masked.iter().map(|&masked| f32::from(u8::from(masked))).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::backend::{Flex, flex::FlexDevice};
-
-    use super::*;
-
-    #[test]
-    fn frames_of_zeros_come_behind_the_others() {
-        let x = Tensor::<Flex, 3>::from_floats([[[1.0, 2.0]], [[3.0, 4.0]]], &FlexDevice);
-        let wide = with_zeros(x.clone(), 2).into_data().to_vec::<f32>().unwrap();
-        assert_eq!(wide, [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
-        assert_eq!(with_zeros(x, 1).dims(), [2, 1, 2]);
-    }
 }

@@ -1,21 +1,23 @@
 //! The keys that matter here of the `config.json` of wav2vec 2.0 and the families that share its shape.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     EncoderError,
     layer::{Activation, LayerConfig},
+    speech::{ENCODER, MODEL_TYPES, PublishedNames, SpeechConfig, SpeechFamily, convolution_operations},
 };
 
 use crate::keys::{
+    Key,
     Kind::{Choice, Dropout, Integers, Number},
-    Range, Unset, at_least, section,
+    Range, Unset, Values, at_least, section,
 };
 
-const ENCODER: &str = "speech encoder";
-
-/// The values of `model_type` that this encoder is for.
-pub const SPEECH_FAMILIES: [&str; 4] = ["wav2vec2", "hubert", DATA2VEC, UNISPEECH_SAT];
+const WAVLM: &str = "wavlm";
 const DATA2VEC: &str = "data2vec-audio";
 const UNISPEECH_SAT: &str = "unispeech-sat";
 
@@ -26,7 +28,7 @@ section! {
     #[serde(default)]
     pub struct Wav2Vec2Config("speech.config") {
         /// family of the speech encoder
-        model_type: String [Choice(&SPEECH_FAMILIES)] = "wav2vec2".to_owned(), "\"wav2vec2\"";
+        model_type: String [Choice(&MODEL_TYPES)] = "wav2vec2".to_owned(), "\"wav2vec2\"";
         /// width of the speech encoder
         hidden_size: usize [at_least(1)] = 768;
         /// layers
@@ -76,6 +78,10 @@ section! {
         conv_pos_kernel_size: usize [at_least(1)] = 19, "19";
         /// its groups; divides hidden_size
         num_conv_pos_embedding_groups: usize [at_least(1)] = 16;
+        /// wavlm: buckets of the distances of two frames
+        num_buckets: usize [at_least(4)] = 320, "320";
+        /// wavlm: distance of the last bucket, in frames
+        max_bucket_distance: usize [at_least(2)] = 800, "800";
         /// norms before the layers, as in large-lv60
         do_stable_layer_norm: bool = false;
         /// mask spans of frames in training
@@ -118,43 +124,14 @@ impl Wav2Vec2Config {
         Self { feat_extract_norm: "layer".into(), conv_bias: true, do_stable_layer_norm: true, ..self }
     }
 
-    /// Reads a Hugging Face config.
-    ///
-    /// # Errors
-    /// A value of the wrong type, out of range or not supported.
-    pub fn from_json(json: &serde_json::Value) -> Result<Self, EncoderError> {
-        super::check_family(ENCODER, json, &SPEECH_FAMILIES)?;
-        let mut config: Self = super::read_keys(ENCODER, json)?;
-        if config.is_data2vec() {
-            if json.get("num_conv_pos_embeddings").is_none() {
-                config.num_conv_pos_embeddings = 5;
-            }
-            // It has no such keys: its convolutions have layer norms, its layers the norm behind.
-            config.feat_extract_norm = "layer".into();
-            config.do_stable_layer_norm = false;
-        }
-        config.check_supported(json)?;
-        config.check_ranges()?;
-        config.check_sizes()?;
-        Ok(config)
-    }
-
-    /// Frames that the feature encoder makes of some samples; 0 where they are too few.
-    pub fn frames(&self, samples: usize) -> usize {
-        self.conv_kernel
-            .iter()
-            .zip(&self.conv_stride)
-            .fold(samples, |time, (&kernel, &stride)| if time < kernel { 0 } else { (time - kernel) / stride + 1 })
-    }
-
-    /// Whether the encoder has the vector that replaces masked frames; Hugging Face's `UniSpeechSatModel` always does.
-    pub fn has_mask_embedding(&self) -> bool {
-        self.mask_time_prob > 0.0 || self.mask_feature_prob > 0.0 || self.model_type == UNISPEECH_SAT
-    }
-
     /// Whether the positional convolution is data2vec's: several with norms in place of one with a weight norm.
     pub fn is_data2vec(&self) -> bool {
         self.model_type == DATA2VEC
+    }
+
+    /// Whether attention has `WavLM`'s bias.
+    pub fn is_wavlm(&self) -> bool {
+        self.model_type == WAVLM
     }
 
     /// The shape of its layers.
@@ -164,6 +141,8 @@ impl Wav2Vec2Config {
             heads: self.num_attention_heads,
             feed_forward: self.intermediate_size,
             norm_first: self.do_stable_layer_norm,
+            has_key_bias: true,
+            is_gated: self.is_wavlm(),
             activation: Activation::Gelu,
             attention_dropout: self.attention_dropout,
             hidden_dropout: self.hidden_dropout,
@@ -196,6 +175,12 @@ impl Wav2Vec2Config {
             ),
             ("conv_pos_batch_norm", !self.conv_pos_batch_norm, "true".to_owned(), "false"),
             ("add_adapter", !self.add_adapter, "true".to_owned(), "false"),
+            (
+                "padded",
+                json.get("padded").and_then(Value::as_bool) != Some(true),
+                "true".to_owned(),
+                "false (true is for whisper)",
+            ),
             ("adapter_attn_dim", !adapters, "a number".to_owned(), "null"),
         ];
         for (key, is_supported, found, supported) in checks {
@@ -258,5 +243,131 @@ impl Wav2Vec2Config {
             return invalid("num_conv_pos_embeddings and the mask lengths must be 1 or more".into());
         }
         Ok(())
+    }
+}
+
+impl SpeechFamily for Wav2Vec2Config {
+    const MODEL_TYPES: &'static [&'static str] = &["wav2vec2", "hubert", DATA2VEC, UNISPEECH_SAT, WAVLM];
+    const CONFIG_KEYS: &'static [Key] = Self::KEYS;
+    const NAMES: PublishedNames = PublishedNames {
+        parameters: &[
+            ("feature_encoder.", "feature_extractor."),
+            ("mask_embedding", "masked_spec_embed"),
+            ("positional.One.length", "encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+            ("positional.One.direction", "encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+            ("positional.One.bias", "encoder.pos_conv_embed.conv.bias"),
+            ("positional.Several.", "encoder.pos_conv_embed.layers."),
+            ("relative_positions.table.", "encoder.layers.0.attention.rel_attn_embed."),
+            ("norm.", "encoder.layer_norm."),
+            ("layers.", "encoder.layers."),
+            (".attention.query.", ".attention.q_proj."),
+            (".attention.key.", ".attention.k_proj."),
+            (".attention.value.", ".attention.v_proj."),
+            (".attention.output.", ".attention.out_proj."),
+            (".gate.constant", ".attention.gru_rel_pos_const"),
+            (".gate.map.", ".attention.gru_rel_pos_linear."),
+            (".attention_norm.", ".layer_norm."),
+            (".feed_forward.up.", ".feed_forward.intermediate_dense."),
+            (".feed_forward.down.", ".feed_forward.output_dense."),
+            (".output_norm.", ".final_layer_norm."),
+        ],
+        fixed: &[],
+        prefixes: &[
+            "wav2vec2.",
+            "hubert.",
+            "data2vec_audio.",
+            "unispeech_sat.",
+            "wavlm.",
+            "w2v_encoder.w2v_model.",
+            "w2v_model.",
+        ],
+        others: &[
+            "quantizer.",
+            "project_q.",
+            "project_hid.",
+            "lm_head.",
+            "projector.",
+            "classifier.",
+            "layer_weights",
+            "label_embs_concat",
+            "label_embeddings_concat",
+            "speaker_proj.",
+            "final_proj.",
+            "w2v_encoder.proj.",
+            "masked_spec_embed",
+        ],
+    };
+
+    fn from_json(json: &Value) -> Result<Self, EncoderError> {
+        let mut config: Self = super::read_keys(ENCODER, json)?;
+        if config.is_data2vec() {
+            if json.get("num_conv_pos_embeddings").is_none() {
+                config.num_conv_pos_embeddings = 5;
+            }
+            // It has no such keys: its convolutions have layer norms, its layers the norm behind.
+            config.feat_extract_norm = "layer".into();
+            config.do_stable_layer_norm = false;
+        }
+        config.check_supported(json)?;
+        config.check_ranges()?;
+        config.check_sizes()?;
+        Ok(config)
+    }
+
+    fn stated(values: &dyn Values) -> BTreeMap<String, Value> {
+        let mut stated = BTreeMap::new();
+        Self::read(values).write(&mut stated);
+        stated
+    }
+
+    fn without_layer_drop(self) -> Self {
+        Self { layerdrop: 0.0, ..self }
+    }
+}
+
+impl SpeechConfig for Wav2Vec2Config {
+    fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn attention_heads(&self) -> usize {
+        self.num_attention_heads
+    }
+
+    fn feed_forward(&self) -> usize {
+        self.intermediate_size
+    }
+
+    fn layers(&self) -> usize {
+        self.num_hidden_layers
+    }
+
+    fn convolutions(&self) -> usize {
+        self.conv_dim.len()
+    }
+
+    fn frames(&self, samples: usize) -> usize {
+        self.conv_kernel
+            .iter()
+            .zip(&self.conv_stride)
+            .fold(samples, |time, (&kernel, &stride)| if time < kernel { 0 } else { (time - kernel) / stride + 1 })
+    }
+
+    fn feature_operations(&self, samples: usize) -> f64 {
+        let layers = self.conv_kernel.iter().zip(&self.conv_stride).zip(&self.conv_dim);
+        convolution_operations(samples, 1, layers.map(|((&kernel, &stride), &width)| [kernel, stride, width]))
+    }
+
+    fn randomness(&self) -> String {
+        format!(", layerdrop {}, mask_time_prob {}", self.layerdrop, self.mask_time_prob)
+    }
+
+    fn is_norm_last(&self) -> bool {
+        self.do_stable_layer_norm
+    }
+
+    /// Hugging Face's `UniSpeechSatModel` always has one.
+    fn has_mask_embedding(&self) -> bool {
+        self.mask_time_prob > 0.0 || self.mask_feature_prob > 0.0 || self.model_type == UNISPEECH_SAT
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Tensor, activation};
 
 use crate::{
     config::Precision,
@@ -98,8 +98,7 @@ fn features<B: Ops>(
     device: &B::Device,
 ) -> Features {
     let lengths = Lengths::full(1, waveform.len());
-    let waveform = Tensor::from_data(TensorData::new(waveform.to_vec(), [1, waveform.len()]), device);
-    let (features, _) = encoder.features(waveform, &lengths, precision);
+    let (features, _) = encoder.features(waveform, &lengths, precision, device);
     let [_, frames, channels] = features.dims();
     Features { frames, channels, values: numbers(features) }
 }

@@ -88,7 +88,7 @@ impl<B: Ops> Predictor<B> {
         let positions = checkpoint.model_config.max_tokens();
         let labels = Labels::new(checkpoint.config.labels.clone())?;
         let limits = Limits {
-            max_seconds: checkpoint.config.max_seconds.unwrap_or(MAX_SECONDS),
+            max_seconds: checkpoint.model_config.max_seconds(checkpoint.config.max_seconds.unwrap_or(MAX_SECONDS)),
             max_tokens: checkpoint.config.max_tokens.unwrap_or(usize::MAX).min(positions),
             do_normalize: checkpoint.config.feature_extractor.do_normalize(),
         };

@@ -132,6 +132,8 @@ impl ClaspOptions {
             heads: self.attention_heads,
             feed_forward: self.feed_forward,
             norm_first: false,
+            has_key_bias: true,
+            is_gated: false,
             activation: Activation::Relu,
             attention_dropout: self.dropout,
             hidden_dropout: self.dropout,

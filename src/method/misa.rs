@@ -73,6 +73,8 @@ impl MisaOptions {
             heads: self.attention_heads,
             feed_forward: self.feed_forward,
             norm_first: false,
+            has_key_bias: true,
+            is_gated: false,
             activation: Activation::Relu,
             attention_dropout: self.fusion_dropout,
             hidden_dropout: self.fusion_dropout,

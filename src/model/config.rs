@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     choices::{SpeechPooling, TextPooling},
-    encoder::{EncoderError, RobertaConfig, Wav2Vec2Config, check_below_one},
+    encoder::{EncoderError, RobertaConfig, SpeechEncoderConfig, Wav2Vec2Config, check_below_one},
     method::{ClaspOptions, HeadOptions, Method, Misfit, ModelSizes, Options as _, Sizes},
 };
 
@@ -35,7 +35,7 @@ pub struct ModelConfig {
     /// The text encoder, where the method reads text.
     pub text_encoder: Option<RobertaConfig>,
     /// The speech encoder, where the method reads speech.
-    pub speech_encoder: Option<Wav2Vec2Config>,
+    pub speech_encoder: Option<SpeechEncoderConfig>,
 }
 
 impl ModelConfig {
@@ -67,11 +67,12 @@ impl ModelConfig {
         };
         let sizes = ModelSizes { hidden: 48, attention_heads: 4, vocabulary: text.vocab_size };
         let fusion = ClaspOptions { layers: 2, attention_heads: 4, feed_forward: 64, ..ClaspOptions::published(sizes) };
-        Self::clasp(fusion, text, if has_layer_norms { speech.with_layer_norms() } else { speech })
+        let speech = if has_layer_norms { speech.with_layer_norms() } else { speech };
+        Self::clasp(fusion, text, SpeechEncoderConfig::Wav2Vec2(speech))
     }
 
     /// CLASP with four labels, of the fusion's width.
-    pub fn clasp(fusion: ClaspOptions, text: RobertaConfig, speech: Wav2Vec2Config) -> Self {
+    pub fn clasp(fusion: ClaspOptions, text: RobertaConfig, speech: SpeechEncoderConfig) -> Self {
         Self {
             method: Method::Clasp,
             labels: (0..4).map(|label| format!("label{label}")).collect(),
@@ -97,7 +98,7 @@ impl ModelConfig {
             labels: self.labels.len(),
             hidden: self.architecture.hidden_size,
             text: self.text_encoder.as_ref().map_or(0, |encoder| encoder.hidden_size),
-            speech: self.speech_encoder.as_ref().map_or(0, |encoder| encoder.hidden_size),
+            speech: self.speech_encoder.as_ref().map_or(0, |encoder| encoder.hidden_size()),
             classifier_dropout: self.architecture.classifier_dropout,
         }
     }
@@ -130,8 +131,7 @@ impl ModelConfig {
 
     /// Those of the speech encoder.
     pub fn speech_layers(&self) -> usize {
-        let encoder = self.speech_encoder.as_ref();
-        encoder.map_or(0, |encoder| encoder.num_hidden_layers.max(encoder.conv_dim.len()))
+        self.speech_encoder.as_ref().map_or(0, |encoder| encoder.layers().max(encoder.convolutions()))
     }
 
     /// Entries of the vocabulary; `None` if it reads no text.
@@ -143,6 +143,12 @@ impl ModelConfig {
     /// Frames that the speech encoder makes of this many samples; as many as one needs where it is not there.
     pub fn frames(&self, samples: usize) -> usize {
         self.speech_encoder.as_ref().map_or(1, |encoder| encoder.frames(samples))
+    }
+
+    /// This many seconds of an utterance, or as many as the speech encoder hears.
+    pub fn max_seconds(&self, most: f64) -> f64 {
+        let heard = self.speech_encoder.as_ref().and_then(|encoder| encoder.most_seconds());
+        heard.map_or(most, |heard| heard.min(most))
     }
 
     /// Checks the sizes of the parts against each other.

@@ -22,9 +22,9 @@ pub use config::{Architecture, ModelConfig};
 /// The model.
 #[derive(Module, Debug)]
 pub struct Model<B: Backend> {
-    /// `RoBERTa`, where the method reads text.
+    /// Where the method reads text.
     pub text_encoder: Option<TextEncoder<B>>,
-    /// wav2vec 2.0, where the method reads speech.
+    /// Where the method reads speech.
     pub speech_encoder: Option<SpeechEncoder<B>>,
     adapter: Adapter<B>,
     head: Head<B>,
@@ -145,11 +145,7 @@ fn speech_states<B: Ops>(
     device: &B::Device,
 ) -> encoder::Encoded<B> {
     match speech {
-        Speech::Samples(samples, lengths) => {
-            let shape = [lengths.batch(), lengths.longest()];
-            let waveforms = || Tensor::from_data(TensorData::new(samples.to_vec(), shape), device);
-            encoder.forward(profile::time::<B, _>(Stage::Data, device, waveforms), lengths, mode)
-        }
+        Speech::Samples(samples, lengths) => encoder.forward(samples, lengths, mode, device),
         Speech::Frames(Frames { values, lengths, channels }) => {
             let shape = [lengths.batch(), lengths.longest(), *channels];
             let features = || Tensor::from_data(TensorData::new(values.clone(), shape), device);

@@ -8,4 +8,4 @@ mod tests;
 
 pub use clasp_ops::*;
 pub use mode::Mode;
-pub use precision::{attention, convolution, linear, positional_convolution, product};
+pub use precision::{attention, biased_attention, convolution, linear, positional_convolution, product};

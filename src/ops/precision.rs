@@ -4,9 +4,9 @@
 //! A backend that has bf16 gets tensors of that type in all but convolutions. Elsewhere bf16 is emulated: the values are
 //! rounded at the same places and stay f32, and sums are f32 in either case.
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor, activation};
 
-use super::{AttentionShape, Dropout, Ops};
+use super::{AttentionShape, Dropout, Ops, plain};
 use crate::{choices::Precision, profile};
 
 /// An operand, from f32.
@@ -38,12 +38,21 @@ pub fn product<B: Ops>(x: Tensor<B, 4>, y: Tensor<B, 4>, precision: Precision) -
 }
 
 /// See [`Ops::linear`].
-pub fn linear<B: Ops>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>, precision: Precision) -> Tensor<B, 2> {
+pub fn linear<B: Ops>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Option<Tensor<B, 1>>,
+    precision: Precision,
+) -> Tensor<B, 2> {
     profile::count(&[x.dims()[0], weight.dims()[0], weight.dims()[1]]);
     if precision == Precision::F32 {
-        return <B as Ops>::linear(x, weight, Some(bias));
+        return <B as Ops>::linear(x, weight, bias);
     }
-    leave(<B as Ops>::linear(enter(x, precision), enter(weight, precision), None), precision) + bias.unsqueeze()
+    let product = leave(<B as Ops>::linear(enter(x, precision), enter(weight, precision), None), precision);
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
+    }
 }
 
 /// See [`Ops::convolution`].
@@ -96,4 +105,29 @@ pub fn attention<B: Ops>(
     shape.lengths.valid().iter().for_each(|&valid| profile::count(&[2, valid, valid, query.dims()[1]]));
     let [query, key, value] = [query, key, value].map(|x| enter(x, precision));
     leave(<B as Ops>::attention(query, key, value, shape, dropout), precision)
+}
+
+/// Attention of each position to the valid ones, as [`Ops::attention`], with a bias [batch, heads, time, time] of the
+/// scores. The scores, their mask, softmax and dropout are f32.
+#[expect(clippy::cast_precision_loss, reason = "head widths are small")]
+pub fn biased_attention<B: Ops>(
+    maps: [Tensor<B, 2>; 3],
+    bias: Tensor<B, 4>,
+    shape: AttentionShape<'_>,
+    dropout: Option<Dropout>,
+    precision: Precision,
+) -> Tensor<B, 2> {
+    let [rows, width] = maps[0].dims();
+    let (batch, time) = (shape.lengths.batch(), shape.lengths.longest());
+    let head_width = width / shape.heads;
+    let split = |x: Tensor<B, 2>| x.reshape([batch, time, shape.heads, head_width]).swap_dims(1, 2);
+    let [query, key, value] = maps.map(split);
+    let scores = product(query, key.transpose(), precision) / (head_width as f64).sqrt();
+    let mut scores = scores + bias;
+    if !shape.lengths.is_full() {
+        let padding = (shape.lengths.mask::<B>(&scores.device()) - 1.0) * -plain::MASKED_SCORE;
+        scores = scores + padding.reshape([batch, 1, 1, time]);
+    }
+    let weights = super::dropout(activation::softmax(scores, 3), dropout);
+    product(weights, value, precision).swap_dims(1, 2).reshape([rows, width])
 }

@@ -46,7 +46,8 @@ impl OptimizerConfig {
     /// The highest layer of an encoder has `encoder_learning_rate`, every layer below `layer_decay` times the one
     /// above it, and what lies in front of the layers `layer_decay` times the lowest.
     pub fn rate(&self, name: &str) -> f64 {
-        if self.speech_norm_is_last && name.starts_with("speech_encoder.encoder.layer_norm.") {
+        let norms = ["speech_encoder.encoder.layer_norm.", "speech_encoder.layer_norm."];
+        if self.speech_norm_is_last && norms.iter().any(|norm| name.starts_with(norm)) {
             return self.encoder_learning_rate;
         }
         let (rest, layers) = if let Some(rest) = name.strip_prefix("text_encoder.") {
@@ -59,6 +60,7 @@ impl OptimizerConfig {
         let layer = rest
             .strip_prefix("encoder.layer.")
             .or_else(|| rest.strip_prefix("encoder.layers."))
+            .or_else(|| rest.strip_prefix("layers."))
             .and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         let below = layer.map_or(layers, |layer| layers.saturating_sub(layer + 1));
         self.encoder_learning_rate * self.layer_decay.powi(i32::try_from(below).unwrap_or(i32::MAX))

@@ -402,8 +402,8 @@ fn optimizer_config(material: &Material) -> OptimizerConfig {
         encoder_learning_rate: train.encoder_learning_rate,
         layer_decay: train.layer_decay,
         text_layers: text_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
-        speech_layers: speech_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
-        speech_norm_is_last: speech_encoder.as_ref().is_some_and(|encoder| encoder.do_stable_layer_norm),
+        speech_layers: speech_encoder.as_ref().map_or(0, |encoder| encoder.layers()),
+        speech_norm_is_last: speech_encoder.as_ref().is_some_and(|encoder| encoder.is_norm_last()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         source::TensorSource,
         sums,
     },
-    config::{Config, ConfigError, DataSource, EncoderMap, EncoderSource, Problem, TokenizerSource, locate},
+    config::{Config, ConfigError, DataSource, EncoderMap, EncoderSource, Problem, TokenizerSource, locate, table},
     data::{
         DataError,
         dataset::{Dataset, Limits, Needs},
@@ -30,9 +30,10 @@ use crate::{
         text::{self, Tokenizer},
     },
     demo::{self, DemoOptions},
-    encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
+    encoder::{RobertaConfig, SpeechEncoder, SpeechEncoderConfig, TextEncoder},
     error::Problems,
     inference::pass::check_frames,
+    keys::Kind,
     loss::class_weights,
     method::{Method, Reads},
     model::{Model, ModelConfig},
@@ -137,19 +138,25 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let initial_encoder = |pick: fn(&CheckpointConfig) -> &Value| initial.as_ref().map(pick);
     let mut text_encoder =
         encoder_config(&config.text.source, "text.checkpoint", initial_encoder(|initial| &initial.text_encoder))?;
-    let speech_encoder =
+    let mut speech_encoder =
         encoder_config(&config.speech.source, "speech.checkpoint", initial_encoder(|initial| &initial.speech_encoder))?;
+    if method.encodes_speech() {
+        check_overrides(config, &mut speech_encoder)?;
+        if config.speech.padded {
+            speech_encoder.insert("padded".into(), true.into());
+        }
+    }
     if let (EncoderSource::Fresh { .. }, Some(tokenizer)) = (&config.text.source, &tokenizer) {
         fit_to_tokenizer(&mut text_encoder, tokenizer, matches!(config.text.tokenizer, TokenizerSource::Train { .. }));
     }
-    let feature_extractor = feature_extractor(method, &config.speech.source, initial.as_ref())?;
     // A value that no encoder can have is reported as such, and not as a misfit of what follows from it.
     if method.encodes_text() {
         RobertaConfig::from_json(&Value::Object(text_encoder.clone()))?;
     }
     if method.encodes_speech() {
-        Wav2Vec2Config::from_json(&Value::Object(speech_encoder.clone()))?;
+        SpeechEncoderConfig::from_json(&Value::Object(speech_encoder.clone()))?;
     }
+    let feature_extractor = feature_extractor(config, initial.as_ref(), &speech_encoder)?;
     let architecture = initial.as_ref().map(|initial| &initial.architecture);
     let (config, architecture) = config.settle(&text_encoder, &speech_encoder, architecture)?;
     let checkpoint = CheckpointConfig {
@@ -321,7 +328,8 @@ fn label_counts(dataset: &Dataset, labels: usize) -> Vec<usize> {
 /// The limits on an utterance.
 fn limits(config: &Config, model: &ModelConfig, feature_extractor: &FeatureExtractor) -> Limits {
     let max_tokens = config.data.max_tokens.unwrap_or(usize::MAX).min(model.max_tokens());
-    Limits { max_seconds: config.data.max_seconds, max_tokens, do_normalize: feature_extractor.do_normalize() }
+    let max_seconds = model.max_seconds(config.data.max_seconds);
+    Limits { max_seconds, max_tokens, do_normalize: feature_extractor.do_normalize() }
 }
 
 /// What a config names beside a checkpoint to start from, which decides.
@@ -410,17 +418,51 @@ fn encoder_config(source: &EncoderSource, key: &'static str, initial: Option<&Va
     })
 }
 
+/// Keys beside a loaded speech encoder must be of its family. `model.dropout` sets those of every family: what is not of
+/// this one is left out.
+fn check_overrides(config: &Config, encoder: &mut EncoderMap) -> anyhow::Result<()> {
+    let (EncoderSource::Checkpoint { overrides, .. } | EncoderSource::Initial { overrides, .. }) =
+        &config.speech.source
+    else {
+        return Ok(());
+    };
+    let family = SpeechEncoderConfig::from_json(&Value::Object(encoder.clone()))?;
+    let mut problems = Vec::new();
+    for name in overrides.keys() {
+        let path = format!("speech.config.{name}");
+        if family.keys().iter().any(|key| key.path == path) {
+            continue;
+        }
+        encoder.remove(name);
+        let is_dropout = table::find(&path).is_some_and(|key| key.kind == Kind::Dropout);
+        if !(is_dropout && config.model.dropout.is_some()) {
+            let words = "is no key of the family that the checkpoint is of: remove it";
+            problems.push(Problem::conflict(&path, words.to_owned()));
+        }
+    }
+    if let Some(dropout) = config.model.dropout {
+        for key in family.keys().iter().filter(|key| key.kind == Kind::Dropout) {
+            encoder.insert(key.split().1.to_owned(), dropout.into());
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::invalid("config", problems).into()) }
+}
+
 /// What is done to a waveform before the speech encoder hears it.
 fn feature_extractor(
-    method: Method,
-    source: &EncoderSource,
+    config: &Config,
     initial: Option<&CheckpointConfig>,
-) -> Result<FeatureExtractor, checkpoint::CheckpointError> {
-    match (source, initial) {
-        (EncoderSource::Checkpoint { folder, .. }, _) if method.encodes_speech() => FeatureExtractor::read(folder),
-        (EncoderSource::Initial { .. }, Some(initial)) => Ok(initial.feature_extractor.clone()),
-        _ => Ok(FeatureExtractor::default()),
+    encoder: &EncoderMap,
+) -> anyhow::Result<FeatureExtractor> {
+    if !config.model.method.encodes_speech() {
+        return Ok(FeatureExtractor::default());
     }
+    let encoder = SpeechEncoderConfig::from_json(&Value::Object(encoder.clone()))?;
+    Ok(match (&config.speech.source, initial) {
+        (EncoderSource::Checkpoint { folder, .. }, _) => FeatureExtractor::read(folder, &encoder)?,
+        (EncoderSource::Initial { .. }, Some(initial)) => initial.feature_extractor.clone(),
+        _ => FeatureExtractor::of(&encoder),
+    })
 }
 
 /// A fresh text encoder has the special tokens of its tokenizer, and the size of one that was trained for it.
@@ -520,7 +562,7 @@ pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config) -> Model<
     let speech = |encoder: SpeechEncoder<Autodiff<B>>| {
         let encoder =
             if config.speech.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.speech.freeze_layers) };
-        if config.speech.freeze_feature_encoder { encoder.freeze_feature_encoder() } else { encoder }
+        if config.speech.freeze_feature_encoder == Some(true) { encoder.freeze_feature_encoder() } else { encoder }
     };
     model.map_encoders(text, speech)
 }

@@ -8,10 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use burn::{
-    backend::flex::FlexDevice,
-    tensor::{Tensor, TensorData},
-};
+use burn::backend::flex::FlexDevice;
 use clasp::{
     checkpoint,
     config::{FeaturePrecision, Precision},
@@ -19,7 +16,7 @@ use clasp::{
         batch::Batch,
         features::{FeatureCache, FeatureStore},
     },
-    encoder::{SpeechEncoder, Wav2Vec2Config},
+    encoder::{SpeechEncoder, SpeechEncoderConfig, Wav2Vec2Config},
     inference::pass::{self, inputs_with},
     method,
     model::Model,
@@ -75,10 +72,9 @@ fn features_are_those_of_the_encoder_and_give_its_outputs() {
         let plain = outputs(&model, &batch, None);
         let computed = outputs(&model, &batch, Some(&cache));
         // What the encoder makes of the padded batch.
-        let shape = [batch.len(), batch.longest_samples()];
-        let padded = Tensor::<Cpu, 2>::from_data(TensorData::new(batch.waveforms.clone(), shape), &FlexDevice);
-        let lengths = Lengths::new(batch.sample_lengths.clone(), shape[1]);
-        let (features, frames) = model.speech_encoder.as_ref().unwrap().features(padded, &lengths, Precision::F32);
+        let lengths = Lengths::new(batch.sample_lengths.clone(), batch.longest_samples());
+        let encoder = model.speech_encoder.as_ref().unwrap();
+        let (features, frames) = encoder.features(&batch.waveforms, &lengths, Precision::F32, &FlexDevice);
         let [_, longest, channels] = features.dims();
         let features = values(features.into_data());
         assert!(!frames.is_full(), "{name}: nothing is padded");
@@ -117,11 +113,10 @@ fn features_are_those_of_the_encoder_and_give_its_outputs() {
 #[expect(clippy::cast_possible_truncation, reason = "samples are single precision")]
 fn the_published_convolutions_give_the_same_alone_and_padded() {
     let config = Wav2Vec2Config { num_hidden_layers: 1, ..Wav2Vec2Config::default() };
+    let config = SpeechEncoderConfig::Wav2Vec2(config);
     let encoder = SpeechEncoder::<Cpu>::new(&config, &mut Init::fresh(1, &FlexDevice));
     let features = |samples: &[f32], lengths: &Lengths| {
-        let shape = [lengths.batch(), lengths.longest()];
-        let waveforms = Tensor::from_data(TensorData::new(samples.to_vec(), shape), &FlexDevice);
-        values(encoder.features(waveforms, lengths, Precision::F32).0.into_data())
+        values(encoder.features(samples, lengths, Precision::F32, &FlexDevice).0.into_data())
     };
     let (mut random, valid) = (Random::new(1), vec![8_017, 14_400]);
     let rows: Vec<Vec<f32>> =

@@ -3,10 +3,7 @@
 
 use std::path::PathBuf;
 
-use burn::{
-    backend::flex::FlexDevice,
-    tensor::{Tensor, TensorData},
-};
+use burn::backend::flex::FlexDevice;
 use clasp::{
     checkpoint,
     encoder::{Encoded, Inputs},
@@ -20,8 +17,17 @@ use crate::reference::{Cpu, relative_error, values};
 
 /// Single precision, summed in another order.
 const TOLERANCE: f64 = 1e-5;
-const FIXTURES: [&str; 6] =
-    ["group-norm", "layer-norm", "adapters", "bert-hubert", "xlm-roberta-data2vec", "roberta-unispeech-sat"];
+const FIXTURES: [&str; 9] = [
+    "group-norm",
+    "layer-norm",
+    "adapters",
+    "bert-hubert",
+    "xlm-roberta-data2vec",
+    "roberta-unispeech-sat",
+    "camembert-wavlm",
+    "roberta-whisper",
+    "roberta-whisper-padded",
+];
 const PAD: i64 = 1;
 /// Entries of the fixtures' vocabulary.
 const VOCABULARY: usize = 96;
@@ -117,10 +123,9 @@ fn encoders(model: &Model<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
     let device = FlexDevice;
     let text =
         model.text_encoder.as_ref().unwrap().forward(&inputs.tokens, &inputs.text_lengths, Mode::evaluation(), &device);
-    let shape = [inputs.speech_lengths.batch(), inputs.speech_lengths.longest()];
-    let waveforms = Tensor::from_data(TensorData::new(inputs.waveforms.clone(), shape), &device);
-    let speech = model.speech_encoder.as_ref().unwrap().forward(waveforms, &inputs.speech_lengths, Mode::evaluation());
-    let mut rows = vec![Outputs::new(); shape[0]];
+    let encoder = model.speech_encoder.as_ref().unwrap();
+    let speech = encoder.forward(&inputs.waveforms, &inputs.speech_lengths, Mode::evaluation(), &device);
+    let mut rows = vec![Outputs::new(); inputs.speech_lengths.batch()];
     for (name, Encoded { hidden, lengths }) in [("text hidden", text), ("speech hidden", speech)] {
         let [positions, width] = hidden.dims();
         assert_eq!(positions, lengths.batch() * lengths.longest());

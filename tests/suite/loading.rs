@@ -6,11 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::{
-    backend::flex::FlexDevice,
-    module::Module,
-    tensor::{Tensor, TensorData, backend::Backend},
-};
+use burn::{backend::flex::FlexDevice, module::Module, tensor::backend::Backend};
 use clasp::{
     checkpoint::{
         self, CheckpointConfig, CheckpointError,
@@ -19,7 +15,7 @@ use clasp::{
         published::{EncoderKind, LoadReport, load_encoder, read_config},
     },
     data::text::Tokenizer,
-    encoder::{RobertaConfig, SpeechEncoder, TextEncoder, Wav2Vec2Config},
+    encoder::{RobertaConfig, SpeechEncoder, SpeechEncoderConfig, TextEncoder, Wav2Vec2Config},
     nn::Init,
     ops::{Lengths, Mode},
 };
@@ -56,7 +52,7 @@ fn load_text(folder: &Path) -> Result<(TextOnly<Cpu>, LoadReport), CheckpointErr
 }
 
 fn load_speech(folder: &Path) -> Result<(SpeechOnly<Cpu>, LoadReport), CheckpointError> {
-    let config = Wav2Vec2Config::from_json(&read_config(folder)?)?;
+    let config = SpeechEncoderConfig::from_json(&read_config(folder)?)?;
     let speech_encoder = SpeechEncoder::new(&config, &mut Init::empty(&FlexDevice));
     load_encoder(SpeechOnly { speech_encoder }, EncoderKind::Speech, folder)
 }
@@ -82,7 +78,7 @@ fn hidden_states(name: &str) -> (Vec<f32>, Vec<f32>, LoadReport) {
         EncoderKind::Text => "roberta",
         EncoderKind::Speech if name.starts_with("wav2vec2-layer") => "wav2vec2-layer",
         EncoderKind::Speech if name.starts_with("wav2vec2") => "wav2vec2-group",
-        EncoderKind::Speech => name.strip_suffix("-ctc").unwrap(),
+        EncoderKind::Speech => name.strip_suffix("-ctc").or(name.strip_suffix("-generation")).unwrap(),
     };
     let bytes = std::fs::read(published(&format!("{family}.safetensors"))).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -98,8 +94,7 @@ fn hidden_states(name: &str) -> (Vec<f32>, Vec<f32>, LoadReport) {
             let (model, report) = load_speech(&published(name)).unwrap();
             let samples = reals(&file, "input.wav");
             let lengths = Lengths::full(1, samples.len());
-            let waveforms = Tensor::from_data(TensorData::new(samples, [1, lengths.longest()]), &device);
-            (model.speech_encoder.forward(waveforms, &lengths, Mode::evaluation()).hidden, report)
+            (model.speech_encoder.forward(&samples, &lengths, Mode::evaluation(), &device).hidden, report)
         }
     };
     (values(hidden.into_data()), expected, report)
@@ -132,8 +127,8 @@ fn every_published_form_gives_the_same_hidden_states() {
         assert!(report.unused.is_empty(), "{name}: {:?}", report.unused);
         count += 1;
     }
-    // 8 of RoBERTa, 9 of wav2vec 2.0 with group norm and 2 with layer norm, 4 of other families.
-    assert_eq!(count, 23);
+    // 8 of RoBERTa, 9 of wav2vec 2.0 with group norm and 2 with layer norm, 6 of other families.
+    assert_eq!(count, 25);
 }
 
 /// A tensor's type, shape and bytes by its name.
@@ -234,7 +229,7 @@ fn masks_that_the_folder_does_not_ask_for_get_a_fresh_vector() {
         tensors.retain(|name, _| !name.ends_with("masked_spec_embed"));
     });
     let mut config = read_config(folder.path()).unwrap();
-    let masking = Wav2Vec2Config::from_json(&config).unwrap();
+    let masking = SpeechEncoderConfig::from_json(&config).unwrap();
     assert!(masking.has_mask_embedding());
     let load = || {
         let speech_encoder = SpeechEncoder::<Cpu>::new(&masking, &mut Init::empty(&FlexDevice));
@@ -481,7 +476,8 @@ fn a_feature_extractor_is_kept_or_refused() {
     let original = fixtures().join("parity/group-norm");
     let folder = copy(&original);
     let write = |file: &str, value: &Value| std::fs::write(folder.path().join(file), value.to_string()).unwrap();
-    let read = || FeatureExtractor::read(folder.path());
+    let encoder = SpeechEncoderConfig::Wav2Vec2(Wav2Vec2Config::default());
+    let read = || FeatureExtractor::read(folder.path(), &encoder);
     let refused = |value: Value, parts: &[&str]| {
         write("preprocessor_config.json", &value);
         assert_says(&read().unwrap_err(), &[&["preprocessor_config.json"], parts].concat());
@@ -566,7 +562,12 @@ fn an_encoder_that_asks_for_what_we_do_not_have_is_refused() {
         ("wav2vec2-group-f16", "add_adapter", json!(true), "add_adapter = true is not supported; it must be false"),
         ("wav2vec2-group-f16", "adapter_attn_dim", json!(16), "adapter_attn_dim"),
         ("wav2vec2-group-f16", "model_type", json!("wav2vec2-conformer"), "model_type = wav2vec2-conformer"),
-        ("wav2vec2-group-f16", "model_type", json!("wavlm"), "one of wav2vec2, hubert, data2vec-audio, unispeech-sat"),
+        (
+            "wav2vec2-group-f16",
+            "model_type",
+            json!("wav2vec2-bert"),
+            "one of wav2vec2, hubert, data2vec-audio, unispeech-sat, wavlm, whisper",
+        ),
         ("wav2vec2-group-f16", "conv_stride", json!([5, 2]), "conv_dim, conv_kernel and conv_stride"),
         ("wav2vec2-group-f16", "conv_stride", json!([5, 2, 2, 0, 2, 2, 2]), "must be from 1 to 1000000"),
         ("wav2vec2-group-f16", "num_conv_pos_embedding_groups", json!(3), "must divide hidden_size = 16"),

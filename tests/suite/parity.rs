@@ -63,7 +63,14 @@ fn encoders_of_other_widths_and_plain_attention_give_the_reference() {
 }
 
 /// Each family of text encoders with one of speech encoders.
-const FAMILIES: [&str; 3] = ["bert-hubert", "xlm-roberta-data2vec", "roberta-unispeech-sat"];
+const FAMILIES: [&str; 6] = [
+    "bert-hubert",
+    "xlm-roberta-data2vec",
+    "roberta-unispeech-sat",
+    "camembert-wavlm",
+    "roberta-whisper",
+    "roberta-whisper-padded",
+];
 
 #[test]
 fn the_other_families_give_the_reference() {

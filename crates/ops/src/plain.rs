@@ -7,7 +7,7 @@ pub use super::adam::plain as adam;
 use super::{AttentionShape, Dropout, Lengths, Ops};
 
 /// Added to the scores of padded keys: far below any score, so that their weight underflows to exactly 0.
-const MASKED_SCORE: f64 = -1e9;
+pub const MASKED_SCORE: f64 = -1e9;
 
 /// See [`Ops::linear`].
 pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {

@@ -21,7 +21,7 @@ use clasp::{
     config::LossConfig,
     data::{SAMPLE_RATE, audio::normalise, batch::Batch},
     device::{self, ResolvedDevice, Task},
-    encoder::{RobertaConfig, Wav2Vec2Config},
+    encoder::{RobertaConfig, SpeechEncoderConfig, Wav2Vec2Config},
     error,
     inference::pass::{inputs, rows},
     memory::{self, DeviceMemory},
@@ -140,13 +140,13 @@ fn model_config(size: Size) -> ModelConfig {
     match size {
         Size::Tiny => ModelConfig::tiny(false),
         Size::TinyLarge => ModelConfig::tiny(true),
-        Size::Base => ModelConfig::clasp(fusion(&text), text, speech),
+        Size::Base => ModelConfig::clasp(fusion(&text), text, SpeechEncoderConfig::Wav2Vec2(speech)),
         Size::Large => {
             let (hidden_size, num_hidden_layers, num_attention_heads, intermediate_size) = (1024, 24, 16, 4096);
             let text = RobertaConfig { hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, ..text };
             let speech =
                 Wav2Vec2Config { hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, ..speech };
-            ModelConfig::clasp(fusion(&text), text, speech.with_layer_norms())
+            ModelConfig::clasp(fusion(&text), text, SpeechEncoderConfig::Wav2Vec2(speech.with_layer_norms()))
         }
     }
 }
@@ -268,7 +268,7 @@ impl BenchTask<'_> {
         };
         let rows = self.shapes.iter().map(frames).max().unwrap_or(1);
         let Some(speech) = &self.model.speech_encoder else { return Ok(f64::NAN) };
-        let shape = [rows, speech.hidden_size, speech.intermediate_size];
+        let shape = [rows, speech.hidden_size(), speech.feed_forward()];
         profile::matrix_rate::<B>(shape, self.arguments.precision, device)
     }
 
@@ -337,7 +337,7 @@ impl<B: TrainOps> Trainee<B> {
             encoder_learning_rate: LEARNING_RATE,
             layer_decay: 1.0,
             text_layers: config.text_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
-            speech_layers: config.speech_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers),
+            speech_layers: config.speech_encoder.as_ref().map_or(0, |encoder| encoder.layers()),
             speech_norm_is_last: false,
         });
         let objective = Objective {

@@ -20,6 +20,7 @@ use clasp::{
         loader::Loader,
     },
     device::{self, ResolvedDevice, Task},
+    encoder::SpeechEncoderConfig,
     error,
     inference::pass::{self, Pass},
     memory::{self, DeviceMemory},
@@ -70,10 +71,8 @@ pub fn run(arguments: &MeasureArguments) -> anyhow::Result<u8> {
     let config = config::load(&arguments.config, &[])?;
     let chosen = device::choose_all(&config.run.device)?;
     let mut material = material(&config, &arguments.folder)?;
-    if let Some(speech) = &mut material.model.speech_encoder {
-        // A step that drops a layer takes less than the most.
-        speech.layerdrop = 0.0;
-    }
+    // A step that drops a layer takes less than the most.
+    material.model.speech_encoder = material.model.speech_encoder.map(SpeechEncoderConfig::without_layer_drop);
     let work = MeasureTask { material: &material, folder: &arguments.folder, batch: arguments.batch, chosen: &chosen };
     let measured = device::dispatch(chosen[0], work)?;
     write_output(&(serde_json::to_string(&measured)? + "\n"))?;

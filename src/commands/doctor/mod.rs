@@ -15,7 +15,7 @@ use clasp::{
     config::{self, Config, ConfigError, DataSource, EncoderSource, Problem, TokenizerSource, locate},
     data::{manifest, text::Tokenizer},
     device,
-    encoder::{RobertaConfig, Wav2Vec2Config},
+    encoder::{RobertaConfig, SpeechEncoderConfig},
     error, exit,
     memory::{available, shown},
     method::Reads,
@@ -237,15 +237,9 @@ fn speech_encoder(config: &Config) -> anyhow::Result<String> {
     match &config.speech.source {
         EncoderSource::Checkpoint { folder, .. } => {
             let files = locate::encoder("speech.checkpoint", folder)?;
-            let encoder = Wav2Vec2Config::from_json(&read_config(folder)?)?;
-            Ok(format!(
-                "{}: {} layers of {}, layerdrop {}, mask_time_prob {}",
-                files.weights.display(),
-                encoder.num_hidden_layers,
-                encoder.hidden_size,
-                encoder.layerdrop,
-                encoder.mask_time_prob
-            ))
+            let encoder = SpeechEncoderConfig::from_json(&read_config(folder)?)?;
+            let (weights, layers, width) = (files.weights.display(), encoder.layers(), encoder.hidden_size());
+            Ok(format!("{weights}: {layers} layers of {width}{}", encoder.randomness()))
         }
         EncoderSource::Fresh { .. } => Ok("fresh weights".into()),
         EncoderSource::Initial { .. } => Ok("from train.init".into()),

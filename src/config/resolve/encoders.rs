@@ -7,12 +7,13 @@ use serde_json::Value as Json;
 use toml::Value;
 
 use super::super::problem::Fault;
+use super::super::table;
 use super::super::validate::show;
 use super::super::{EncoderMap, EncoderSource, FeatureCacheConfig, Method, SpeechConfig, TextConfig, TokenizerSource};
 use super::reader::Resolver;
 use crate::data::text::SMALLEST_VOCABULARY;
-use crate::encoder::{RobertaConfig, Wav2Vec2Config};
-use crate::keys::{Kind, Preset, number};
+use crate::encoder::{RobertaConfig, speech};
+use crate::keys::{Key, Kind, Preset, number};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Modality {
@@ -34,12 +35,13 @@ pub(super) fn no_speech() -> SpeechConfig {
         pooling: None,
         freeze: false,
         freeze_layers: 0,
-        freeze_feature_encoder: false,
+        freeze_feature_encoder: Some(false),
+        padded: false,
         feature_cache: None,
     }
 }
 
-/// Keys of a fresh encoder that are always stated and whose default is the family's.
+/// Keys of a fresh encoder that are always stated and whose default is the family's; Whisper's are all stated.
 const OF_FAMILY: [&str; 3] = ["vocab_size", "pad_token_id", "num_conv_pos_embeddings"];
 
 impl Resolver<'_> {
@@ -60,7 +62,7 @@ impl Resolver<'_> {
         let source = self.encoder(Modality::Speech, has_init, dropout);
         let is_loaded = !matches!(source, EncoderSource::Fresh { .. });
         let mut speech = SpeechConfig::read(self, source, None, has_init, is_loaded);
-        let is_frozen = speech.freeze || speech.freeze_layers > 0 || speech.freeze_feature_encoder;
+        let is_frozen = speech.freeze || speech.freeze_layers > 0 || speech.freeze_feature_encoder.unwrap_or(is_loaded);
         speech.feature_cache = self.feature_cache(is_frozen);
         speech
     }
@@ -102,30 +104,38 @@ impl Resolver<'_> {
     }
 
     fn encoder(&mut self, modality: Modality, has_init: bool, dropout: Option<f64>) -> EncoderSource {
-        let (section, checkpoint_key, table) = match modality {
-            Modality::Text => {
-                ("text.config", "text.checkpoint", RobertaConfig::KEYS.iter().chain(RobertaConfig::BY_HAND))
-            }
-            Modality::Speech => {
-                ("speech.config", "speech.checkpoint", Wav2Vec2Config::KEYS.iter().chain(Wav2Vec2Config::BY_HAND))
-            }
+        let (section, checkpoint_key) = match modality {
+            Modality::Text => ("text.config", "text.checkpoint"),
+            Modality::Speech => ("speech.config", "speech.checkpoint"),
         };
         let checkpoint = self.get::<PathBuf>(checkpoint_key);
         let is_stated = self.document.has_section(section);
         let is_fresh = checkpoint.is_none() && !has_init && is_stated;
-        // Defaults that the family decides.
-        let mut of_family = BTreeMap::new();
-        match modality {
-            Modality::Text => RobertaConfig::read(self).write(&mut of_family),
-            Modality::Speech => Wav2Vec2Config::read(self).write(&mut of_family),
-        }
+        // A loaded encoder is of a family that its folder says; its keys are looked at with it.
+        let (table, of_family): (Vec<&Key>, _) = match modality {
+            Modality::Text => {
+                let mut stated = BTreeMap::new();
+                RobertaConfig::read(self).write(&mut stated);
+                (RobertaConfig::KEYS.iter().chain(RobertaConfig::BY_HAND).collect(), stated)
+            }
+            Modality::Speech if is_fresh => {
+                let family = self.text("speech.config.model_type").unwrap_or(speech::MODEL_TYPES[0]);
+                let (keys, stated) = speech::keys_of(family, self);
+                self.check_family(family, keys);
+                (keys.iter().collect(), stated)
+            }
+            Modality::Speech => (table::of_speech_encoders().collect(), BTreeMap::new()),
+        };
         let mut map = EncoderMap::new();
         for key in table {
             let name = key.split().1;
-            let dropout = dropout.filter(|_| key.kind == Kind::Dropout);
+            // Of a loaded speech encoder those of wav2vec 2.0: its family, known once it is read, may have others.
+            let is_usual =
+                || is_fresh || modality == Modality::Text || speech::KEYS[0].iter().any(|usual| usual.path == key.path);
+            let dropout = dropout.filter(|_| key.kind == Kind::Dropout && is_usual());
             let default = match key.preset {
                 Preset::Value(value) if is_fresh => Some(value()),
-                Preset::Depends(_) if is_fresh && OF_FAMILY.contains(&name) => of_family.get(key.path).cloned(),
+                Preset::Depends(_) if is_fresh && self.is_of_family(modality, name) => of_family.get(key.path).cloned(),
                 _ => None,
             };
             let stated = self.set(key.path).map(|value| json(value, key.kind));
@@ -156,6 +166,26 @@ impl Resolver<'_> {
         }
     }
 
+    /// Whether the default of a key is stated although it depends on the family.
+    fn is_of_family(&self, modality: Modality, name: &str) -> bool {
+        let is_whisper = || self.text("speech.config.model_type") == Some("whisper");
+        OF_FAMILY.contains(&name) || (modality == Modality::Speech && is_whisper())
+    }
+
+    /// Keys that are set but that the family does not have.
+    fn check_family(&mut self, family: &str, keys: &[Key]) {
+        let others: Vec<&str> = table::of_speech_encoders()
+            .map(|key| key.path)
+            .filter(|path| keys.iter().all(|key| key.path != *path) && self.set(path).is_some())
+            .collect();
+        for path in others {
+            self.conflict(
+                path,
+                format!("is no key of the family {family}: remove it, or set speech.config.model_type"),
+            );
+        }
+    }
+
     /// The rules between keys of a fresh encoder's config.
     fn check_fresh(&mut self, modality: Modality, map: &EncoderMap) {
         let section = if modality == Modality::Text { "text.config" } else { "speech.config" };
@@ -164,14 +194,16 @@ impl Resolver<'_> {
         }
         let whole = |name: &str| map.get(name).and_then(Json::as_u64).unwrap_or(1).max(1);
         let length = |name: &str| map.get(name).and_then(Json::as_array).map_or(0, Vec::len);
-        let hidden = whole("hidden_size");
-        let mut divisors = vec!["num_attention_heads"];
-        if modality == Modality::Speech {
-            divisors.push("num_conv_pos_embedding_groups");
-        }
+        let is_whisper = modality == Modality::Speech && self.is_of_family(modality, "d_model");
+        let (width, divisors): (_, &[&str]) = match modality {
+            Modality::Text => ("hidden_size", &["num_attention_heads"]),
+            Modality::Speech if is_whisper => ("d_model", &["encoder_attention_heads"]),
+            Modality::Speech => ("hidden_size", &["num_attention_heads", "num_conv_pos_embedding_groups"]),
+        };
+        let hidden = whole(width);
         for name in divisors {
             if !hidden.is_multiple_of(whole(name)) {
-                let reason = format!("is {}, which does not divide {section}.hidden_size, {hidden}", whole(name));
+                let reason = format!("is {}, which does not divide {section}.{width}, {hidden}", whole(name));
                 self.conflict(&format!("{section}.{name}"), reason);
             }
         }
@@ -188,6 +220,7 @@ impl Resolver<'_> {
                     self.check_off(&format!("text.config.{name}"), map.get(name));
                 }
             }
+            Modality::Speech if is_whisper => {}
             Modality::Speech => {
                 let layers = length("conv_dim");
                 for name in ["conv_stride", "conv_kernel"] {

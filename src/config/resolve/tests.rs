@@ -7,6 +7,7 @@ use super::super::builtin::BUILT_IN;
 use super::super::{EncoderMap, TokenizerSource};
 use super::super::{parse, table, validate};
 use super::*;
+use crate::encoder::speech;
 use crate::keys::{Key, Kind, Preset};
 
 const BASE: &str = "/base";
@@ -77,7 +78,7 @@ fn the_paper_configs_state_the_paper_settings() {
         assert!(
             config.train.clip_norm.0.is_none()
                 && config.train.patience.0.is_none()
-                && config.speech.freeze_feature_encoder
+                && config.speech.freeze_feature_encoder == Some(true)
         );
         assert_eq!(config.model.options["layers"], 4);
     }
@@ -94,7 +95,7 @@ fn the_demo_is_fresh_and_settled() {
     );
     assert_eq!(config.data.max_tokens, Some(64));
     assert_eq!(config.model.hidden_size, Some(32));
-    assert!(config.run.test_at_end && !config.speech.freeze_feature_encoder);
+    assert!(config.run.test_at_end && config.speech.freeze_feature_encoder == Some(false));
     let (EncoderSource::Fresh { config: text }, TokenizerSource::Train { vocab_size }) =
         (&config.text.source, &config.text.tokenizer)
     else {
@@ -223,7 +224,7 @@ fn encoders_are_loaded_or_fresh_or_initial() {
     );
     let initial = load(INITIAL, &[]).unwrap();
     assert_eq!((initial.text.pooling, initial.model.options), (None, EncoderMap::new()));
-    assert!(initial.speech.freeze_feature_encoder);
+    assert_eq!(initial.speech.freeze_feature_encoder, None);
 }
 
 #[test]
@@ -402,7 +403,7 @@ const SPEECH: &str =
 #[test]
 fn a_method_needs_the_encoders_that_it_reads_and_leaves_the_other_alone() {
     let text = load(TEXT, &[]).unwrap();
-    assert_eq!((&text.speech.source, text.speech.freeze_feature_encoder), (&EncoderSource::Absent, false));
+    assert_eq!((&text.speech.source, text.speech.freeze_feature_encoder), (&EncoderSource::Absent, Some(false)));
     let speech = load(SPEECH, &[]).unwrap();
     assert_eq!((&speech.text.source, &speech.text.tokenizer), (&EncoderSource::Absent, &TokenizerSource::Absent));
     // A file for both modalities serves methods that read one.
@@ -517,6 +518,9 @@ fn probe(key: &Key) -> Option<(String, Vec<String>)> {
         "train.init" => INITIAL,
         _ => FRESH,
     };
+    let is_whisper = key.path.starts_with("speech.config.") && speech::KEYS[0].iter().all(|own| own.path != key.path);
+    let whisper = FRESH.replace("[speech.config]\n", "[speech.config]\nmodel_type = 'whisper'\n");
+    let text = if is_whisper { &whisper } else { text };
     let of_method = Method::ALL.iter().find(|method| method.keys().iter().any(|own| own.path == key.path));
     let text = of_method.map_or(text.to_owned(), |method| format!("{FRESH}[model]\nmethod = '{method}'\n"));
     let overrides = match (key.path, key.kind) {
@@ -524,6 +528,7 @@ fn probe(key: &Key) -> Option<(String, Vec<String>)> {
             "text.config.hidden_act"
             | "speech.config.hidden_act"
             | "speech.config.feat_extract_activation"
+            | "speech.config.activation_function"
             | "speech.pooling"
             | "speech.config.add_adapter"
             | "text.config.is_decoder"
@@ -535,7 +540,14 @@ fn probe(key: &Key) -> Option<(String, Vec<String>)> {
             only("[1, 1, 1, 1, 1, 1, 1]")
         }
         ("text.config.vocab_size", _) => with("text.tokenizer=folder", "300"),
-        ("model.fusion.hidden_size" | "text.config.hidden_size" | "speech.config.hidden_size", _) => only("96"),
+        (
+            "model.fusion.hidden_size"
+            | "text.config.hidden_size"
+            | "speech.config.hidden_size"
+            | "speech.config.d_model",
+            _,
+        ) => only("96"),
+        ("speech.config.encoder_attention_heads", _) => only("12"),
         ("model.hidden_size", _) => only("480"),
         ("model.misa.attention_heads" | "model.lrmp-arch.attention_heads", _) => only("4"),
         ("model.lrmp-arch.width", _) => only("24"),

@@ -62,7 +62,7 @@ impl<B: Ops> Block<B> {
         let options = &self.options;
         let normed = self.attention_norm.forward(x.clone());
         let shape = AttentionShape { heads: options.attention_heads, lengths };
-        let attended = self.attention.forward(&normed, shape, options.attention_dropout, mode);
+        let attended = self.attention.forward(&normed, None, shape, options.attention_dropout, mode);
         let x = x + self.attention_output_norm.forward(attended);
         let normed = self.feed_forward_norm.forward(x.clone());
         let mapped = self.feed_forward.forward(normed, Activation::Relu, options.feed_forward_dropout, mode);

@@ -68,7 +68,7 @@ impl<B: Ops> Layer<B> {
     fn forward(&self, x: Sequence<B>, memory: Option<&Sequence<B>>, mode: Mode<'_>) -> Sequence<B> {
         let added = |x: Tensor<B, 2>, y: Tensor<B, 2>| x + ops::dropout(y, mode.dropout(self.dropout));
         let shape = AttentionShape { heads: self.heads, lengths: &x.lengths };
-        let attended = self.attention.forward(&x.states, shape, self.dropout, mode);
+        let attended = self.attention.forward(&x.states, None, shape, self.dropout, mode);
         let mut x = Sequence { states: self.attention_norm.forward(added(x.states, attended)), ..x };
         if let (Some(attention), Some(norm), Some(memory)) = (&self.cross_attention, &self.cross_norm, memory) {
             let attended = self.attend_to(attention, &x, memory, mode);

@@ -178,7 +178,9 @@ fn linear_in_bf16() {
     Products {
         shapes: ([rows, input, 1], [output, input, 1]),
         terms: terms.collect(),
-        run: &|x, weight, bias, precision| linear(flat(x), flat(weight), bias, precision).reshape([1, rows, output]),
+        run: &|x, weight, bias, precision| {
+            linear(flat(x), flat(weight), Some(bias), precision).reshape([1, rows, output])
+        },
         run_plain: &|x, weight| plain::linear(flat(x), flat(weight), None).reshape([1, rows, output]),
     }
     .holds();
