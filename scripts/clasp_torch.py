@@ -74,6 +74,8 @@ class ClaspConfig:
     hidden_size: int = 768
     text_pooling: str = "cls"
     speech_pooling: str = "mean"
+    text_layers: str | int = "last"
+    speech_layers: str | int = "last"
     classifier_dropout: float = 0.1
     fusion: FusionConfig = field(default_factory=FusionConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -163,6 +165,32 @@ class Classifier(nn.Module):
         self.fusion = nn.Linear(fused, labels)
 
 
+class Readout(nn.Module):
+    """Which of an encoder's states the heads see, and how they become one vector."""
+
+    def __init__(self, layers: str | int, pooling: str, count: int, width: int):
+        super().__init__()
+        self.layers, self.pooling = layers, pooling
+        if layers == "mix":
+            self.mix = nn.Parameter(torch.zeros(count + 1))
+        if pooling == "attention":
+            self.attention = nn.Parameter(torch.zeros(1, width))
+
+    def forward(self, states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        """`states` of transformers' `hidden_states` [batch, time, width] each, `mask` [batch, time] -> [batch, width]"""
+        if self.layers == "mix":
+            h = sum(w * s for w, s in zip(self.mix.softmax(0), states, strict=True))
+        else:
+            h = states[-1 if self.layers == "last" else self.layers]
+        if self.pooling == "cls":
+            return h[:, 0]
+        if self.pooling == "attention":
+            scores = (h @ self.attention.T).squeeze(-1).masked_fill(mask == 0, -math.inf)
+            return (h * scores.softmax(-1).unsqueeze(-1)).sum(1)
+        m = mask.unsqueeze(-1).to(h.dtype)
+        return (h * m).sum(1) / m.sum(1)
+
+
 class Clasp(nn.Module):
     exact_padding = True
 
@@ -171,7 +199,9 @@ class Clasp(nn.Module):
         self.config = config
         self.text_encoder = MODEL_MAPPING[type(text)](text, add_pooling_layer=False)
         self.speech_encoder = WhisperEncoder(speech) if is_whisper(speech) else MODEL_MAPPING[type(speech)](speech)
-        d = config.hidden_size
+        c, d = config, config.hidden_size
+        self.text_readout = Readout(c.text_layers, c.text_pooling, text.num_hidden_layers, text.hidden_size)
+        self.speech_readout = Readout(c.speech_layers, c.speech_pooling, speech.num_hidden_layers, speech.hidden_size)
         if (text.hidden_size, speech.hidden_size) != (d, d):
             self.adapter = nn.ModuleDict(
                 {k: nn.Linear(w, d) for k, w in (("text", text.hidden_size), ("speech", speech.hidden_size)) if w != d}
@@ -190,11 +220,8 @@ class Clasp(nn.Module):
         return samples
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        h = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        if self.config.text_pooling == "cls":
-            return h[:, 0]
-        m = mask.unsqueeze(-1).to(h.dtype)
-        return (h * m).sum(1) / m.sum(1)
+        encoded = self.text_encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        return self.text_readout(encoded.hidden_states, mask)
 
     def encode_speech(self, wav: Tensor, lengths: Tensor) -> Tensor:
         """`wav` [batch, samples] normalised and zero-padded; `lengths` [batch] valid samples.
@@ -207,15 +234,15 @@ class Clasp(nn.Module):
             return torch.cat([self.encode_speech(w[None, :n], n[None]) for w, n in zip(wav, lengths)])
         n = self.frames(lengths)
         if is_whisper(self.speech_encoder.config):
-            h = self.encode_whisper(wav, int(n.max()))
-            return h[:, : int(n.max())].mean(1)
+            states = [h[:, : int(n.max())] for h in self.encode_whisper(wav, int(n.max()))]
+            return self.speech_readout(states, torch.ones_like(states[0][..., 0]))
         mask = (torch.arange(wav.shape[1], device=wav.device)[None] < lengths[:, None]).long()
-        h = self.speech_encoder(wav, attention_mask=mask if not mask.all() else None).last_hidden_state
-        m = (torch.arange(h.shape[1], device=h.device)[None] < n[:, None]).unsqueeze(-1).to(h.dtype)
-        return (h * m).sum(1) / m.sum(1)
+        mask = mask if not mask.all() else None
+        states = self.speech_encoder(wav, attention_mask=mask, output_hidden_states=True).hidden_states
+        return self.speech_readout(states, torch.arange(states[0].shape[1], device=wav.device)[None] < n[:, None])
 
-    def encode_whisper(self, wav: Tensor, frames: int) -> Tensor:
-        """Whisper's states of utterances of one length, [batch, frames, hidden].
+    def encode_whisper(self, wav: Tensor, frames: int) -> tuple[Tensor, ...]:
+        """All states of Whisper of utterances of one length, [batch, frames, hidden] each.
 
         The log-mel spectrogram and the convolutions are those of the utterance with zeros behind it to 30 s. With
         `padded` in the encoder's config all frames go through the layers, as published; without, only the
@@ -225,13 +252,15 @@ class Clasp(nn.Module):
         c = encoder.config
         mel = log_mel(wav, c.num_mel_bins, c.max_source_positions * WHISPER_FRAME)
         if getattr(c, "padded", False):
-            return encoder(mel).last_hidden_state
+            return encoder(mel, output_hidden_states=True).hidden_states
         h = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).transpose(1, 2)[:, :frames]
         h = h + encoder.embed_positions.weight[:frames]
+        states = [h]
         for layer in encoder.layers:
             h = layer(h, None)
             h = h[0] if isinstance(h, tuple) else h
-        return encoder.layer_norm(h)
+            states.append(h)
+        return (*states[:-1], encoder.layer_norm(h))
 
     def forward(self, ids, mask, wav, lengths) -> dict[str, Tensor]:
         r = {"text": self.encode_text(ids, mask), "speech": self.encode_speech(wav, lengths)}

@@ -189,6 +189,23 @@ def parity_cases() -> dict[str, tuple[ClaspConfig, RobertaConfig, Wav2Vec2Config
             ClaspConfig(hidden_size=16, fusion=FusionConfig(split_heads=2, **fusion)),
             text_config(hidden_size=16, intermediate_size=24), whisper_config(padded=True), four,
         ),
+        # states below the last layer, mixed and alone, pooled by attention
+        "layers": (
+            ClaspConfig(
+                hidden_size=16, text_pooling="attention", speech_pooling="attention", text_layers="mix",
+                speech_layers=1, fusion=FusionConfig(split_heads=2, **fusion),
+            ),
+            text_config(hidden_size=16, intermediate_size=24),
+            speech_config(hidden_size=16, intermediate_size=24, conv_dim=(8,) * 7, mask_time_prob=0.0), four,
+        ),
+        # and with the norm behind the layers, which is a part of the last state alone
+        "layers-whisper": (
+            ClaspConfig(
+                hidden_size=16, text_pooling="mean", text_layers=1, speech_layers="mix",
+                fusion=FusionConfig(split_heads=2, **fusion),
+            ),
+            text_config(hidden_size=16, intermediate_size=24), whisper_config(), four,
+        ),
     }  # fmt: skip
 
 
@@ -530,7 +547,7 @@ def whisper_rows(name: str) -> list[dict]:
         cut = SimpleNamespace(speech_encoder=encoder)
         with torch.no_grad():
             padded = encoder(mel).last_hidden_state[0, :frames].mean(0)
-            own = Clasp.encode_whisper(cut, torch.from_numpy(wav).double()[None], frames)[0].mean(0)
+            own = Clasp.encode_whisper(cut, torch.from_numpy(wav).double()[None], frames)[-1][0].mean(0)
         row = {"padded": padded, "own": own}
         rows.append({"model": name, "path": path, **{k: [round(x, 6) for x in v.tolist()] for k, v in row.items()}})
     return rows

@@ -67,20 +67,100 @@ macro_rules! choices {
 pub(crate) use choices;
 
 choices! {
-    /// How the text encoder's states become one vector.
-    TextPooling {
-        /// The last hidden state of `<s>`.
+    /// How an encoder's states become one vector.
+    Pooling {
+        /// The first: that of `<s>` or `[CLS]`.
         Cls = "cls",
-        /// The mean over the real tokens.
+        /// The mean over the utterance's own.
         Mean = "mean",
+        /// The sum of the utterance's own, weighted by the softmax of a learned score.
+        Attention = "attention",
     }
 }
 
-choices! {
-    /// How the speech encoder's states become one vector.
-    SpeechPooling {
-        /// The mean over the real frames.
-        Mean = "mean",
+/// Which of an encoder's states the heads see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layers {
+    /// The last layer's.
+    #[default]
+    Last,
+    /// Those behind this many layers; 0 is in front of them.
+    One(usize),
+    /// The sum of all, weighted by the softmax of a learned scalar each.
+    Mix,
+}
+
+impl Layers {
+    fn from_json(json: &serde_json::Value) -> Option<Self> {
+        match json.as_str() {
+            Some("last") => Some(Self::Last),
+            Some("mix") => Some(Self::Mix),
+            Some(_) => None,
+            None => json.as_u64().and_then(|layer| usize::try_from(layer).ok()).map(Self::One),
+        }
+    }
+
+    fn to_json(self) -> serde_json::Value {
+        match self {
+            Self::Last => "last".into(),
+            Self::One(layer) => layer.into(),
+            Self::Mix => "mix".into(),
+        }
+    }
+
+    /// Whether a value of a config is one.
+    #[must_use]
+    pub fn is_value(value: &toml::Value) -> bool {
+        match value {
+            toml::Value::String(word) => ["last", "mix"].contains(&word.as_str()),
+            toml::Value::Integer(layer) => *layer >= 0,
+            _ => false,
+        }
+    }
+
+    /// Whether they are the last layer's: what older checkpoints do not say.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        *self == Self::Last
+    }
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_json() {
+            serde_json::Value::String(word) => formatter.write_str(&word),
+            number => write!(formatter, "{number}"),
+        }
+    }
+}
+
+impl Serialize for Layers {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Layers {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = serde_json::Value::deserialize(deserializer)?;
+        let expected =
+            || serde::de::Error::custom(format!("layers: {json} is not \"last\", \"mix\" or a number of layers"));
+        Self::from_json(&json).ok_or_else(expected)
+    }
+}
+
+impl Setting for Layers {
+    const KIND: Kind = Kind::Layers;
+
+    fn read(values: &dyn Values, key: &Key) -> Option<Self> {
+        match values.value(key)? {
+            toml::Value::Integer(layer) => usize::try_from(*layer).ok().map(Self::One),
+            value => Self::from_json(&value.as_str()?.into()),
+        }
+    }
+
+    fn write(&self) -> serde_json::Value {
+        self.to_json()
     }
 }
 

@@ -92,6 +92,8 @@ pub enum Kind {
     Labels,
     /// A list of whole numbers of at least 1.
     Integers,
+    /// Which of an encoder's layers.
+    Layers,
 }
 
 /// A whole number of at least this much, and at most [`MOST`].
@@ -114,6 +116,7 @@ impl Kind {
             Self::File | Self::Model | Self::Folder => "a string (a path)".to_owned(),
             Self::Devices => "one of auto, cpu, cuda, cuda:N, or several as in cuda:0,1".to_owned(),
             Self::Labels => "a list of two or more different strings, none of them empty".to_owned(),
+            Self::Layers => "\"last\", \"mix\" or a whole number of at least 0".to_owned(),
             Self::Integers => format!("a list of whole numbers from 1 to {MOST}"),
         }
     }
@@ -133,7 +136,7 @@ impl Kind {
     /// Whether a bare word on the command line is meant as a string.
     #[must_use]
     pub const fn is_text(self) -> bool {
-        matches!(self, Self::Choice(_) | Self::File | Self::Model | Self::Folder | Self::Devices)
+        matches!(self, Self::Choice(_) | Self::File | Self::Model | Self::Folder | Self::Devices | Self::Layers)
     }
 }
 

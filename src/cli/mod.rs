@@ -245,6 +245,9 @@ pub struct EncodeArguments {
     /// Utterances a batch; changes no result
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
     pub batch_size: u32,
+    /// Also write the vectors of every layer of the encoders: `text_layers` and `speech_layers`
+    #[arg(long)]
+    pub layers: bool,
     /// Print what was written as JSON
     #[arg(long)]
     pub json: bool,

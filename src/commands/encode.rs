@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use burn::tensor::Tensor;
 use serde_json::{Map, Value, json};
 
 use super::{count, end_at_signals, output::Output, tell_counts, write_output};
@@ -17,7 +18,10 @@ use clasp::{
     error,
     eval::report::InputCounts,
     files::{AtomicFile, FileError, remove_unfinished_beside},
-    inference::predictor::{NOT_FINITE, Predictor},
+    inference::{
+        pass::inputs,
+        predictor::{NOT_FINITE, Predictor},
+    },
     method::tensors,
     ops::Ops,
     terminal::{Event, Progress},
@@ -71,22 +75,27 @@ impl Task for EncodeTask<'_> {
             &dataset,
             pass,
             |batch, output| {
-                let tensors: Vec<(&str, usize, Vec<f32>)> = tensors(output)
+                let mut tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = tensors(output)
                     .into_iter()
-                    .map(|(name, tensor)| {
-                        let [_, width] = tensor.dims();
-                        let values = tensor.into_data().convert::<f32>().to_vec::<f32>();
-                        Ok((name, width, values.map_err(|problem| anyhow::anyhow!("{problem:?}"))?))
-                    })
+                    .map(|(name, tensor)| Ok((name, tensor.dims()[1..].to_vec(), values(tensor)?)))
                     .collect::<anyhow::Result<_>>()?;
+                if arguments.layers {
+                    let model = predictor.model();
+                    for (name, tensor) in model.layer_vectors(&inputs(batch), device) {
+                        tensors.push((name, tensor.dims()[1..].to_vec(), values(tensor)?));
+                    }
+                }
                 if let Some(file) = file.take() {
-                    let widths: Vec<(&str, usize)> = tensors.iter().map(|(name, width, _)| (*name, *width)).collect();
-                    writer = Some(RowWriter::begin(file, path, &widths, &ids)?);
-                    shapes.extend(widths.iter().map(|(name, width)| ((*name).to_owned(), json!([ids.len(), width]))));
+                    let row_shapes: Vec<(&str, Vec<usize>)> =
+                        tensors.iter().map(|(name, shape, _)| (*name, shape.clone())).collect();
+                    writer = Some(RowWriter::begin(file, path, &row_shapes, &ids)?);
+                    let shape = |own: &[usize]| json!([&[ids.len()], own].concat());
+                    shapes.extend(row_shapes.iter().map(|(name, own)| ((*name).to_owned(), shape(own))));
                 }
                 let Some(writer) = &mut writer else { return Ok(()) };
-                for (place, (_, width, values)) in tensors.iter().enumerate() {
-                    for (&row, values) in batch.indices.iter().zip(values.chunks(*width)) {
+                for (place, (_, shape, values)) in tensors.iter().enumerate() {
+                    let width = shape.iter().product::<usize>().max(1);
+                    for (&row, values) in batch.indices.iter().zip(values.chunks(width)) {
                         if let (false, Some(row)) = (values.iter().all(|value| value.is_finite()), dataset.row(row)) {
                             let problem = Box::new(DataError::Unusable { problem: NOT_FINITE.into() });
                             return Err(DataError::Utterance { id: row.id.clone(), line: row.line, problem }.into());
@@ -115,7 +124,12 @@ impl Task for EncodeTask<'_> {
     }
 }
 
-/// A safetensors file of [examples, width] tensors whose rows arrive in any order; nothing is held in memory. The
+fn values<B: Ops, const D: usize>(tensor: Tensor<B, D>) -> anyhow::Result<Vec<f32>> {
+    let values = tensor.into_data().convert::<f32>().to_vec::<f32>();
+    values.map_err(|problem| anyhow::anyhow!("{problem:?}"))
+}
+
+/// A safetensors file of tensors, [examples, ...], whose rows arrive in any order; nothing is held in memory. The
 /// file appears under its name when it is complete.
 struct RowWriter {
     file: AtomicFile,
@@ -125,20 +139,18 @@ struct RowWriter {
 }
 
 impl RowWriter {
-    /// Writes the header; `widths` has the tensors.
-    fn begin(mut file: AtomicFile, path: &Path, widths: &[(&str, usize)], ids: &[String]) -> anyhow::Result<Self> {
+    /// Writes the header; `shapes` has the tensors, and what an example has of each.
+    fn begin(mut file: AtomicFile, path: &Path, shapes: &[(&str, Vec<usize>)], ids: &[String]) -> anyhow::Result<Self> {
         let mut header = Map::new();
         header.insert("__metadata__".into(), json!({ "format": "pt", "ids": json!(ids).to_string() }));
-        let mut rows = Vec::with_capacity(widths.len());
+        let mut rows = Vec::with_capacity(shapes.len());
         let mut end = 0;
-        for &(name, width) in widths {
-            let row = width * size_of::<f32>();
+        for (name, shape) in shapes {
+            let row = shape.iter().product::<usize>() * size_of::<f32>();
             let begin = end;
             end += row * ids.len();
-            header.insert(
-                name.into(),
-                json!({ "dtype": "F32", "shape": [ids.len(), width], "data_offsets": [begin, end] }),
-            );
+            let shape = [&[ids.len()], shape.as_slice()].concat();
+            header.insert((*name).into(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
             rows.push((begin as u64, row as u64));
         }
         let mut text = Value::Object(header).to_string();

@@ -79,7 +79,7 @@ struct Costs<'a> {
 impl<'a> Costs<'a> {
     fn of(model: &'a ModelConfig, config: &Config) -> Self {
         let empty = Model::<Flex>::empty(model, &FlexDevice);
-        let whole: Model<Autodiff<Flex>> = setup::freeze(parameters::trainable(empty), config);
+        let whole: Model<Autodiff<Flex>> = setup::freeze(parameters::trainable(empty), config, true);
         let (shapes, trained) = (parameters::shapes(&whole), parameters::trained(&whole));
         let products = |is_wanted: &dyn Fn(&str) -> bool| -> (f64, f64) {
             let wanted = shapes.iter().filter(|(name, shape)| shape.len() > 1 && is_wanted(name));

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::problem::{ConfigError, Problem};
 use super::{Architecture, Config, EncoderMap};
-use crate::choices::{Ablation, FusionKind, FusionVectors, SpeechPooling, TextPooling};
+use crate::choices::{Ablation, FusionKind, FusionVectors, Layers, Pooling};
 use crate::encoder::{FeatureExtractorKind, RobertaConfig, SpeechEncoderConfig};
 use crate::method::{ClaspOptions, HeadOptions, ModelSizes};
 
@@ -67,8 +67,10 @@ impl Config {
         }
         Architecture {
             hidden_size,
-            text_pooling: self.text.pooling.unwrap_or(TextPooling::Cls),
-            speech_pooling: self.speech.pooling.unwrap_or(SpeechPooling::Mean),
+            text_pooling: self.text.pooling.unwrap_or(Pooling::Cls),
+            speech_pooling: self.speech.pooling.unwrap_or(Pooling::Mean),
+            text_layers: self.text.layers.unwrap_or_default(),
+            speech_layers: self.speech.layers.unwrap_or_default(),
             classifier_dropout: self.model.classifier_dropout.unwrap_or(super::CLASSIFIER_DROPOUT),
             options,
         }
@@ -110,6 +112,8 @@ impl Config {
         contradict("model.hidden_size", self.model.hidden_size, &initial.hidden_size, problems);
         contradict("text.pooling", self.text.pooling, &initial.text_pooling, problems);
         contradict("speech.pooling", self.speech.pooling, &initial.speech_pooling, problems);
+        contradict("text.layers", self.text.layers, &initial.text_layers, problems);
+        contradict("speech.layers", self.speech.layers, &initial.speech_layers, problems);
         if let HeadOptions::Clasp(fusion) = &initial.options {
             let other = if fusion.vectors == FusionVectors::Raw { Ablation::RawOnly } else { Ablation::None };
             let ablation = (self.vectors() != fusion.vectors).then_some(self.model.ablation);
@@ -142,9 +146,14 @@ impl Config {
         problems: &mut Vec<Problem>,
     ) -> Option<usize> {
         let of_speech = SpeechEncoderConfig::from_json(&Value::Object(speech.clone())).ok();
+        let of_speech = of_speech.map_or(12, |encoder| encoder.layers());
+        let of_text = whole(text, "num_hidden_layers", 12);
+        let one = |layers: Layers| if let Layers::One(layer) = layers { layer } else { 0 };
         for (key, wanted, layers) in [
-            ("text.freeze_layers", self.text.freeze_layers, whole(text, "num_hidden_layers", 12)),
-            ("speech.freeze_layers", self.speech.freeze_layers, of_speech.map_or(12, |encoder| encoder.layers())),
+            ("text.freeze_layers", self.text.freeze_layers, of_text),
+            ("speech.freeze_layers", self.speech.freeze_layers, of_speech),
+            ("text.layers", one(architecture.text_layers), of_text),
+            ("speech.layers", one(architecture.speech_layers), of_speech),
         ] {
             if wanted > layers {
                 problems.push(Problem::conflict(key, format!("is {wanted}, but the encoder has {layers} layers")));
@@ -187,12 +196,14 @@ impl Config {
     }
 
     fn stating(&self, architecture: &Architecture, max_tokens: Option<usize>) -> Self {
-        let Architecture { hidden_size, text_pooling, speech_pooling, classifier_dropout, options } = architecture;
+        let Architecture { hidden_size, classifier_dropout, options, .. } = architecture;
         let reads = self.model.method.reads();
         let mut config = self.clone();
         config.data.max_tokens = max_tokens;
-        config.text.pooling = reads.text().then_some(*text_pooling);
-        config.speech.pooling = reads.speech().then_some(*speech_pooling);
+        config.text.pooling = reads.text().then_some(architecture.text_pooling);
+        config.speech.pooling = reads.speech().then_some(architecture.speech_pooling);
+        config.text.layers = reads.text().then_some(architecture.text_layers);
+        config.speech.layers = reads.speech().then_some(architecture.speech_layers);
         config.model.hidden_size = Some(*hidden_size);
         config.model.classifier_dropout = Some(*classifier_dropout);
         if let Value::Object(options) = options.to_json() {

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 pub use crate::choices::{
-    Ablation, ClassWeights, Device, Devices, FeaturePrecision, FusionKind, FusionVectors, KlDirection, Negatives,
-    OptimizerKind, Precision, Schedule, Similarity, SpeechPooling, TextPooling,
+    Ablation, ClassWeights, Device, Devices, FeaturePrecision, FusionKind, FusionVectors, KlDirection, Layers,
+    Negatives, OptimizerKind, Pooling, Precision, Schedule, Similarity,
 };
 pub use problem::{ConfigError, Fault, KeyOrigin, Problem};
 
@@ -172,8 +172,10 @@ section! {
             /// Its tokenizer.
             tokenizer: TokenizerSource;
         }
-        /// the vector of the text: the state of <s>, or the mean over tokens
-        pooling: Option<TextPooling> = (!has_init).then_some(TextPooling::Cls), "\"cls\"";
+        /// the vector of the text: the state of <s>, the mean over tokens, or their sum by learned weights
+        pooling: Option<Pooling> = (!has_init).then_some(Pooling::Cls), "\"cls\"";
+        /// states that the heads see: the last layer's, those behind N layers, or a learned mix of all
+        layers: Option<Layers> = (!has_init).then_some(Layers::Last), "\"last\"";
         /// keep the whole text encoder as it is
         freeze: bool = false;
         /// keep this many of the lowest layers as they are
@@ -194,8 +196,10 @@ section! {
             /// Where what the convolutions make of each utterance is kept; only where they stay as they are.
             feature_cache: Option<FeatureCacheConfig>;
         }
-        /// the vector of the speech: the mean over frames
-        pooling: Option<SpeechPooling> = (!has_init).then_some(SpeechPooling::Mean), "\"mean\"";
+        /// the vector of the speech: the mean over frames, their sum by learned weights, or the first
+        pooling: Option<Pooling> = (!has_init).then_some(Pooling::Mean), "\"mean\"";
+        /// states that the heads see: the last layer's, those behind N layers, or a learned mix of all
+        layers: Option<Layers> = (!has_init).then_some(Layers::Last), "\"last\"";
         /// keep the whole speech encoder as it is
         freeze: bool = false;
         /// keep this many of the lowest layers as they are

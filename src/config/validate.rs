@@ -10,7 +10,7 @@ use super::document::Document;
 use super::encoder_keys;
 use super::problem::{Fault, Problem};
 use super::table;
-use crate::choices::Devices;
+use crate::choices::{Devices, Layers};
 use crate::keys::{Key, Kind, MOST, Range, nearest_word, number};
 
 /// What is wrong with a document, and the keys whose values must not be used.
@@ -99,6 +99,7 @@ fn judge(key: &Key, value: &Value) -> Option<Fault> {
             }
             true
         }
+        (Kind::Layers, value) => Layers::is_value(value),
         (Kind::Devices, Value::String(word)) => word.parse::<Devices>().is_ok(),
         (Kind::Labels, Value::Array(labels)) => are_labels(labels),
         (Kind::Integers, Value::Array(numbers)) => {

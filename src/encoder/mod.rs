@@ -100,11 +100,24 @@ fn check_epsilon(encoder: &'static str, value: f64) -> Result<(), EncoderError> 
     Err(EncoderError::Invalid { encoder, problem: format!("layer_norm_eps = {value} must be above 0") })
 }
 
+/// Which hidden states of an encoder are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The last layer's.
+    Last,
+    /// Those behind this many layers; 0 is in front of them. What lies above does not run.
+    One(usize),
+    /// The last layer's and, beside them, all.
+    All,
+}
+
 /// The hidden states of a batch and which of them are real.
 #[derive(Clone, Debug)]
 pub struct Encoded<B: Backend> {
-    /// [batch * time, hidden]
+    /// [batch * time, hidden]: the last layer's or the one that was wanted.
     pub hidden: Tensor<B, 2>,
+    /// Where all are wanted: those in front of the layers, then each layer's, as `hidden_states` of transformers.
+    pub states: Vec<Tensor<B, 2>>,
     /// The valid positions of each example.
     pub lengths: Lengths,
 }
@@ -150,6 +163,30 @@ fn with_zeros<B: Backend>(x: Tensor<B, 3>, frames: usize) -> Tensor<B, 3> {
     }
     let zeros = Tensor::zeros([batch, frames - time, channels], (&x.device(), x.dtype()));
     Tensor::cat(vec![x, zeros], 1)
+}
+
+/// Runs an encoder's layers on `hidden` and keeps what is wanted; `last` is applied behind the last of them.
+fn through_layers<B: Backend, L>(
+    layers: &[L],
+    mut hidden: Tensor<B, 2>,
+    wanted: Wanted,
+    mut run: impl FnMut(usize, &L, Tensor<B, 2>) -> Tensor<B, 2>,
+    last: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
+) -> (Tensor<B, 2>, Vec<Tensor<B, 2>>) {
+    let mut states = Vec::new();
+    for (number, layer) in layers.iter().enumerate() {
+        match wanted {
+            Wanted::One(layer) if layer == number => return (hidden, states),
+            Wanted::All => states.push(hidden.clone()),
+            _ => {}
+        }
+        hidden = run(number, layer, hidden);
+    }
+    hidden = last(hidden);
+    if wanted == Wanted::All {
+        states.push(hidden.clone());
+    }
+    (hidden, states)
 }
 
 #[cfg(test)]

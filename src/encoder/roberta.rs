@@ -8,8 +8,9 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Encoded, EncoderError,
+    Encoded, EncoderError, Wanted,
     layer::{Activation, LayerConfig, LayerInit, TransformerLayer, freeze_lowest},
+    through_layers,
 };
 use crate::{
     keys::{
@@ -240,12 +241,26 @@ impl<B: Backend> TextEncoder<B> {
 
 impl<B: Ops> TextEncoder<B> {
     /// `tokens` row-major [batch, tokens], padded on the right.
-    pub fn forward(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
-        profile::time::<B, _>(Stage::TextLayers, device, || self.encode(tokens, lengths, mode, device))
+    pub fn forward(
+        &self,
+        tokens: &[i64],
+        lengths: &Lengths,
+        wanted: Wanted,
+        mode: Mode<'_>,
+        device: &B::Device,
+    ) -> Encoded<B> {
+        profile::time::<B, _>(Stage::TextLayers, device, || self.encode(tokens, lengths, wanted, mode, device))
     }
 
     #[expect(clippy::cast_possible_wrap, reason = "token numbers are small")]
-    fn encode(&self, tokens: &[i64], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
+    fn encode(
+        &self,
+        tokens: &[i64],
+        lengths: &Lengths,
+        wanted: Wanted,
+        mode: Mode<'_>,
+        device: &B::Device,
+    ) -> Encoded<B> {
         let wide = lengths.padded_for::<B>();
         let tokens = lengths.pad(tokens, &wide, self.pad_token as i64);
         let lengths = &wide;
@@ -256,11 +271,10 @@ impl<B: Ops> TextEncoder<B> {
         let token_type = embeddings.token_type.weight.val().narrow(0, 0, 1); // [1, hidden]
         let summed =
             embeddings.word.forward(indices(tokens)) + embeddings.position.forward(indices(positions)) + token_type;
-        let mut hidden = ops::dropout(embeddings.norm.forward(summed), mode.dropout(self.dropout));
-        for layer in &self.layers {
-            hidden = layer.forward(hidden, lengths, mode);
-        }
-        Encoded { hidden, lengths: lengths.clone() }
+        let hidden = ops::dropout(embeddings.norm.forward(summed), mode.dropout(self.dropout));
+        let run = |_, layer: &TransformerLayer<B>, hidden| layer.forward(hidden, lengths, mode);
+        let (hidden, states) = through_layers(&self.layers, hidden, wanted, run, |hidden| hidden);
+        Encoded { hidden, states, lengths: lengths.clone() }
     }
 
     /// Positions count the tokens that are not padding, from one behind the padding token's number; padding tokens

@@ -12,7 +12,7 @@ use burn::{
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Encoded, EncoderError, wav2vec2, whisper};
+use super::{Encoded, EncoderError, Wanted, wav2vec2, whisper};
 use crate::{
     choices::Precision,
     hash,
@@ -138,7 +138,14 @@ pub trait SpeechNetwork<B: Backend>: Module<B> {
 /// A family's forward pass.
 pub trait SpeechForward<B: Ops>: SpeechNetwork<B> {
     /// Samples, row-major [batch, samples], zero behind the valid ones, to hidden states.
-    fn forward(&self, samples: &[f32], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B>;
+    fn forward(
+        &self,
+        samples: &[f32],
+        lengths: &Lengths,
+        wanted: Wanted,
+        mode: Mode<'_>,
+        device: &B::Device,
+    ) -> Encoded<B>;
 
     /// What the feature encoder makes of samples, row-major [batch, samples]: [batch, frames, channels], and the valid
     /// frames of each.
@@ -152,7 +159,7 @@ pub trait SpeechForward<B: Ops>: SpeechNetwork<B> {
 
     /// Features [batch, frames, channels], as [`SpeechForward::features`] gives them, to hidden states. What lies behind
     /// the valid frames may be any finite number.
-    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B>;
+    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B>;
 
     /// What the features of a waveform depend on beside it, as the digits of a SHA-256: names, shapes and values of the
     /// feature encoder's parameters, how it is built, the number format of its products, and the backend that computes
@@ -264,8 +271,15 @@ macro_rules! families {
 
         impl<B: Ops> SpeechEncoder<B> {
             /// See [`SpeechForward::forward`].
-            pub fn forward(&self, samples: &[f32], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
-                match self { $(Self::$family(encoder) => encoder.forward(samples, lengths, mode, device),)+ }
+            pub fn forward(
+                &self,
+                samples: &[f32],
+                lengths: &Lengths,
+                wanted: Wanted,
+                mode: Mode<'_>,
+                device: &B::Device,
+            ) -> Encoded<B> {
+                match self { $(Self::$family(encoder) => encoder.forward(samples, lengths, wanted, mode, device),)+ }
             }
 
             /// See [`SpeechForward::features`].
@@ -280,8 +294,14 @@ macro_rules! families {
             }
 
             /// See [`SpeechForward::encode`].
-            pub fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
-                match self { $(Self::$family(encoder) => encoder.encode(features, lengths, mode),)+ }
+            pub fn encode(
+                &self,
+                features: Tensor<B, 3>,
+                lengths: &Lengths,
+                wanted: Wanted,
+                mode: Mode<'_>,
+            ) -> Encoded<B> {
+                match self { $(Self::$family(encoder) => encoder.encode(features, lengths, wanted, mode),)+ }
             }
 
             /// See [`SpeechForward::features_identity`].

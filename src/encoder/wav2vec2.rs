@@ -9,10 +9,11 @@
 
 pub use super::wav2vec2_config::Wav2Vec2Config as Config;
 use super::{
-    Encoded, Wav2Vec2Config,
+    Encoded, Wanted, Wav2Vec2Config,
     layer::{LayerInit, TransformerLayer, freeze_lowest},
     spec_augment::SpanMask,
     speech::{Convolution, FeaturesHasher, SpeechConfig as _, SpeechForward, SpeechNetwork},
+    through_layers,
     wavlm::RelativePositions,
     with_zeros, zero_padding,
 };
@@ -286,9 +287,16 @@ impl<B: Backend> SpeechNetwork<B> for Encoder<B> {
 }
 
 impl<B: Ops> SpeechForward<B> for Encoder<B> {
-    fn forward(&self, samples: &[f32], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
+    fn forward(
+        &self,
+        samples: &[f32],
+        lengths: &Lengths,
+        wanted: Wanted,
+        mode: Mode<'_>,
+        device: &B::Device,
+    ) -> Encoded<B> {
         let (features, lengths) = self.features(samples, lengths, mode.precision(), device);
-        self.encode(features, &lengths, mode)
+        self.encode(features, &lengths, wanted, mode)
     }
 
     fn features(
@@ -305,9 +313,9 @@ impl<B: Ops> SpeechForward<B> for Encoder<B> {
         profile::time::<B, _>(Stage::FeatureEncoder, device, convolve)
     }
 
-    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
+    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
         let device = features.device();
-        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, mode))
+        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, wanted, mode))
     }
 
     fn features_identity(&self, precision: Precision, backend: &str) -> String {
@@ -321,7 +329,7 @@ impl<B: Ops> SpeechForward<B> for Encoder<B> {
 
 impl<B: Ops> Encoder<B> {
     /// Features [batch, frames, channels] to hidden states.
-    fn hidden(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
+    fn hidden(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
         let lengths = lengths.padded_for::<B>();
         let features = with_zeros(features, lengths.longest());
         let [batch, frames, channels] = features.dims();
@@ -333,12 +341,18 @@ impl<B: Ops> Encoder<B> {
         let features = self.feature_projection.projection.forward_in(features, mode.precision());
         let features = ops::dropout(features, mode.dropout(self.config.feat_proj_dropout));
         let hidden = self.mask_spans(features.reshape([batch, frames, self.config.hidden_size]), &lengths, mode);
-        let hidden = self.layers(hidden, &lengths, mode);
-        Encoded { hidden, lengths }
+        let (hidden, states) = self.layers(hidden, &lengths, wanted, mode);
+        Encoded { hidden, states, lengths }
     }
 
-    /// [batch, frames, hidden] -> [batch * frames, hidden]
-    fn layers(&self, hidden: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Tensor<B, 2> {
+    /// [batch, frames, hidden] -> [batch * frames, hidden], and those of all layers where they are wanted.
+    fn layers(
+        &self,
+        hidden: Tensor<B, 3>,
+        lengths: &Lengths,
+        wanted: Wanted,
+        mode: Mode<'_>,
+    ) -> (Tensor<B, 2>, Vec<Tensor<B, 2>>) {
         let [batch, frames, width] = hidden.dims();
         let hidden = zero_padding(hidden, lengths);
         let hidden = hidden.clone() + self.positional.forward(hidden, lengths, mode.precision());
@@ -348,18 +362,18 @@ impl<B: Ops> Encoder<B> {
         }
         hidden = ops::dropout(hidden, mode.dropout(self.config.hidden_dropout));
         let bias = self.relative_positions.as_ref().map(|positions| positions.bias(frames, &hidden.device()));
-        for (number, layer) in self.layers.iter().enumerate() {
+        let run = |number, layer: &TransformerLayer<B>, hidden| {
             let drawn = mode.generator().map(|mut generator| generator.uniform());
             let is_left_out = drawn.is_some_and(|drawn| drawn < self.config.layerdrop);
             // WavLM's first layer, which makes the bias of all, is never left out.
             if !is_left_out || (number == 0 && self.config.is_wavlm()) {
-                hidden = layer.forward_beside(hidden, bias.as_ref(), lengths, mode);
+                layer.forward_beside(hidden, bias.as_ref(), lengths, mode)
+            } else {
+                hidden
             }
-        }
-        if self.config.do_stable_layer_norm {
-            hidden = self.norm.forward(hidden);
-        }
-        hidden
+        };
+        let last = |hidden| if self.config.do_stable_layer_norm { self.norm.forward(hidden) } else { hidden };
+        through_layers(&self.layers, hidden, wanted, run, last)
     }
 
     /// `SpecAugment`: spans of frames become the mask embedding, spans of features become zero.

@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Encoded, EncoderError, check_below_one,
+    Encoded, EncoderError, Wanted, check_below_one,
     layer::{Activation, LayerConfig, LayerInit, TransformerLayer, freeze_lowest},
     spec_augment::SpanMask,
     speech::{
         Convolution, ENCODER, FeatureExtractorKind, FeaturesHasher, MODEL_TYPES, PublishedNames, SpeechConfig,
         SpeechFamily, SpeechForward, SpeechNetwork, convolution_operations,
     },
-    with_zeros,
+    through_layers, with_zeros,
 };
 use crate::{
     choices::Precision,
@@ -322,10 +322,17 @@ impl<B: Backend> SpeechNetwork<B> for Encoder<B> {
 }
 
 impl<B: Ops> SpeechForward<B> for Encoder<B> {
-    fn forward(&self, samples: &[f32], lengths: &Lengths, mode: Mode<'_>, device: &B::Device) -> Encoded<B> {
+    fn forward(
+        &self,
+        samples: &[f32],
+        lengths: &Lengths,
+        wanted: Wanted,
+        mode: Mode<'_>,
+        device: &B::Device,
+    ) -> Encoded<B> {
         let spectrogram = self.spectrogram(samples, lengths);
         let (features, frames) = self.convolve(self.masked(spectrogram, mode), mode.precision(), device);
-        self.encode(features, &frames, mode)
+        self.encode(features, &frames, wanted, mode)
     }
 
     fn features(
@@ -338,9 +345,9 @@ impl<B: Ops> SpeechForward<B> for Encoder<B> {
         self.convolve(self.spectrogram(samples, lengths), precision, device)
     }
 
-    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, mode: Mode<'_>) -> Encoded<B> {
+    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
         let device = features.device();
-        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, mode))
+        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, wanted, mode))
     }
 
     fn features_identity(&self, precision: Precision, backend: &str) -> String {
@@ -420,7 +427,7 @@ impl<B: Ops> Encoder<B> {
     }
 
     /// [batch, frames, width] to hidden states.
-    fn hidden(&self, features: Tensor<B, 3>, own: &Lengths, mode: Mode<'_>) -> Encoded<B> {
+    fn hidden(&self, features: Tensor<B, 3>, own: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
         let lengths = if self.config.padded { Lengths::full(own.batch(), features.dims()[1]) } else { own.clone() };
         let lengths = lengths.padded_for::<B>();
         let features = with_zeros(features, lengths.longest());
@@ -430,21 +437,23 @@ impl<B: Ops> Encoder<B> {
         let positions = self.positions.val().narrow(0, 0, known).reshape([1, known, width]);
         let hidden = features + with_zeros(positions, frames);
         let hidden = hidden.reshape([batch * frames, width]);
-        let mut hidden = ops::dropout(hidden, mode.dropout(self.config.dropout));
-        for layer in &self.layers {
+        let hidden = ops::dropout(hidden, mode.dropout(self.config.dropout));
+        let run = |_, layer: &TransformerLayer<B>, hidden| {
             let drawn = mode.generator().map(|mut generator| generator.uniform());
-            if drawn.is_none_or(|drawn| drawn >= self.config.encoder_layerdrop) {
-                hidden = layer.forward(hidden, &lengths, mode);
-            }
-        }
-        hidden = self.norm.forward(hidden);
+            let is_kept = drawn.is_none_or(|drawn| drawn >= self.config.encoder_layerdrop);
+            if is_kept { layer.forward(hidden, &lengths, mode) } else { hidden }
+        };
+        let (hidden, states) = through_layers(&self.layers, hidden, wanted, run, |hidden| self.norm.forward(hidden));
         if !self.config.padded {
-            return Encoded { hidden, lengths };
+            return Encoded { hidden, states, lengths };
         }
         let own = own.padded_for::<B>();
         let kept = own.longest().min(frames);
-        let hidden = hidden.reshape([batch, frames, width]).narrow(1, 0, kept);
-        Encoded { hidden: hidden.reshape([batch * kept, width]), lengths: Lengths::new(own.valid().to_vec(), kept) }
+        let cut = |hidden: Tensor<B, 2>| {
+            hidden.reshape([batch, frames, width]).narrow(1, 0, kept).reshape([batch * kept, width])
+        };
+        let lengths = Lengths::new(own.valid().to_vec(), kept);
+        Encoded { hidden: cut(hidden), states: states.into_iter().map(cut).collect(), lengths }
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    choices::{SpeechPooling, TextPooling},
+    choices::{Layers, Pooling},
     encoder::{EncoderError, RobertaConfig, SpeechEncoderConfig, Wav2Vec2Config, check_below_one},
     method::{ClaspOptions, HeadOptions, Method, Misfit, ModelSizes, Options as _, Sizes},
 };
@@ -14,9 +14,15 @@ pub struct Architecture {
     /// Width of all utterance vectors.
     pub hidden_size: usize,
     /// How the text encoder's states become one vector.
-    pub text_pooling: TextPooling,
+    pub text_pooling: Pooling,
     /// How the speech encoder's states become one vector.
-    pub speech_pooling: SpeechPooling,
+    pub speech_pooling: Pooling,
+    /// Which of the text encoder's states the heads see.
+    #[serde(default, skip_serializing_if = "Layers::is_last")]
+    pub text_layers: Layers,
+    /// Which of the speech encoder's states the heads see.
+    #[serde(default, skip_serializing_if = "Layers::is_last")]
+    pub speech_layers: Layers,
     /// Dropout before each classifier.
     pub classifier_dropout: f64,
     /// The method's options: CLASP's under this name, those of another method under its word.
@@ -78,8 +84,10 @@ impl ModelConfig {
             labels: (0..4).map(|label| format!("label{label}")).collect(),
             architecture: Architecture {
                 hidden_size: fusion.hidden_size,
-                text_pooling: TextPooling::Cls,
-                speech_pooling: SpeechPooling::Mean,
+                text_pooling: Pooling::Cls,
+                speech_pooling: Pooling::Mean,
+                text_layers: Layers::Last,
+                speech_layers: Layers::Last,
                 classifier_dropout: 0.1,
                 options: HeadOptions::Clasp(fusion),
             },
@@ -129,7 +137,12 @@ impl ModelConfig {
         self.text_encoder.as_ref().map_or(0, |encoder| encoder.num_hidden_layers)
     }
 
-    /// Those of the speech encoder.
+    /// The Transformer layers of the speech encoder.
+    pub fn transformer_layers(&self) -> usize {
+        self.speech_encoder.as_ref().map_or(0, |encoder| encoder.layers())
+    }
+
+    /// Those of the speech encoder, or its convolutions, whichever are more.
     pub fn speech_layers(&self) -> usize {
         self.speech_encoder.as_ref().map_or(0, |encoder| encoder.layers().max(encoder.convolutions()))
     }
@@ -161,6 +174,16 @@ impl ModelConfig {
             return invalid("labels is empty".into());
         }
         check_below_one("model", &[("classifier_dropout", self.architecture.classifier_dropout)])?;
+        for (key, layers, most) in [
+            ("text_layers", self.architecture.text_layers, self.text_layers()),
+            ("speech_layers", self.architecture.speech_layers, self.transformer_layers()),
+        ] {
+            if let Layers::One(layer) = layers
+                && layer > most
+            {
+                return invalid(format!("{key} = {layer}, but the encoder has {most} layers"));
+            }
+        }
         let (options, field) = (self.head(), self.method.field());
         for (key, value) in
             options.to_json().as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("dropout"))

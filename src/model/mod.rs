@@ -2,6 +2,7 @@
 //! model's, and the method's head on the utterance vectors.
 
 mod config;
+mod readout;
 
 use burn::{
     module::Module,
@@ -9,8 +10,7 @@ use burn::{
 };
 
 use crate::{
-    choices::TextPooling,
-    encoder::{self, Frames, Inputs, Speech, SpeechEncoder, TextEncoder},
+    encoder::{self, Frames, Inputs, Speech, SpeechEncoder, TextEncoder, Wanted},
     method::{Adapter, Encoded, Head, Output, Sequence},
     nn::Init,
     ops::{Lengths, Mode, Ops},
@@ -18,6 +18,7 @@ use crate::{
 };
 
 pub use config::{Architecture, ModelConfig};
+use readout::Readout;
 
 /// The model.
 #[derive(Module, Debug)]
@@ -26,10 +27,10 @@ pub struct Model<B: Backend> {
     pub text_encoder: Option<TextEncoder<B>>,
     /// Where the method reads speech.
     pub speech_encoder: Option<SpeechEncoder<B>>,
+    text_readout: Option<Readout<B>>,
+    speech_readout: Option<Readout<B>>,
     adapter: Adapter<B>,
     head: Head<B>,
-    #[module(skip)]
-    text_pooling: TextPooling,
     #[module(skip)]
     terms: &'static [&'static str],
     #[module(skip)]
@@ -51,13 +52,21 @@ impl<B: Ops> Model<B> {
         speech_encoder: Option<SpeechEncoder<B>>,
         init: &mut Init<'_, B>,
     ) -> Self {
+        let Architecture { text_layers, text_pooling, speech_layers, speech_pooling, .. } = config.architecture;
+        let text_readout = config.text_encoder.as_ref().map(|encoder| {
+            Readout::new(text_layers, text_pooling, (encoder.num_hidden_layers, encoder.hidden_size), init)
+        });
+        let speech_readout = config.speech_encoder.as_ref().map(|encoder| {
+            Readout::new(speech_layers, speech_pooling, (encoder.layers(), encoder.hidden_size()), init)
+        });
         let (adapter, head) = Head::with_adapter(config.head(), &config.sizes(), init);
         Self {
             text_encoder,
             speech_encoder,
+            text_readout,
+            speech_readout,
             adapter,
             head,
-            text_pooling: config.architecture.text_pooling,
             terms: config.terms(),
             has_encoders: config.method.has_encoders(),
         }
@@ -77,6 +86,27 @@ impl<B: Ops> Model<B> {
         self.text_encoder = self.text_encoder.map(text);
         self.speech_encoder = self.speech_encoder.map(speech);
         self
+    }
+
+    /// The model whose encoders stay as they are, if so: these run without dropout, `SpecAugment` and layer drop.
+    pub fn with_frozen(mut self, text: bool, speech: bool) -> Self {
+        self.text_readout = self.text_readout.map(|readout| readout.with_frozen(text));
+        self.speech_readout = self.speech_readout.map(|readout| readout.with_frozen(speech));
+        self
+    }
+
+    /// The vectors of all layers' states, those in front of the layers first: names and [batch, layers + 1, width].
+    pub fn layer_vectors(&self, inputs: &Inputs, device: &B::Device) -> Vec<(&'static str, Tensor<B, 3>)> {
+        let mode = Mode::evaluation();
+        let text = self.text_encoder.as_ref().zip(self.text_readout.as_ref()).map(|(encoder, readout)| {
+            let encoded = encoder.forward(&inputs.tokens, &inputs.text_lengths, Wanted::All, mode, device);
+            ("text_layers", readout.pool_all(encoded))
+        });
+        let speech = self.speech_encoder.as_ref().zip(self.speech_readout.as_ref()).map(|(encoder, readout)| {
+            let encoded = speech_states(encoder, inputs.speech(), Wanted::All, mode, device);
+            ("speech_layers", readout.pool_all(encoded))
+        });
+        text.into_iter().chain(speech).collect()
     }
 
     /// The names of the loss terms, without their sum.
@@ -121,19 +151,17 @@ impl<B: Ops> Model<B> {
         mode: Mode<'_>,
         device: &B::Device,
     ) -> Option<Sequence<B>> {
-        let encoded = self.text_encoder.as_ref()?.forward(tokens, lengths, mode, device);
-        let (states, lengths) = (encoded.hidden.clone(), encoded.lengths.clone());
-        let pooled = match self.text_pooling {
-            TextPooling::Cls => encoded.first(),
-            TextPooling::Mean => encoded.mean(),
-        };
-        Some(Sequence { states, lengths, vector: self.adapter.text(pooled) })
+        let (encoder, readout) = (self.text_encoder.as_ref()?, self.text_readout.as_ref()?);
+        let seen = readout.states(encoder.forward(tokens, lengths, readout.wanted(), readout.mode(mode), device));
+        let (states, lengths) = (seen.hidden.clone(), seen.lengths.clone());
+        Some(Sequence { states, lengths, vector: self.adapter.text(readout.pool(seen)) })
     }
 
     fn encode_speech(&self, speech: Speech<'_>, mode: Mode<'_>, device: &B::Device) -> Option<Sequence<B>> {
-        let encoded = speech_states(self.speech_encoder.as_ref()?, speech, mode, device);
-        let (states, lengths) = (encoded.hidden.clone(), encoded.lengths.clone());
-        Some(Sequence { states, lengths, vector: self.adapter.speech(encoded.mean()) })
+        let (encoder, readout) = (self.speech_encoder.as_ref()?, self.speech_readout.as_ref()?);
+        let seen = readout.states(speech_states(encoder, speech, readout.wanted(), readout.mode(mode), device));
+        let (states, lengths) = (seen.hidden.clone(), seen.lengths.clone());
+        Some(Sequence { states, lengths, vector: self.adapter.speech(readout.pool(seen)) })
     }
 }
 
@@ -141,15 +169,16 @@ impl<B: Ops> Model<B> {
 fn speech_states<B: Ops>(
     encoder: &SpeechEncoder<B>,
     speech: Speech<'_>,
+    wanted: Wanted,
     mode: Mode<'_>,
     device: &B::Device,
 ) -> encoder::Encoded<B> {
     match speech {
-        Speech::Samples(samples, lengths) => encoder.forward(samples, lengths, mode, device),
+        Speech::Samples(samples, lengths) => encoder.forward(samples, lengths, wanted, mode, device),
         Speech::Frames(Frames { values, lengths, channels }) => {
             let shape = [lengths.batch(), lengths.longest(), *channels];
             let features = || Tensor::from_data(TensorData::new(values.clone(), shape), device);
-            encoder.encode(profile::time::<B, _>(Stage::Data, device, features), lengths, mode)
+            encoder.encode(profile::time::<B, _>(Stage::Data, device, features), lengths, wanted, mode)
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     not_resumable,
     optimizer::{Optimizer, OptimizerConfig},
     setup::{self, Material},
-    state::OPTIMIZER,
+    state::{OPTIMIZER, State},
     step_result::{Losses, PendingStep, StepResult},
 };
 use crate::{
@@ -156,7 +156,8 @@ impl<B: TrainOps> Replica<B> {
         let (model, notes) = if is_resumed {
             let loaded = checkpoint::load::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
             optimizer.load(&folder.last().join(OPTIMIZER), device).with_context(|| not_resumable(folder))?;
-            (setup::freeze(parameters::trainable(loaded.model), &material.config), Vec::new())
+            let is_still = State::load(&folder.last()).with_context(|| not_resumable(folder))?.is_frozen_still;
+            (setup::freeze(parameters::trainable(loaded.model), &material.config, is_still), Vec::new())
         } else {
             setup::model::<B>(material, device)?
         };

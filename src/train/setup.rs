@@ -551,11 +551,12 @@ pub fn model<B: TrainOps>(
         }
         model
     };
-    Ok((freeze(parameters::trainable(model), config), notes))
+    Ok((freeze(parameters::trainable(model), config, true), notes))
 }
 
-/// Stops the gradients of what the config freezes.
-pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config) -> Model<Autodiff<B>> {
+/// Stops the gradients of what the config freezes. An encoder that is frozen as a whole then runs without dropout,
+/// `SpecAugment` and layer drop, if `is_still`.
+pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config, is_still: bool) -> Model<Autodiff<B>> {
     let text = |encoder: TextEncoder<Autodiff<B>>| {
         if config.text.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.text.freeze_layers) }
     };
@@ -564,5 +565,6 @@ pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config) -> Model<
             if config.speech.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.speech.freeze_layers) };
         if config.speech.freeze_feature_encoder == Some(true) { encoder.freeze_feature_encoder() } else { encoder }
     };
+    let model = model.with_frozen(is_still && config.text.freeze, is_still && config.speech.freeze);
     model.map_encoders(text, speech)
 }

@@ -38,6 +38,10 @@ pub struct State {
     pub best: Option<Best>,
     /// Epochs since the best one.
     pub epochs_without_better: usize,
+    /// Whether a frozen encoder runs without dropout, `SpecAugment` and layer drop; a run that began before it did goes on
+    /// as it began.
+    #[serde(default)]
+    pub is_frozen_still: bool,
 }
 
 /// The best epoch.
@@ -90,6 +94,7 @@ impl Default for State {
             sums: LossSums::default(),
             best: None,
             epochs_without_better: 0,
+            is_frozen_still: true,
         }
     }
 }

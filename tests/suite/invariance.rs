@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use burn::backend::flex::FlexDevice;
 use clasp::{
     checkpoint,
-    encoder::{Encoded, Inputs},
+    encoder::{Encoded, Inputs, Wanted},
     method,
     model::Model,
     ops::{Lengths, Mode},
@@ -17,7 +17,7 @@ use crate::reference::{Cpu, relative_error, values};
 
 /// Single precision, summed in another order.
 const TOLERANCE: f64 = 1e-5;
-const FIXTURES: [&str; 9] = [
+const FIXTURES: [&str; 11] = [
     "group-norm",
     "layer-norm",
     "adapters",
@@ -27,6 +27,8 @@ const FIXTURES: [&str; 9] = [
     "camembert-wavlm",
     "roberta-whisper",
     "roberta-whisper-padded",
+    "layers",
+    "layers-whisper",
 ];
 const PAD: i64 = 1;
 /// Entries of the fixtures' vocabulary.
@@ -121,12 +123,17 @@ fn whole(model: &Model<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
 /// The hidden states of both encoders at the valid positions.
 fn encoders(model: &Model<Cpu>, inputs: &Inputs) -> Vec<Outputs> {
     let device = FlexDevice;
-    let text =
-        model.text_encoder.as_ref().unwrap().forward(&inputs.tokens, &inputs.text_lengths, Mode::evaluation(), &device);
+    let text = model.text_encoder.as_ref().unwrap().forward(
+        &inputs.tokens,
+        &inputs.text_lengths,
+        Wanted::Last,
+        Mode::evaluation(),
+        &device,
+    );
     let encoder = model.speech_encoder.as_ref().unwrap();
-    let speech = encoder.forward(&inputs.waveforms, &inputs.speech_lengths, Mode::evaluation(), &device);
+    let speech = encoder.forward(&inputs.waveforms, &inputs.speech_lengths, Wanted::Last, Mode::evaluation(), &device);
     let mut rows = vec![Outputs::new(); inputs.speech_lengths.batch()];
-    for (name, Encoded { hidden, lengths }) in [("text hidden", text), ("speech hidden", speech)] {
+    for (name, Encoded { hidden, lengths, .. }) in [("text hidden", text), ("speech hidden", speech)] {
         let [positions, width] = hidden.dims();
         assert_eq!(positions, lengths.batch() * lengths.longest());
         let hidden = values(hidden.into_data());

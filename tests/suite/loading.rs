@@ -15,7 +15,7 @@ use clasp::{
         published::{EncoderKind, LoadReport, load_encoder, read_config},
     },
     data::text::Tokenizer,
-    encoder::{RobertaConfig, SpeechEncoder, SpeechEncoderConfig, TextEncoder, Wav2Vec2Config},
+    encoder::{RobertaConfig, SpeechEncoder, SpeechEncoderConfig, TextEncoder, Wanted, Wav2Vec2Config},
     nn::Init,
     ops::{Lengths, Mode},
 };
@@ -88,13 +88,13 @@ fn hidden_states(name: &str) -> (Vec<f32>, Vec<f32>, LoadReport) {
             let (model, report) = load_text(&published(name)).unwrap();
             let tokens: Vec<i64> = file.tensor("input.ids").unwrap().data().chunks_exact(8).map(integer).collect();
             let lengths = Lengths::full(1, tokens.len());
-            (model.text_encoder.forward(&tokens, &lengths, Mode::evaluation(), &device).hidden, report)
+            (model.text_encoder.forward(&tokens, &lengths, Wanted::Last, Mode::evaluation(), &device).hidden, report)
         }
         EncoderKind::Speech => {
             let (model, report) = load_speech(&published(name)).unwrap();
             let samples = reals(&file, "input.wav");
             let lengths = Lengths::full(1, samples.len());
-            (model.speech_encoder.forward(&samples, &lengths, Mode::evaluation(), &device).hidden, report)
+            (model.speech_encoder.forward(&samples, &lengths, Wanted::Last, Mode::evaluation(), &device).hidden, report)
         }
     };
     (values(hidden.into_data()), expected, report)

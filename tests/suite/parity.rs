@@ -63,13 +63,15 @@ fn encoders_of_other_widths_and_plain_attention_give_the_reference() {
 }
 
 /// Each family of text encoders with one of speech encoders.
-const FAMILIES: [&str; 6] = [
+const FAMILIES: [&str; 8] = [
     "bert-hubert",
     "xlm-roberta-data2vec",
     "roberta-unispeech-sat",
     "camembert-wavlm",
     "roberta-whisper",
     "roberta-whisper-padded",
+    "layers",
+    "layers-whisper",
 ];
 
 #[test]

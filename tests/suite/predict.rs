@@ -228,6 +228,28 @@ fn each_use_of_the_test_split_is_counted() {
     assert!(found[1]["at"].is_string());
 }
 
+/// The vectors in front of the only layer and behind it; the last are those of the model.
+#[test]
+fn the_vectors_of_every_layer() {
+    let folder = folder();
+    let at = folder.path();
+    let encode = ["encode", "--layers", "--json", "--checkpoint", checkpoint(), "--output", "out.safetensors"];
+    let said = clasp(at, &[&encode[..], &["--manifest", &dev(), "--batch-size", "3"]].concat()).good();
+    let printed: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(printed["tensors"]["speech_layers"], json!([8, 2, 16]));
+    let bytes = fs::read(at.join("out.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), 14);
+    for (name, layers) in [("text", "text_layers"), ("speech", "speech_layers")] {
+        let (own, all) = (file.tensor(name).unwrap(), file.tensor(layers).unwrap());
+        assert_eq!(all.shape(), [8, 2, 16]);
+        for (own, all) in own.data().chunks(16 * 4).zip(all.data().chunks(2 * 16 * 4)) {
+            assert_eq!(own, &all[16 * 4..], "{name}");
+            assert_ne!(own, &all[..16 * 4], "{name}");
+        }
+    }
+}
+
 #[test]
 fn the_twelve_tensors_of_a_manifest() {
     let folder = folder();

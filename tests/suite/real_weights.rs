@@ -10,7 +10,7 @@ use burn::{
 use clasp::{
     checkpoint::published::{EncoderKind, load_encoder, read_config},
     data::{audio, text::Tokenizer},
-    encoder::{RobertaConfig, SpeechEncoder, SpeechEncoderConfig, TextEncoder},
+    encoder::{RobertaConfig, SpeechEncoder, SpeechEncoderConfig, TextEncoder, Wanted},
     nn::Init,
     ops::{Lengths, Mode},
 };
@@ -47,7 +47,7 @@ fn minilm_gives_the_tokens_and_states_of_transformers() {
         assert_eq!(ids, row.ids, "{}", row.text);
         let tokens: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let lengths = Lengths::full(1, tokens.len());
-        let encoded = model.text_encoder.forward(&tokens, &lengths, Mode::evaluation(), &FlexDevice);
+        let encoded = model.text_encoder.forward(&tokens, &lengths, Wanted::Last, Mode::evaluation(), &FlexDevice);
         let found = encoded.first().into_data().to_vec::<f32>().unwrap();
         let largest = found.iter().zip(&row.cls).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
         assert!(largest < 1e-4, "{}: off by {largest:e}", row.text);
@@ -85,7 +85,8 @@ fn whisper_gives_the_states_of_transformers() {
             let (model, report) = load_encoder(SpeechOnly { speech_encoder }, EncoderKind::Speech, &folder).unwrap();
             assert!(report.unused.is_empty(), "{:?}", report.unused);
             let lengths = Lengths::full(1, samples.len());
-            let encoded = model.speech_encoder.forward(&samples, &lengths, Mode::evaluation(), &FlexDevice);
+            let encoded =
+                model.speech_encoder.forward(&samples, &lengths, Wanted::Last, Mode::evaluation(), &FlexDevice);
             let found = encoded.mean().into_data().to_vec::<f32>().unwrap();
             let errors = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
             let largest = errors.fold(0.0, f32::max);

@@ -11,7 +11,7 @@ use clasp::{
     checkpoint::{self, parameters},
     encoder::Inputs,
     loss::Targets,
-    method::Terms,
+    method::{self, Terms},
     model::Model,
     ops::{Lengths, Mode, StepRandom},
     train::{
@@ -160,6 +160,24 @@ fn frozen_parts_have_no_gradient_and_do_not_move() {
             let left: Vec<&String> = all.difference(&moved).filter(|name| !is_frozen(name)).collect();
             assert!(left.is_empty(), "{name}, {what}: {left:?} stayed");
         }
+    }
+}
+
+/// What a frozen encoder gives is what it gives in evaluation, whatever is drawn: dropout is on in these configs.
+#[test]
+fn a_frozen_encoder_runs_as_in_evaluation() {
+    let (model, reference, _) = load("group-norm");
+    let vectors = |model: &Model<Train>, mode: Mode<'_>| {
+        let output = model.forward(&reference.inputs, mode, &FlexDevice);
+        let named = |name: &str| method::tensors(&*output).into_iter().find(|(other, _)| *other == name).unwrap().1;
+        ["text", "speech"].map(|name| values(named(name).into_data()))
+    };
+    let evaluated = vectors(&model, Mode::evaluation());
+    let random = StepRandom::new(1, 1);
+    for (text, speech) in [(true, false), (false, true)] {
+        let model = load("group-norm").0.with_frozen(text, speech);
+        let trained = vectors(&model, Mode::training(&random));
+        assert_eq!([trained[0] == evaluated[0], trained[1] == evaluated[1]], [text, speech]);
     }
 }
 

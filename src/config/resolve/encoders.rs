@@ -24,7 +24,7 @@ enum Modality {
 /// `[text]` of a method that reads no text.
 pub(super) fn no_text() -> TextConfig {
     let (source, tokenizer) = (EncoderSource::Absent, TokenizerSource::Absent);
-    TextConfig { source, tokenizer, pooling: None, freeze: false, freeze_layers: 0 }
+    TextConfig { source, tokenizer, pooling: None, layers: None, freeze: false, freeze_layers: 0 }
 }
 
 /// `[speech]` of a method that reads no speech.
@@ -33,6 +33,7 @@ pub(super) fn no_speech() -> SpeechConfig {
     SpeechConfig {
         source,
         pooling: None,
+        layers: None,
         freeze: false,
         freeze_layers: 0,
         freeze_feature_encoder: Some(false),

@@ -529,7 +529,6 @@ fn probe(key: &Key) -> Option<(String, Vec<String>)> {
             | "speech.config.hidden_act"
             | "speech.config.feat_extract_activation"
             | "speech.config.activation_function"
-            | "speech.pooling"
             | "speech.config.add_adapter"
             | "text.config.is_decoder"
             | "text.config.add_cross_attention"
@@ -564,6 +563,7 @@ fn probe(key: &Key) -> Option<(String, Vec<String>)> {
         (_, Kind::File | Kind::Model | Kind::Folder) => only("somewhere/else"),
         (_, Kind::Devices) => only("cuda:3"),
         (_, Kind::Labels) => only("['b', 'a']"),
+        (_, Kind::Layers) => only("mix"),
         (_, Kind::Integers) => None,
     };
     overrides.map(|overrides| (text, overrides))
