@@ -327,8 +327,11 @@ fn what_a_killed_prediction_left_is_removed() {
     };
     let mut child = waiting();
     assert!(catches_term(&child));
+    // To wait closes standard input, and an empty manifest may be told first.
+    let input = child.stdin.take();
     signal(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(input);
     assert_eq!(unfinished(at), [""; 0]);
     for (command, output) in [("predict", "out.jsonl"), ("encode", "out.safetensors")] {
         let mut child = waiting();
