@@ -36,8 +36,27 @@ CONTAINERS = {
     "opus": "-c:a libopus -b:a 16k",
     "webm": "-c:a libopus -b:a 16k",
 }
+# Other codecs in these containers, and files written while they were recorded.
+FURTHER = {
+    "fragments.m4a": "-c:a aac -b:a 32k -aac_pns 0 -movflags frag_keyframe+empty_moov -frag_duration 300000",
+    "aac.mka": "-c:a aac -b:a 32k -aac_pns 0",
+    "mp3.mka": "-c:a libmp3lame -b:a 32k",
+    "vorbis.webm": "-c:a libvorbis -q:a 0",
+    "live.webm": "-c:a libopus -b:a 16k -f webm -live 1",
+    "opus.mp4": "-c:a libopus -b:a 16k",
+    "alac.mov": "-c:a alac",
+    "amr.3gp": "-c:a libopencore_amrnb -ar 8000 -ac 1",
+    "mp2": "-c:a mp2 -b:a 32k",
+}
 LONG = ["flac", "mp3", "ogg", "m4a", "opus", "webm"]
+OPUS = ("opus", "webm", "live.webm")
 JOINED_WHOLE = {"flac", "mp3", "ogg", "opus"}
+REFUSED = {
+    "opus.mp4": "Opus in MP4",
+    "alac.mov": "ALAC in QuickTime",
+    "amr.3gp": "AMR in 3GP or MP4",
+    "mp2": "MPEG audio of layer 1 or 2 (MP2)",
+}
 FRONT = JOINED_WHOLE  # containers that ffmpeg finds behind a tag
 
 
@@ -65,7 +84,7 @@ def write(name: str, samples: np.ndarray, containers: list[str]) -> None:
             file.setframerate(RATE)
             file.writeframes((samples * 32767).round().astype("<i2").tobytes())
         for container in containers:
-            words = f"{CONTAINERS[container]} -bitexact -fflags +bitexact".split()
+            words = f"{(CONTAINERS | FURTHER)[container]} -bitexact -fflags +bitexact".split()
             ffmpeg("-i", plain, *words, str(FOLDER / f"{name}.{container}"))
 
 
@@ -75,7 +94,7 @@ def read(bytes_: bytes, container: str) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a.{container}"
         path.write_bytes(bytes_)
-        is_opus = container in ("opus", "webm")
+        is_opus = container in OPUS
         decoder = ["-c:a", "libopus"] if is_opus else []
         samples = np.frombuffer(ffmpeg(*decoder, "-i", str(path), "-map", "0:a:0", "-f", "f32le", "-"), "<f4")
         return from_48_khz(samples) if is_opus else samples
@@ -136,15 +155,15 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for old in FOLDER.iterdir():
         old.unlink()
-    write("a", sound(1.2, 1), list(CONTAINERS))
+    write("a", sound(1.2, 1), list(CONTAINERS | FURTHER))
     write("b", sound(0.5, 2), list(CONTAINERS))
     write("long", sound(6.0, 3), LONG)
     tag_v2 = b"ID3\x03\0\0\0\0\x02\0" + bytes(256)
     tag_v1 = b"TAG" + b"a title".ljust(125, b"\0")
     rows = []
-    for container in CONTAINERS:
+    for container in CONTAINERS | FURTHER:
         data = (FOLDER / f"a.{container}").read_bytes()
-        other = (FOLDER / f"b.{container}").read_bytes()
+        other = (FOLDER / f"b.{container}").read_bytes() if container in CONTAINERS else b""
         clean = read(data, container)
 
         def case(name, parts, changes=(), start=None, end=None, expected=None, error=None):
@@ -162,14 +181,28 @@ def main() -> None:
                 heard = heard[round(start * RATE) : round(end * RATE)]
                 row |= {"start": start, "end": end}
             size = len(heard)
-            places = [size // 4, size // 2, 3 * size // 4] if container in ("opus", "webm") else [0, size // 3, size - 8]
+            places = [size // 4, size // 2, 3 * size // 4] if container in OPUS else [0, size // 3, size - 8]
             windows = [[place, [round(float(sample), 6) for sample in heard[place : place + 8]]] for place in places]
             rows.append(row | {"frames": size, "windows": windows})
 
         a, b = {"file": f"a.{container}"}, {"file": f"b.{container}"}
         hexes = lambda bytes_: {"hex": bytes_.hex()}
         in_front = None if container in FRONT else clean
+        if container in REFUSED:
+            case("whole", [a], error=f"{REFUSED[container]} is not read; convert it: ffmpeg -i in.")
+            continue
         case("whole", [a])
+        if container in FURTHER:
+            case("start and end", [a], start=0.31, end=0.52)
+            junk = bytes((i * 37 + 11) % 251 for i in range(100))
+            case("tag behind", [a, hexes(tag_v1)], expected=clean)
+            case("junk behind", [a, hexes(junk)], expected=clean)
+            case("cut in half", [{"file": f"a.{container}", "bytes": len(data) // 2}], error="truncated")
+        if container == "live.webm":
+            # ffmpeg goes on behind the damage, without what was in it.
+            case("damaged", [a], [[len(data) // 2, (b"\x11" * 600).hex()]], error="begins nothing that WebM has")
+        if container in FURTHER:
+            continue
         case("tag in front", [hexes(tag_v2), a], expected=in_front)
         case("tag behind", [a, hexes(tag_v1)])
         case("tag at both ends", [hexes(tag_v2), a, hexes(tag_v1)], expected=in_front)
@@ -183,6 +216,15 @@ def main() -> None:
         else:
             case("joined", [a, b], error=f"a second file begins at byte {len(data)}")
         case("cut in half", [{"file": f"a.{container}", "bytes": len(data) // 2}], error="truncated")
+        if container in ("ogg", "opus"):
+            # ffmpeg leaves out the page, a second or all of the sound.
+            case("a bit flipped", [a], [[len(data) - 200, bytes([data[-200] ^ 1]).hex()]],
+                 error="the checksum of the page at byte")
+        if container == "m4a":
+            # What announces that high frequencies are restored, as an object of its own and behind that of LC.
+            at = data.index(bytes.fromhex("05808080051408"))
+            for name, config in (("HE-AAC", "2c0a080000"), ("HE-AAC that older players take for LC", "140856e5c0")):
+                case(name, [a], [[at + 5, config]], error="AAC of another kind than LC")
         if container != "webm":  # which claims nothing
             case("header claims a little more", [a], claim(container, data, 2_000))
             case("header claims less", [a], claim(container, data, -1_728))

@@ -284,14 +284,23 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// # Errors
 /// It is a pointer, or it cannot be read.
 pub fn check_no_lfs_pointer(file: &File) -> io::Result<()> {
-    const START: &[u8] = b"version https://git-lfs.github.com/spec/";
-    let mut start = [0; START.len()];
-    if file.read_at(&mut start, 0)? == START.len() && start == START {
-        let words = "it is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in its repository";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+    let mut start = [0; LFS_POINTER.len()];
+    if file.read_at(&mut start, 0)? == LFS_POINTER.len() && is_lfs_pointer(&start) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, LFS_POINTER_ADVICE));
     }
     Ok(())
 }
+
+/// Whether a file that begins with these bytes is a pointer of Git LFS.
+pub fn is_lfs_pointer(start: &[u8]) -> bool {
+    start.starts_with(LFS_POINTER)
+}
+
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// What is said of one.
+pub const LFS_POINTER_ADVICE: &str =
+    "it is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in its repository";
 
 /// The contents of a regular file of `most` bytes at most.
 ///

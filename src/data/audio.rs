@@ -75,6 +75,9 @@ pub enum AudioProblem {
         /// Where, in seconds.
         seconds: f64,
     },
+    /// What a clone without Git LFS has in the place of a file.
+    #[error("{}", crate::files::LFS_POINTER_ADVICE)]
+    LfsPointer,
     /// No known audio format.
     #[error("not an audio file; WAV, FLAC, MP3, OGG (Vorbis, Opus), AIFF, M4A, CAF and WebM are read")]
     NotAudio,

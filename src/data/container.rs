@@ -2,6 +2,7 @@
 
 use super::source::Peek;
 use super::{AudioProblem, mpeg};
+use crate::files;
 
 /// So many bytes in front of the sound may be something else.
 const MAX_JUNK: u64 = 64 * 1024;
@@ -98,10 +99,21 @@ fn signature(peek: &mut Peek, place: u64) -> Result<Option<Container>, AudioProb
 /// An error for a format that is known and not read.
 fn unread(head: &[u8]) -> Result<(), AudioProblem> {
     let unsupported = |format, name| Err(AudioProblem::Unsupported { format, name });
+    if files::is_lfs_pointer(head) {
+        return Err(AudioProblem::LfsPointer);
+    }
     match head {
         [b'R', b'I', b'F', b'F', ..] if head.len() < 12 => {
             Err(AudioProblem::Truncated { claimed: "a WAV header".to_owned(), found: format!("{} bytes", head.len()) })
         }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' ', ..] => unsupported("AVI", "in.avi"),
+        [b'R', b'I', b'F', b'X', ..] => unsupported("RIFX", "in.wav"),
+        [b'F', b'L', b'V', 1, ..] => unsupported("Flash video (FLV)", "in.flv"),
+        // Packets of 188 bytes.
+        [b'G', ..] if head.get(188) == Some(&b'G') && head.get(376) == Some(&b'G') => {
+            unsupported("an MPEG transport stream", "in.ts")
+        }
+        [0x56, second, ..] if second & 0xE0 == 0xE0 => unsupported("AAC (LATM)", "in.loas"),
         [b'R', b'F', b'6', b'4', ..] | [b'B', b'W', b'6', b'4', ..] => unsupported("RF64", "in.wav"),
         [b'r', b'i', b'f', b'f', 0x2E, 0x91, ..] => unsupported("Sony Wave64 (W64)", "in.w64"),
         [b'.', b's', b'n', b'd', ..] => unsupported("AU", "in.au"),

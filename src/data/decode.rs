@@ -42,6 +42,9 @@ const SEEK_FROM: u32 = 1;
 /// Ogg states its length in codec blocks; less than one block of difference is no truncation.
 const OGG_BLOCK: u64 = 8_192;
 
+/// In a second.
+const NANOSECONDS: u64 = 1_000_000_000;
+
 /// The bounds that every format's header is held to.
 pub(super) fn check_rate_and_channels(rate: u32, channels: usize) -> Result<(), AudioProblem> {
     if !RATES.contains(&rate) || rate / greatest_common_divisor(rate, SAMPLE_RATE) > MAX_BLOCK {
@@ -264,7 +267,7 @@ impl<'file> Decoding<'file> {
             }
         }
         if taken < until {
-            padding += part.padding_nanoseconds.saturating_mul(u64::from(self.rate)).div_ceil(1_000_000_000);
+            padding += part.padding_nanoseconds.saturating_mul(u64::from(self.rate)).div_ceil(NANOSECONDS);
             // As players do: padding is a part of the last packet, but for Opus; more is a wrong length.
             if padding <= last || is_opus {
                 let surplus = usize::try_from(padding.min(taken.saturating_sub(first))).unwrap_or(0);
@@ -341,11 +344,14 @@ impl Stream {
         }
         let reader = open_format(Box::new(part.source(store)))?;
         let (track, rate) = audio_track(reader.as_ref())?;
-        let (mut keep, mut frames) = (part.keep.clone(), track.num_frames);
+        // In fragments, an MP4 has its frames where its head cannot count them.
+        let stated = track.num_frames.filter(|frames| *frames > 0);
+        let (mut keep, mut frames) = (part.keep.clone(), stated);
         if let (true, Some(head)) = (is_opus(&track), extra_data(&track)) {
             keep.push(Opus::delay(&head)..u64::MAX);
         } else if keep.is_empty() {
-            keep.push(0..u64::MAX);
+            let delay = part.delay_nanoseconds.saturating_mul(u64::from(rate));
+            keep.push(delay.saturating_add(NANOSECONDS / 2) / NANOSECONDS..u64::MAX);
         }
         // The frames of an MP4 are counted with what its edit list takes away; its last packet ends with them.
         if let (Some(all), Some(range)) = (frames.as_mut(), keep.first_mut()) {

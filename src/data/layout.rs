@@ -36,6 +36,8 @@ pub(super) struct Part {
     pub claimed: Option<u64>,
     /// Which of the decoded frames are sound and not an encoder's padding; all of them where this is empty.
     pub keep: Vec<Range<u64>>,
+    /// What an encoder put in front, in nanoseconds, where `keep` is empty.
+    pub delay_nanoseconds: u64,
     /// What of the last packet is padding, in nanoseconds.
     pub padding_nanoseconds: u64,
     /// Where the frames of MPEG audio are.

@@ -103,6 +103,9 @@ fn sound_of(peek: &mut Peek, movie: &Box) -> Result<Option<std::ops::Range<u64>>
         if peek.array::<4>(handler.from + 8)? != Some(*b"soun") {
             continue;
         }
+        if let Some(list) = along(peek, &track, &[b"mdia", b"minf", b"stbl", b"stsd"])? {
+            check_codec(peek, &list)?;
+        }
         let start = match along(peek, &track, &[b"edts", b"elst"])? {
             Some(list) => first_edit(peek, &list)?,
             None => 0,
@@ -115,6 +118,62 @@ fn sound_of(peek: &mut Peek, movie: &Box) -> Result<Option<std::ops::Range<u64>>
         return Ok(Some(start..start.saturating_add(length)));
     }
     Ok(None)
+}
+
+/// An error for sound that is known and not read, by the first of the track's sample descriptions.
+fn check_codec(peek: &mut Peek, list: &Box) -> Result<(), AudioProblem> {
+    let unsupported = |format, name| Err(AudioProblem::Unsupported { format, name });
+    let Some(entry) = next_box(peek, list.from + 8, list.to)? else { return Ok(()) };
+    // QuickTime's later versions have more fields before the boxes.
+    let version = u16::from_be_bytes(peek.array(entry.from + 8)?.unwrap_or_default());
+    match &entry.name {
+        b"samr" | b"sawb" => unsupported("AMR in 3GP or MP4", "in.3gp"),
+        b"Opus" => unsupported("Opus in MP4", "in.mp4"),
+        b"ac-3" | b"ec-3" => unsupported("AC-3 in MP4", "in.mp4"),
+        b"alac" if version > 0 => unsupported("ALAC in QuickTime", "in.mov"),
+        b"mp4a" => {
+            let fields = [28, 44, 64].get(usize::from(version)).copied().unwrap_or(28);
+            let boxes = Box { name: entry.name, from: entry.from + fields, to: entry.to };
+            let outer = inside(peek, &boxes, *b"wave")?.unwrap_or(boxes);
+            let Some(description) = inside(peek, &outer, *b"esds")? else { return Ok(()) };
+            if is_low_complexity(peek.bytes(description.from + 4, 64)?) {
+                return Ok(());
+            }
+            unsupported("AAC of another kind than LC (such as HE-AAC, which restores high frequencies)", "in.m4a")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a description of an elementary stream (ISO 14496-1, 7.2.6) is of AAC that is decoded whole (ISO 14496-3,
+/// 1.6.2.1), or of something else than AAC.
+fn is_low_complexity(mut bytes: &[u8]) -> bool {
+    const AAC: u8 = 0x40;
+    let mut object = AAC;
+    while let [tag, rest @ ..] = bytes {
+        // The length: seven bits a byte, of which all but the last have the highest bit.
+        let length = rest.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+        let Some(content) = rest.get(length..) else { return true };
+        bytes = match tag {
+            // Two bytes of a number, one of flags; only MPEG-2 uses what these announce.
+            3 => content.get(3..).unwrap_or_default(),
+            4 => {
+                object = content.first().copied().unwrap_or(AAC);
+                content.get(13..).unwrap_or_default()
+            }
+            5 if object == AAC => {
+                let eight = content.iter().chain(std::iter::repeat(&0)).take(8);
+                let bits = eight.fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+                let field = |from: u32, count: u32| bits << from >> (64 - count);
+                // Where the rate stands in full, it takes 24 bits more.
+                let behind = if field(5, 4) == 15 { 40 } else { 16 };
+                let extends = field(behind, 11) == 0x2B7 && field(behind + 11, 5) == 5 && field(behind + 16, 1) == 1;
+                return field(0, 5) == 2 && !extends;
+            }
+            _ => return true,
+        };
+    }
+    true
 }
 
 /// The length of a track in its own time; the largest number where it is not stated.

@@ -204,6 +204,9 @@ pub(super) fn read(peek: &mut Peek, begin: u64, is_at_front: bool) -> Result<Fou
         first_place = begin + header.size as u64;
         header = next;
     }
+    if header.layer != 3 {
+        return Err(AudioProblem::Unsupported { format: "MPEG audio of layer 1 or 2 (MP2)", name: "in.mp2" });
+    }
     let mut frames = Frames { at: first_place, number: 0, header, gap: None };
     let (mut places, mut end) = (Vec::new(), first_place);
     let mut gaps = 0;

@@ -1,4 +1,8 @@
-//! Ogg: a row of pages, each with a checksum. Files that were joined are streams that follow each other.
+//! Ogg: a row of pages, each with a checksum. Files that were joined are streams that follow each other. A decoder passes
+//! over a page that is damaged: the sound in it would be missing in silence.
+
+use symphonia::core::checksum::Crc32;
+use symphonia::core::io::Monitor;
 
 use super::AudioProblem;
 use super::layout::{Found, Part};
@@ -7,6 +11,8 @@ use super::source::Peek;
 const HEADER: usize = 27;
 const FIRST_PAGE: u8 = 2;
 const LAST_PAGE: u8 = 4;
+/// Where a page has its checksum.
+const CHECKSUM: usize = 22;
 /// The largest page.
 const MAX_PAGE: usize = HEADER + 255 + 255 * 255;
 
@@ -38,6 +44,10 @@ pub(super) fn read(peek: &mut Peek, begin: u64) -> Result<Found, AudioProblem> {
             truncated = Some(cut("another Ogg page", format!("{} bytes of it", page.len())));
             break;
         };
+        if checksum(page) != page[CHECKSUM..CHECKSUM + 4] {
+            let reason = format!("the checksum of the page at byte {at} is wrong");
+            return Err(AudioProblem::Unreadable { reason });
+        }
         let flags = page[5];
         let is_first = flags & FIRST_PAGE != 0;
         // Several streams that begin together are of one file.
@@ -55,4 +65,13 @@ pub(super) fn read(peek: &mut Peek, begin: u64) -> Result<Found, AudioProblem> {
     }
     let end = parts.last().map_or(begin, |part| part.to);
     Ok(Found { parts, end, notes: Vec::new(), truncated })
+}
+
+/// A page's checksum, which is computed with zeros in its own place (RFC 3533, section 6).
+fn checksum(page: &[u8]) -> [u8; 4] {
+    let mut sum = Crc32::new(0);
+    for bytes in [&page[..CHECKSUM], &[0; 4], &page[CHECKSUM + 4..]] {
+        sum.process_buf_bytes(bytes);
+    }
+    sum.crc().to_le_bytes()
 }
