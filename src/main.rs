@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     // A file that may grow no more is then an error of the write, as a full disk is, and no sudden end.
     // SAFETY: before any other thread is there.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    end_at_signals();
     bound_threads();
     match std::thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(run) {
         Ok(thread) => thread.join().unwrap_or(ExitCode::from(error::FAILED)),
@@ -63,12 +64,32 @@ fn run() -> ExitCode {
     }
 }
 
-/// As many threads as the machine has processors, however many `RAYON_NUM_THREADS` asks for.
+/// Until a command says something else, Ctrl-C and SIGTERM end the program at once, with the exit code of what was
+/// interrupted.
+fn end_at_signals() {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: allowed in a handler of a signal.
+        unsafe { libc::_exit(i32::from(error::INTERRUPTED)) }
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: before any other thread is there; what is ignored stays ignored.
+        unsafe {
+            if libc::signal(signal, end as *const () as libc::sighandler_t) == libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+        }
+    }
+}
+
+/// As many threads as the process may use processors, however many `RAYON_NUM_THREADS` asks for.
 fn bound_threads() {
     const NAME: &str = "RAYON_NUM_THREADS";
     let most = std::thread::available_parallelism().map_or(1, usize::from);
     let asked = std::env::var(NAME).ok().and_then(|number| number.parse::<usize>().ok());
-    if asked.is_some_and(|asked| asked > most) {
+    if let Some(asked) = asked.filter(|asked| *asked > most) {
+        say(&format!(
+            "note: {NAME} asks for {asked} threads: there are {most}, one for each processor that may be used"
+        ));
         // SAFETY: before any other thread is there.
         unsafe { std::env::set_var(NAME, most.to_string()) };
     }
@@ -90,8 +111,12 @@ fn parse() -> Cli {
     std::process::exit(problem.exit_code());
 }
 
-/// Standard error may be closed too, so that a failure to write is no failure.
 fn report(words: &str) {
+    say(&format!("error: {}", escape::text(words)));
+}
+
+/// Standard error may be closed too, so that a failure to write is no failure.
+fn say(line: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "error: {}", escape::text(words));
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

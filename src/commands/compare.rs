@@ -208,7 +208,7 @@ fn open(folder: &Path) -> anyhow::Result<File> {
 fn stops(are_begun: Arc<AtomicBool>) -> anyhow::Result<Arc<AtomicUsize>> {
     let stops = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&stops);
-    ctrlc::set_handler(move || {
+    super::listen(move || {
         if !are_begun.load(Ordering::SeqCst) {
             std::process::exit(i32::from(error::INTERRUPTED));
         }
@@ -217,8 +217,7 @@ fn stops(are_begun: Arc<AtomicBool>) -> anyhow::Result<Arc<AtomicUsize>> {
             std::thread::sleep(3 * run::TICK);
             std::process::exit(i32::from(error::INTERRUPTED));
         }
-    })
-    .context(super::NO_SIGNALS)?;
+    })?;
     Ok(stops)
 }
 

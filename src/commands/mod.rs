@@ -35,11 +35,26 @@ const NO_SIGNALS: &str =
 
 /// Lets Ctrl-C and SIGTERM end the program at once, without the files that are not whole.
 fn end_at_signals() -> anyhow::Result<()> {
-    ctrlc::set_handler(|| {
+    listen(|| {
         remove_unfinished();
         std::process::exit(i32::from(error::INTERRUPTED));
     })
-    .context(NO_SIGNALS)
+}
+
+/// Says what Ctrl-C, SIGTERM and the end of the terminal do. The latter does nothing where the program was started with
+/// `nohup`.
+fn listen(handler: impl FnMut() + 'static + Send) -> anyhow::Result<()> {
+    // SAFETY: the structure is plain numbers, and the call only writes to it.
+    let is_ignored = unsafe {
+        let mut before = std::mem::zeroed::<libc::sigaction>();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut before) == 0 && before.sa_sigaction == libc::SIG_IGN
+    };
+    ctrlc::set_handler(handler).context(NO_SIGNALS)?;
+    if is_ignored {
+        // SAFETY: no handler of ours is called.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    }
+    Ok(())
 }
 
 /// Utterances that are read, decoded and answered together where a manifest is streamed: this many batches.

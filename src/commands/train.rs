@@ -234,12 +234,11 @@ impl Stop {
     fn listen() -> anyhow::Result<Self> {
         let stop = Self { is_training: Arc::default(), is_stopped: Arc::default() };
         let (is_training, is_stopped) = (Arc::clone(&stop.is_training), Arc::clone(&stop.is_stopped));
-        ctrlc::set_handler(move || {
+        super::listen(move || {
             if !is_training.load(Ordering::SeqCst) || is_stopped.swap(true, Ordering::SeqCst) {
                 std::process::exit(i32::from(error::INTERRUPTED));
             }
-        })
-        .context(super::NO_SIGNALS)?;
+        })?;
         Ok(stop)
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::program::{ENCODERS, REST, Said, checkpoint, clasp, copy_folder, lines_of, program, tiny_run};
+use crate::program::{ENCODERS, REST, Said, catches_term, checkpoint, clasp, copy_folder, lines_of, program, tiny_run};
 
 /// Two systems with two seeds: `clasp`, and one without the terms that the paper adds. Some seconds in all.
 const PLAN: &str = r#"
@@ -158,6 +158,19 @@ fn assert_table_fits(out: &Path) {
     assert!(rows.len() == 3 && rows.iter().all(|row| row.len() == rows[0].len()), "{csv}");
     let column = rows[0].iter().position(|name| *name == "weighted_f1_mean").unwrap();
     close(&json!(rows[2][column].parse::<f64>().unwrap()), cells[1]["mean"]["weighted_f1"].as_f64().unwrap());
+}
+
+#[test]
+fn a_comparison_that_is_stopped_as_it_starts_is_interrupted() {
+    let folder = folder(PLAN);
+    for pause in [0, 2, 5, 10, 20, 50, 100] {
+        let child = started(folder.path());
+        wait_until(|| catches_term(&child));
+        sleep(Duration::from_millis(pause));
+        send("TERM", child.id());
+        let said = Said::of(&child.wait_with_output().unwrap());
+        assert_eq!(said.code, Some(130), "after {pause} ms: {}", said.stderr);
+    }
 }
 
 #[test]

@@ -276,6 +276,8 @@ fn threads_are_as_many_as_the_machine_has() {
         let mut command = program(folder.path());
         let said = Said::of(&command.arg("doctor").env("RAYON_NUM_THREADS", asked).output().unwrap());
         assert!(said.stdout.contains(&format!("cpu              {threads} threads")), "{}", said.stdout);
+        let note = format!("note: RAYON_NUM_THREADS asks for {asked} threads: there are {threads}, ");
+        assert!(said.stderr.contains(&note), "{}", said.stderr);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::OnceLock,
 };
 
@@ -120,6 +120,13 @@ pub const PERMISSIONS_HOLD: &[&str] = &["--inh-caps=-all", "--bounding-set=-dac_
 /// For [`as_user`]: limits of processes hold, which root does not have, and every folder stays within reach.
 pub const LIMITS_HOLD: &[&str] =
     &["--reuid=65534", "--inh-caps=+dac_override,+dac_read_search", "--ambient-caps=+dac_override,+dac_read_search"];
+
+/// Whether a process handles SIGTERM by now: bit 14 of the signals that it catches (proc(5)).
+pub fn catches_term(child: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
+    caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 << 14 != 0)
+}
 
 /// Runs the program in a folder.
 #[track_caller]

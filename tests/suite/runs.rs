@@ -13,8 +13,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::program::{
-    ENCODERS, PERMISSIONS_HOLD, REST, Said, as_user, audio, checkpoint, clasp, copy_folder, folder, lines_of, program,
-    tiny_run,
+    ENCODERS, PERMISSIONS_HOLD, REST, Said, as_user, audio, catches_term, checkpoint, clasp, copy_folder, folder,
+    lines_of, program, tiny_run,
 };
 use crate::train::{LONG, assert_same, stopped};
 
@@ -48,13 +48,6 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 fn signal(child: &Child, name: &str) {
     let kill = format!("kill -{name} {}", child.id());
     assert!(std::process::Command::new("bash").args(["-c", &kill]).status().unwrap().success());
-}
-
-/// Whether a process handles SIGTERM by now: bit 14 of the signals that it catches (proc(5)).
-fn catches_term(child: &Child) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
-    caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 << 14 != 0)
 }
 
 #[test]
@@ -372,6 +365,45 @@ fn a_run_that_is_stopped_before_it_begins_is_interrupted() {
         let said = Said::of(&child.wait_with_output().unwrap());
         assert_eq!(said.code, Some(130), "{name}: {}", said.stderr);
         assert!(!at.join("run/manifest.json").exists());
+    }
+}
+
+#[test]
+fn what_is_stopped_as_it_starts_is_interrupted() {
+    let folder = folder();
+    let at = folder.path();
+    copy_folder(tiny_run(), &at.join("run"));
+    // Long enough to be stopped: one scores, the other computes.
+    for words in [&["verify", "run"][..], &["bench", "--size", "tiny", "--steps", "10000"]] {
+        let child = program(at).args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("SIGTERM is not caught", || catches_term(&child));
+        signal(&child, "TERM");
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130), "{words:?}");
+    }
+}
+
+/// What `nohup` starts goes on when the terminal closes; what was started without it is interrupted.
+#[test]
+fn the_end_of_the_terminal_stops_only_what_was_started_without_nohup() {
+    let folder = folder();
+    let at = folder.path();
+    let words = ["predict", "--checkpoint", checkpoint(), "--manifest", "-", "--output", "out.jsonl"];
+    for (start, code) in [("trap '' HUP; exec \"$@\"", 0), ("exec \"$@\"", 130)] {
+        let mut child = std::process::Command::new("bash")
+            .args(["-c", start, "bash"])
+            .arg(program(at).get_program())
+            .args(words)
+            .current_dir(at)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("no output is begun", || !unfinished(at).is_empty());
+        signal(&child, "HUP");
+        let row = json!({ "id": "one", "audio": audio("test-0001"), "text": "go on" }).to_string();
+        // Nobody reads it any more where the program has ended.
+        let _ = child.stdin.take().unwrap().write_all(row.as_bytes());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{start}");
     }
 }
 
