@@ -148,13 +148,21 @@ pub struct TestUse {
     /// use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<u32>,
+    /// The machine of the process: what is at work on another one cannot be seen from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl TestUse {
     fn is_killed(&self) -> bool {
         let is_gone = |process| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{process}")).exists();
-        self.process.is_some_and(is_gone)
+        (self.host.is_none() || self.host == host()) && self.process.is_some_and(is_gone)
     }
+}
+
+/// The name of this machine, where the system tells it.
+fn host() -> Option<String> {
+    Some(std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned())
 }
 
 /// The contents of `manifest.json`.
@@ -205,15 +213,17 @@ impl Provenance {
         let command = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
         let process = Some(std::process::id());
         match self.test_uses.iter_mut().find(|used| used.command == command && used.is_killed()) {
-            Some(killed) => killed.process = process,
-            None => self.test_uses.push(TestUse { at: now(), command, process }),
+            Some(killed) => (killed.process, killed.host) = (process, host()),
+            None => self.test_uses.push(TestUse { at: now(), command, process, host: host() }),
         }
     }
 
     /// Notes that the scoring that this process counted is over, whatever came of it.
     pub fn end_test_use(&mut self) {
-        let own = Some(std::process::id());
-        self.test_uses.iter_mut().filter(|used| used.process == own).for_each(|used| used.process = None);
+        let (process, host) = (Some(std::process::id()), host());
+        for used in self.test_uses.iter_mut().filter(|used| used.process == process && used.host == host) {
+            (used.process, used.host) = (None, None);
+        }
     }
 
     /// Notes that the last session ends now.
