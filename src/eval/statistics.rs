@@ -29,6 +29,10 @@ pub const LEVEL: f64 = 0.95;
 /// With fewer clusters than these, intervals are those of Student's t.
 pub const FEW_CLUSTERS: usize = 10;
 
+/// Few clusters whose standard error is no larger agree exactly, but for rounding: they say nothing of how far others lie
+/// apart, so that there is no interval.
+const SAME: f64 = 1e-12;
+
 /// The 97.5% quantiles of Student's distribution with 1 to 8 degrees of freedom.
 const T_QUANTILES: [f64; FEW_CLUSTERS - 2] = [
     12.706_204_736,
@@ -105,8 +109,9 @@ pub(super) fn intervals(
     each(drawn).zip(value).map(|(drawn, value)| match form {
         Form::Single => None,
         Form::Few(clusters) => {
-            let half = T_QUANTILES[clusters - 2] * standard_error(&drawn, clusters);
-            Some([(value - half).max(least), (value + half).min(most)])
+            let error = standard_error(&drawn, clusters);
+            let half = T_QUANTILES[clusters - 2] * error;
+            (error > SAME).then(|| [(value - half).max(least), (value + half).min(most)])
         }
         Form::Percentile => Some(percentile_interval(drawn)),
     })
@@ -132,10 +137,10 @@ fn standard_error(drawn: &[f64], clusters: usize) -> f64 {
     (variance * clusters / (clusters - 1.0)).sqrt()
 }
 
-/// The two-sided p of a value over few clusters, by Student's t.
+/// The two-sided p of a value over few clusters, by Student's t; 1 where they agree exactly, which tells nothing of others.
 pub(super) fn student_p_value(value: f64, drawn: &[f64], clusters: usize) -> f64 {
     let error = standard_error(drawn, clusters);
-    if error > 0.0 { two_sided_t(value / error, clusters - 1) } else { f64::from(u8::from(value == 0.0)) }
+    if error > SAME { two_sided_t(value / error, clusters - 1) } else { 1.0 }
 }
 
 /// The share of Student's distribution beyond ±`value` (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and
@@ -427,6 +432,15 @@ mod tests {
         }
         let [low, high] = bootstrap(2, &pairs, Some(&clusters), RESAMPLES, 1).unwrap().accuracy.unwrap();
         assert!((low - 0.4446).abs() < 0.005 && (high - 0.8554).abs() < 0.005, "[{low}, {high}]");
+    }
+
+    /// Two clusters that are right in nine of ten each: the standard error is 0, and the formula would claim [0.9, 0.9].
+    #[test]
+    fn few_clusters_that_agree_exactly_have_no_interval() {
+        let pairs = repeated(&[(0, 0, 9), (1, 0, 1), (0, 0, 18), (1, 0, 2)]);
+        let clusters: Vec<usize> = (0..30).map(|example| usize::from(example >= 10)).collect();
+        assert_eq!(bootstrap(2, &pairs, Some(&clusters), RESAMPLES, 1).unwrap().accuracy, None);
+        assert!((student_p_value(0.1, &[0.1; 100], 2) - 1.0).abs() < 1e-12);
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub fn few_clusters_note(clusters: usize) -> Option<String> {
         0 | 1 => Some("caution: there is only one cluster, so that there are no intervals".to_owned()),
         _ if clusters < FEW_CLUSTERS => Some(format!(
             "caution: there are only {clusters} clusters, so that intervals are t-intervals with {} of freedom over the \
-             clusters, and p likewise",
+             clusters, and p likewise; where they agree exactly there is no interval",
             if clusters == 2 { "1 degree".to_owned() } else { format!("{} degrees", clusters - 1) }
         )),
         _ => None,
