@@ -412,7 +412,25 @@ mod tests {
         });
         let (folder, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(folder.path().join(WHOLE_FILE), whole.to_string()).unwrap();
+        // transformers 5.24 on the same files: its classes of BERT take this from the config, the general one does not.
+        let beside = folder.path().join(CONFIG_FILE);
+        for (config, ids) in [
+            (json!({"tokenizer_class": "BertTokenizer", "do_lower_case": false}), &[2, 1, 6, 7, 8, 3][..]),
+            (json!({"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": false}), &[2, 5, 6, 7, 8, 3]),
+        ] {
+            std::fs::write(&beside, config.to_string()).unwrap();
+            let tokenizer = Tokenizer::load(folder.path()).unwrap();
+            tokenizer.save(again.path(), 512).unwrap();
+            for tokenizer in [tokenizer, Tokenizer::load(again.path()).unwrap()] {
+                assert_eq!(tokenizer.encode("Hello world!", 512).unwrap().ids, ids, "{config}");
+            }
+        }
+        std::fs::write(&beside, json!({"do_lower_case": "no"}).to_string()).unwrap();
+        let problem = Tokenizer::load(folder.path()).err().unwrap().to_string();
+        assert!(problem.contains("do_lower_case = \"no\" is not supported here"), "{problem}");
+        std::fs::remove_file(&beside).unwrap();
         let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        let again = tempfile::tempdir().unwrap();
         tokenizer.save(again.path(), 512).unwrap();
         assert!(!again.path().join(MERGES_FILE).exists());
         for tokenizer in [tokenizer, Tokenizer::load(again.path()).unwrap()] {

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
@@ -58,6 +59,7 @@ impl TokenizerConfig {
     /// Brings what the files say into a tokenizer: one of `tokenizer.json` (`is_whole`), or of its parts.
     pub fn apply(&self, inner: &mut Inner, is_whole: bool) -> Result<(), DataError> {
         self.check(inner, is_whole)?;
+        self.set_normalizer(inner)?;
         self.add_tokens(inner)?;
         let Some(prefix_space) = self.config.get("add_prefix_space").filter(|value| !value.is_null()) else {
             return Ok(());
@@ -95,6 +97,26 @@ impl TokenizerConfig {
                 return Err(refuse(&self.path.with_file_name(file), key, value, token));
             }
         }
+        Ok(())
+    }
+
+    /// What the classes of BERT's family take from their config, whatever `tokenizer.json` says.
+    fn set_normalizer(&self, inner: &mut Inner) -> Result<(), DataError> {
+        let Some(NormalizerWrapper::BertNormalizer(mut normalizer)) = inner.get_normalizer().cloned() else {
+            return Ok(());
+        };
+        if self.class().starts_with("PreTrainedTokenizer") || self.class().starts_with("TokenizersBackend") {
+            return Ok(());
+        }
+        let stated = |key: &str| match self.config.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(value) => Err(self.refuse(key, value, "true or false")),
+        };
+        normalizer.lowercase = stated("do_lower_case")?.unwrap_or(normalizer.lowercase);
+        normalizer.handle_chinese_chars = stated("tokenize_chinese_chars")?.unwrap_or(normalizer.handle_chinese_chars);
+        normalizer.strip_accents = stated("strip_accents")?.or(normalizer.strip_accents);
+        inner.with_normalizer(Some(normalizer)).map_err(|error| failed(&self.path, &error))?;
         Ok(())
     }
 
