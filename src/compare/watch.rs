@@ -163,6 +163,9 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Longer names stand out of their column.
+const MAX_WIDTH: usize = 60;
+
 impl Table {
     fn new(plan: &Plan, statuses: &[RunStatus], target: ProgressDrawTarget) -> Self {
         let shown = MultiProgress::with_draw_target(target);
@@ -176,7 +179,7 @@ impl Table {
             let corpus = plan.corpora.get(*corpus).map_or("", |corpus| corpus.name.as_str());
             format!("{corpus}/{}", plan.systems.get(*system).map_or("", |system| system.name.as_str()))
         };
-        let width = counts.keys().map(|key| name(key).chars().count()).max().unwrap_or_default();
+        let width = counts.keys().map(|key| name(key).chars().count()).max().unwrap_or_default().min(MAX_WIDTH);
         let line = |length: u64, position: u64, prefix: String, template: &str| {
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = shown.add(ProgressBar::new(length).with_style(style).with_prefix(prefix));
