@@ -274,6 +274,11 @@ impl<'a, B: TrainOps> Trainer<'a, B> {
             return Err(CheckpointError::Damaged { path: folder.last().join(STATE), problem })
                 .with_context(|| not_resumable(folder));
         }
+        if state.best.is_some() {
+            sums::check(&folder.best(), |_| true).with_context(
+                || "the run has lost its best epoch; put back what it saved, or begin it anew with --overwrite",
+            )?;
+        }
         if is_resumed && state.step > 0 && !folder.log().exists() {
             let path = folder.log();
             let text = format!("warning: {} is missing: a new log starts after step {}", path.display(), state.step);

@@ -464,6 +464,17 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_changed() {
     fs::write(last.join("state.json"), state.replace("clasp-state-1", "clasp-state-7")).unwrap();
     clasp(at, &[&LONG[..], &["--resume"]].concat()).bad_line(2, &["state.json", "clasp-state-7", "clasp-state-1"]);
     fs::write(last.join("state.json"), state).unwrap();
+    // So is the one that `best/` holds, which nothing could make again.
+    let best = at.join("run/best/model.safetensors");
+    let whole = fs::read(&best).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [Some(flipped), None] {
+        damaged.map_or_else(|| fs::remove_file(&best), |bytes| fs::write(&best, bytes)).unwrap();
+        let said = clasp(at, &[&LONG[..], &["--resume"]].concat()).bad_line(2, &["run/best/model.safetensors"]);
+        assert!(said.message().contains("the run has lost its best epoch; put back"), "{}", said.message());
+    }
+    fs::write(&best, whole).unwrap();
     assert_eq!(fs::read(at.join("run/log.jsonl")).unwrap(), log);
     // A log that is gone is told, and the run goes on.
     copy_folder(&at.join("run"), &at.join("whole"));
