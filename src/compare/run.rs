@@ -130,6 +130,8 @@ pub fn run(plan: &Plan, places: &[usize], means: Means, estimates: &mut Estimate
             }
         }
     });
+    // Also where the user stopped it before the first run began.
+    summary.is_interrupted |= means.stops.load(Ordering::SeqCst) > 0;
     summary
 }
 
