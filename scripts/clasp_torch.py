@@ -170,14 +170,15 @@ class Readout(nn.Module):
 
     def __init__(self, layers: str | int, pooling: str, count: int, width: int):
         super().__init__()
-        self.layers, self.pooling = layers, pooling
+        self.layers, self.pooling, self.reads_all = layers, pooling, layers != "last"
         if layers == "mix":
             self.mix = nn.Parameter(torch.zeros(count + 1))
         if pooling == "attention":
             self.attention = nn.Parameter(torch.zeros(1, width))
 
     def forward(self, states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        """`states` of transformers' `hidden_states` [batch, time, width] each, `mask` [batch, time] -> [batch, width]"""
+        """`states` [batch, time, width] each, all of transformers' `hidden_states` or the last alone; `mask` [batch, time]
+        -> [batch, width]"""
         if self.layers == "mix":
             h = sum(w * s for w, s in zip(self.mix.softmax(0), states, strict=True))
         else:
@@ -220,8 +221,9 @@ class Clasp(nn.Module):
         return samples
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        encoded = self.text_encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        return self.text_readout(encoded.hidden_states, mask)
+        reads_all = self.text_readout.reads_all
+        encoded = self.text_encoder(input_ids=ids, attention_mask=mask, output_hidden_states=reads_all)
+        return self.text_readout(encoded.hidden_states if reads_all else (encoded.last_hidden_state,), mask)
 
     def encode_speech(self, wav: Tensor, lengths: Tensor) -> Tensor:
         """`wav` [batch, samples] normalised and zero-padded; `lengths` [batch] valid samples.
@@ -237,8 +239,9 @@ class Clasp(nn.Module):
             states = [h[:, : int(n.max())] for h in self.encode_whisper(wav, int(n.max()))]
             return self.speech_readout(states, torch.ones_like(states[0][..., 0]))
         mask = (torch.arange(wav.shape[1], device=wav.device)[None] < lengths[:, None]).long()
-        mask = mask if not mask.all() else None
-        states = self.speech_encoder(wav, attention_mask=mask, output_hidden_states=True).hidden_states
+        mask, reads_all = mask if not mask.all() else None, self.speech_readout.reads_all
+        encoded = self.speech_encoder(wav, attention_mask=mask, output_hidden_states=reads_all)
+        states = encoded.hidden_states if reads_all else (encoded.last_hidden_state,)
         return self.speech_readout(states, torch.arange(states[0].shape[1], device=wav.device)[None] < n[:, None])
 
     def encode_whisper(self, wav: Tensor, frames: int) -> tuple[Tensor, ...]:

@@ -39,6 +39,7 @@ impl EncoderKind {
 /// Those of `RoBERTa` and BERT; what the parameters are called: `names`.
 const TEXT_NAMES: PublishedNames = PublishedNames {
     parameters: &[],
+    feature_encoder: &[],
     fixed: &[],
     prefixes: &["roberta.", "bert."],
     others: &["lm_head.", "cls.", "pooler.", "classifier.", "embeddings.position_ids", "qa_outputs."],

@@ -9,7 +9,7 @@ use crate::{
     config::{Config, DataSource},
     data::dataset::Dataset,
     demo::DemoCorpus,
-    encoder::SpeechEncoderConfig,
+    encoder::{SpeechEncoderConfig, speech},
     model::{Model, ModelConfig},
     train::setup,
 };
@@ -91,10 +91,14 @@ impl<'a> Costs<'a> {
         };
         let is_text = |name: &str| name.starts_with("text_encoder.");
         let is_speech = |name: &str| name.starts_with("speech_encoder.");
+        let fronts = model.speech_encoder.as_ref().map_or(&[][..], |encoder| encoder.names().feature_encoder);
+        let is_front = |name: &str| {
+            name.strip_prefix("speech_encoder.").is_some_and(|own| fronts.iter().any(|front| own.starts_with(front)))
+        };
         Self {
             text: products(&|name| is_text(name) && !name.contains("embeddings.")),
-            speech: products(&|name| is_speech(name) && !name.contains("feature_extractor.")),
-            features: if trained.keys().any(|name| name.contains("feature_extractor.")) { 3.0 } else { 1.0 },
+            speech: products(&|name| is_speech(name) && !is_front(name) && !speech::is_fixed(name)),
+            features: if trained.keys().any(|name| is_front(name)) { 3.0 } else { 1.0 },
             rest: 3.0 * products(&|name| !is_text(name) && !is_speech(name)).0,
             encoder: model.speech_encoder.as_ref(),
         }

@@ -1,5 +1,5 @@
 //! The families of speech encoders. A family is a file with its config, its forward pass and its published names; what
-//! the rest of the program asks of it are the two traits here, and the list of families is the call of `families!`.
+//! the rest of the program asks of it are the traits here, and the list of families is the call of `families!`.
 //! docs/encoders.md has the guide to adding one.
 #![allow(clippy::large_enum_variant, reason = "a model has one encoder")]
 
@@ -19,6 +19,7 @@ use crate::{
     keys::{Key, Values},
     nn::Init,
     ops::{self, Lengths, Mode, Ops},
+    profile::{self, Stage},
 };
 
 pub(super) const ENCODER: &str = "speech encoder";
@@ -31,6 +32,8 @@ pub struct PublishedNames {
     pub parameters: &'static [(&'static str, &'static str)],
     /// What classes with heads put in front of those names.
     pub prefixes: &'static [&'static str],
+    /// Beginnings of the published names of the convolutions that turn samples into frames.
+    pub feature_encoder: &'static [&'static str],
     /// Published names of parameters that never train.
     pub fixed: &'static [&'static str],
     /// Beginnings of tensors that are no part of the encoder: heads, decoders, buffers.
@@ -145,7 +148,10 @@ pub trait SpeechForward<B: Ops>: SpeechNetwork<B> {
         wanted: Wanted,
         mode: Mode<'_>,
         device: &B::Device,
-    ) -> Encoded<B>;
+    ) -> Encoded<B> {
+        let (features, frames) = self.features(samples, lengths, mode.precision(), device);
+        self.encode(features, &frames, wanted, mode)
+    }
 
     /// What the feature encoder makes of samples, row-major [batch, samples]: [batch, frames, channels], and the valid
     /// frames of each.
@@ -159,7 +165,13 @@ pub trait SpeechForward<B: Ops>: SpeechNetwork<B> {
 
     /// Features [batch, frames, channels], as [`SpeechForward::features`] gives them, to hidden states. What lies behind
     /// the valid frames may be any finite number.
-    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B>;
+    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
+        let device = features.device();
+        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, wanted, mode))
+    }
+
+    /// What [`SpeechForward::encode`] does, but for measuring its time.
+    fn hidden(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B>;
 
     /// What the features of a waveform depend on beside it, as the digits of a SHA-256: names, shapes and values of the
     /// feature encoder's parameters, how it is built, the number format of its products, and the backend that computes

@@ -287,18 +287,6 @@ impl<B: Backend> SpeechNetwork<B> for Encoder<B> {
 }
 
 impl<B: Ops> SpeechForward<B> for Encoder<B> {
-    fn forward(
-        &self,
-        samples: &[f32],
-        lengths: &Lengths,
-        wanted: Wanted,
-        mode: Mode<'_>,
-        device: &B::Device,
-    ) -> Encoded<B> {
-        let (features, lengths) = self.features(samples, lengths, mode.precision(), device);
-        self.encode(features, &lengths, wanted, mode)
-    }
-
     fn features(
         &self,
         samples: &[f32],
@@ -313,22 +301,6 @@ impl<B: Ops> SpeechForward<B> for Encoder<B> {
         profile::time::<B, _>(Stage::FeatureEncoder, device, convolve)
     }
 
-    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
-        let device = features.device();
-        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, wanted, mode))
-    }
-
-    fn features_identity(&self, precision: Precision, backend: &str) -> String {
-        let mut hasher = FeaturesHasher::new(precision, backend);
-        for layer in &self.feature_encoder.conv_layers {
-            hasher.put(&format!("stride {} {:?}", layer.stride, layer.kind));
-        }
-        hasher.digits_of(&self.feature_encoder)
-    }
-}
-
-impl<B: Ops> Encoder<B> {
-    /// Features [batch, frames, channels] to hidden states.
     fn hidden(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
         let lengths = lengths.padded_for::<B>();
         let features = with_zeros(features, lengths.longest());
@@ -345,6 +317,16 @@ impl<B: Ops> Encoder<B> {
         Encoded { hidden, states, lengths }
     }
 
+    fn features_identity(&self, precision: Precision, backend: &str) -> String {
+        let mut hasher = FeaturesHasher::new(precision, backend);
+        for layer in &self.feature_encoder.conv_layers {
+            hasher.put(&format!("stride {} {:?}", layer.stride, layer.kind));
+        }
+        hasher.digits_of(&self.feature_encoder)
+    }
+}
+
+impl<B: Ops> Encoder<B> {
     /// [batch, frames, hidden] -> [batch * frames, hidden], and those of all layers where they are wanted.
     fn layers(
         &self,

@@ -271,6 +271,7 @@ impl SpeechFamily for Wav2Vec2Config {
             (".feed_forward.down.", ".feed_forward.output_dense."),
             (".output_norm.", ".final_layer_norm."),
         ],
+        feature_encoder: &["feature_extractor."],
         fixed: &[],
         prefixes: &[
             "wav2vec2.",

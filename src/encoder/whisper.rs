@@ -194,6 +194,7 @@ impl SpeechFamily for Config {
             (".feed_forward.down.", ".fc2."),
             (".output_norm.", ".final_layer_norm."),
         ],
+        feature_encoder: &["conv1.", "conv2."],
         fixed: &["embed_positions.weight"],
         prefixes: &["model.encoder.", "encoder."],
         others: &["model.decoder.", "decoder.", "proj_out.", "projector.", "classifier.", "layer_weights"],
@@ -322,6 +323,7 @@ impl<B: Backend> SpeechNetwork<B> for Encoder<B> {
 }
 
 impl<B: Ops> SpeechForward<B> for Encoder<B> {
+    /// As usual, but for `SpecAugment`, which masks the spectrogram.
     fn forward(
         &self,
         samples: &[f32],
@@ -345,9 +347,33 @@ impl<B: Ops> SpeechForward<B> for Encoder<B> {
         self.convolve(self.spectrogram(samples, lengths), precision, device)
     }
 
-    fn encode(&self, features: Tensor<B, 3>, lengths: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
-        let device = features.device();
-        profile::time::<B, _>(Stage::SpeechLayers, &device, || self.hidden(features, lengths, wanted, mode))
+    fn hidden(&self, features: Tensor<B, 3>, own: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
+        let lengths = if self.config.padded { Lengths::full(own.batch(), features.dims()[1]) } else { own.clone() };
+        let lengths = lengths.padded_for::<B>();
+        let features = with_zeros(features, lengths.longest());
+        let [batch, frames, width] = features.dims();
+        // A batch may be padded beyond the last position, where nothing is valid.
+        let known = frames.min(self.config.max_source_positions);
+        let positions = self.positions.val().narrow(0, 0, known).reshape([1, known, width]);
+        let hidden = features + with_zeros(positions, frames);
+        let hidden = hidden.reshape([batch * frames, width]);
+        let hidden = ops::dropout(hidden, mode.dropout(self.config.dropout));
+        let run = |_, layer: &TransformerLayer<B>, hidden| {
+            let drawn = mode.generator().map(|mut generator| generator.uniform());
+            let is_kept = drawn.is_none_or(|drawn| drawn >= self.config.encoder_layerdrop);
+            if is_kept { layer.forward(hidden, &lengths, mode) } else { hidden }
+        };
+        let (hidden, states) = through_layers(&self.layers, hidden, wanted, run, |hidden| self.norm.forward(hidden));
+        if !self.config.padded {
+            return Encoded { hidden, states, lengths };
+        }
+        let own = own.padded_for::<B>();
+        let kept = own.longest().min(frames);
+        let cut = |hidden: Tensor<B, 2>| {
+            hidden.reshape([batch, frames, width]).narrow(1, 0, kept).reshape([batch * kept, width])
+        };
+        let lengths = Lengths::new(own.valid().to_vec(), kept);
+        Encoded { hidden: cut(hidden), states: states.into_iter().map(cut).collect(), lengths }
     }
 
     fn features_identity(&self, precision: Precision, backend: &str) -> String {
@@ -424,36 +450,6 @@ impl<B: Ops> Encoder<B> {
             <B as Ops>::gelu(self.convolutions[1].forward(with_ends(x, is_whole), 2, precision))
         };
         (profile::time::<B, _>(Stage::FeatureEncoder, device, convolve), lengths)
-    }
-
-    /// [batch, frames, width] to hidden states.
-    fn hidden(&self, features: Tensor<B, 3>, own: &Lengths, wanted: Wanted, mode: Mode<'_>) -> Encoded<B> {
-        let lengths = if self.config.padded { Lengths::full(own.batch(), features.dims()[1]) } else { own.clone() };
-        let lengths = lengths.padded_for::<B>();
-        let features = with_zeros(features, lengths.longest());
-        let [batch, frames, width] = features.dims();
-        // A batch may be padded beyond the last position, where nothing is valid.
-        let known = frames.min(self.config.max_source_positions);
-        let positions = self.positions.val().narrow(0, 0, known).reshape([1, known, width]);
-        let hidden = features + with_zeros(positions, frames);
-        let hidden = hidden.reshape([batch * frames, width]);
-        let hidden = ops::dropout(hidden, mode.dropout(self.config.dropout));
-        let run = |_, layer: &TransformerLayer<B>, hidden| {
-            let drawn = mode.generator().map(|mut generator| generator.uniform());
-            let is_kept = drawn.is_none_or(|drawn| drawn >= self.config.encoder_layerdrop);
-            if is_kept { layer.forward(hidden, &lengths, mode) } else { hidden }
-        };
-        let (hidden, states) = through_layers(&self.layers, hidden, wanted, run, |hidden| self.norm.forward(hidden));
-        if !self.config.padded {
-            return Encoded { hidden, states, lengths };
-        }
-        let own = own.padded_for::<B>();
-        let kept = own.longest().min(frames);
-        let cut = |hidden: Tensor<B, 2>| {
-            hidden.reshape([batch, frames, width]).narrow(1, 0, kept).reshape([batch * kept, width])
-        };
-        let lengths = Lengths::new(own.valid().to_vec(), kept);
-        Encoded { hidden: cut(hidden), states: states.into_iter().map(cut).collect(), lengths }
     }
 }
 

@@ -156,8 +156,9 @@ impl<B: TrainOps> Replica<B> {
         let (model, notes) = if is_resumed {
             let loaded = checkpoint::load::<B>(&folder.last(), device).with_context(|| not_resumable(folder))?;
             optimizer.load(&folder.last().join(OPTIMIZER), device).with_context(|| not_resumable(folder))?;
-            let is_still = State::load(&folder.last()).with_context(|| not_resumable(folder))?.is_frozen_still;
-            (setup::freeze(parameters::trainable(loaded.model), &material.config, is_still), Vec::new())
+            let state = State::load(&folder.last()).with_context(|| not_resumable(folder))?;
+            let model = parameters::trainable(loaded.model);
+            (setup::freeze(model, &material.config, state.frozen_in_evaluation), Vec::new())
         } else {
             setup::model::<B>(material, device)?
         };

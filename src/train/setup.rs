@@ -191,7 +191,9 @@ pub fn prepare(config: &Config) -> anyhow::Result<Material> {
     let train = dataset(train_rows).context("data.train")?;
     let dev = dev_rows.map(dataset).transpose().context("data.dev")?;
     let label_weights = class_weights(config.loss.class_weights, &label_counts(&train, labels.len()));
-    let mut warnings = warnings(&train, dev.as_deref())?;
+    let is_of_encoder = limits.max_seconds < config.data.max_seconds;
+    let limit = if is_of_encoder { "where the speech encoder hears no more" } else { "at data.max_seconds" };
+    let mut warnings = warnings(&train, dev.as_deref(), limit)?;
     warnings.extend(unread(&config));
     check_labels(train.rows()).context("data.train")?;
     warnings.extend(label_warnings(&labels, splits.test.as_deref()));
@@ -341,15 +343,16 @@ fn unread(config: &Config) -> Option<String> {
     (!keys.is_empty()).then(|| format!("{} {verb} not read: train.init decides", keys.join(" and ")))
 }
 
-fn warnings(train: &Dataset, dev: Option<&Dataset>) -> anyhow::Result<Vec<String>> {
+/// `limit`: where audio is cut.
+fn warnings(train: &Dataset, dev: Option<&Dataset>, limit: &str) -> anyhow::Result<Vec<String>> {
     let mut warnings = Vec::new();
     for (split, dataset) in [("train", Some(train)), ("dev", dev)] {
         let Some(dataset) = dataset else { continue };
         let counts = dataset.counts().with_context(|| format!("data.{split}"))?;
         for (count, what) in [
-            (counts.text_empty, "have no words"),
-            (counts.text_cut, "have their text cut at data.max_tokens"),
-            (counts.audio_cut, "have their audio cut at data.max_seconds"),
+            (counts.text_empty, "have no words".to_owned()),
+            (counts.text_cut, "have their text cut at data.max_tokens".to_owned()),
+            (counts.audio_cut, format!("have their audio cut {limit}")),
         ] {
             if count > 0 {
                 warnings.push(format!("{split}: {count} of {} utterances {what}", dataset.len()));
@@ -555,8 +558,8 @@ pub fn model<B: TrainOps>(
 }
 
 /// Stops the gradients of what the config freezes. An encoder that is frozen as a whole then runs without dropout,
-/// `SpecAugment` and layer drop, if `is_still`.
-pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config, is_still: bool) -> Model<Autodiff<B>> {
+/// `SpecAugment` and layer drop, if `in_evaluation`.
+pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config, in_evaluation: bool) -> Model<Autodiff<B>> {
     let text = |encoder: TextEncoder<Autodiff<B>>| {
         if config.text.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.text.freeze_layers) }
     };
@@ -565,6 +568,6 @@ pub fn freeze<B: TrainOps>(model: Model<Autodiff<B>>, config: &Config, is_still:
             if config.speech.freeze { encoder.no_grad() } else { encoder.freeze_layers(config.speech.freeze_layers) };
         if config.speech.freeze_feature_encoder == Some(true) { encoder.freeze_feature_encoder() } else { encoder }
     };
-    let model = model.with_frozen(is_still && config.text.freeze, is_still && config.speech.freeze);
+    let model = model.with_frozen(in_evaluation && config.text.freeze, in_evaluation && config.speech.freeze);
     model.map_encoders(text, speech)
 }

@@ -41,7 +41,7 @@ pub struct State {
     /// Whether a frozen encoder runs without dropout, `SpecAugment` and layer drop; a run that began before it did goes on
     /// as it began.
     #[serde(default)]
-    pub is_frozen_still: bool,
+    pub frozen_in_evaluation: bool,
 }
 
 /// The best epoch.
@@ -94,7 +94,7 @@ impl Default for State {
             sums: LossSums::default(),
             best: None,
             epochs_without_better: 0,
-            is_frozen_still: true,
+            frozen_in_evaluation: true,
         }
     }
 }

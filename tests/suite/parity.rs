@@ -62,8 +62,8 @@ fn encoders_of_other_widths_and_plain_attention_give_the_reference() {
     holds("adapters");
 }
 
-/// Each family of text encoders with one of speech encoders.
-const FAMILIES: [&str; 8] = [
+/// Each family of text encoders with one of speech encoders, and what the heads may see of their layers.
+pub const FAMILIES: [&str; 8] = [
     "bert-hubert",
     "xlm-roberta-data2vec",
     "roberta-unispeech-sat",

@@ -324,6 +324,28 @@ pub fn stopped(folder: &Path, flags: &[&str], steps: usize, signal: &str) -> Sai
     Said::of(&child.wait_with_output().unwrap())
 }
 
+/// A state without the key is of a run whose frozen encoders had dropout: it draws what the other does not.
+#[test]
+fn a_run_whose_frozen_encoders_had_dropout_goes_on_with_it() {
+    let folder = folder();
+    let at = folder.path();
+    let frozen = ["--set", "text.freeze=true", "--set", "speech.freeze=true"];
+    stopped(at, &frozen, 5, "INT").bad_line(130, &["interrupted at step"]);
+    copy_folder(&at.join("run"), &at.join("old"));
+    let path = at.join("old/last/state.json");
+    let mut state = json(&path);
+    assert_eq!(state.as_object_mut().unwrap().remove("frozen_in_evaluation"), Some(true.into()));
+    fs::write(&path, state.to_string()).unwrap();
+    fs::remove_file(at.join("old/last/SHA256SUMS")).unwrap();
+    for run in ["run", "old"] {
+        let dir = format!("run.dir={run}");
+        clasp(at, &[&LONG[..], &frozen, &["--resume", "--set", &dir]].concat()).good();
+    }
+    assert_eq!(json(&path)["frozen_in_evaluation"], false);
+    let weights = |run: &str| fs::read(at.join(run).join("last/model.safetensors")).unwrap();
+    assert!(weights("run") != weights("old"), "nothing was drawn");
+}
+
 #[test]
 fn an_interrupted_run_goes_on_as_if_nothing_had_been() {
     let folder = folder();

@@ -3,9 +3,9 @@
 //!
 //! No crate serves: those for mel spectrograms have other scales or norms, and none has this floor.
 
-use std::f64::consts::PI;
+use std::{f64::consts::PI, sync::Arc};
 
-use crate::fourier_transform;
+use crate::{RealToComplex, fourier_transform};
 
 /// Samples of a frame.
 const WINDOW: usize = 400;
@@ -19,13 +19,14 @@ const LEAST_POWER: f64 = 1e-10;
 const DEPTH: f64 = 8.0;
 
 /// The spectrogram of a number of bins, of utterances with zeros behind them to a length.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MelSpectrogram {
     /// Samples that are heard: 30 s in the published models.
     longest: usize,
     /// Each bin: its first frequency, and the weights from there on.
     filters: Vec<(usize, Vec<f64>)>,
     window: Vec<f64>,
+    transform: Arc<dyn RealToComplex<f64>>,
 }
 
 impl MelSpectrogram {
@@ -49,7 +50,7 @@ impl MelSpectrogram {
             (first, weights[first..last].to_vec())
         });
         let window = (0..WINDOW).map(|sample| 0.5 - 0.5 * (2.0 * PI * sample as f64 / WINDOW as f64).cos());
-        Self { longest, filters: filters.collect(), window: window.collect() }
+        Self { longest, filters: filters.collect(), window: window.collect(), transform: fourier_transform(WINDOW) }
     }
 
     pub fn bins(&self) -> usize {
@@ -63,9 +64,8 @@ impl MelSpectrogram {
         let samples = &samples[..samples.len().min(self.longest)];
         // Frames that hear a sample; the others are at the least power.
         let heard = ((samples.len() + WINDOW / 2 - 1) / HOP + 1).min(self.longest / HOP);
-        let transform = fourier_transform(WINDOW);
-        let mut spectrum = transform.make_output_vec();
-        let mut frame = transform.make_input_vec();
+        let mut spectrum = self.transform.make_output_vec();
+        let mut frame = self.transform.make_input_vec();
         let mut logarithms = Vec::with_capacity(heard.max(frames) * self.bins());
         for number in 0..heard {
             for (offset, (value, window)) in frame.iter_mut().zip(&self.window).enumerate() {
@@ -73,7 +73,7 @@ impl MelSpectrogram {
                 *value = window * samples.get(at).copied().map_or(0.0, f64::from);
             }
             // Only lengths that do not fit fail.
-            let _ = transform.process(&mut frame, &mut spectrum);
+            let _ = self.transform.process(&mut frame, &mut spectrum);
             for (first, weights) in &self.filters {
                 let powers = spectrum[*first..].iter().map(realfft::num_complex::Complex::norm_sqr);
                 let power: f64 = powers.zip(weights).map(|(power, weight)| power * weight).sum();
